@@ -1,0 +1,248 @@
+"""Cameras on an orbit: poses, pixel rays, Pluecker coordinates, projection and back-projection.
+
+CONVENTIONS, used by every module of this library
+-------------------------------------------------
+World        the object's frame: y up, object inside a ball of radius 0.55 around the origin; the condition view
+             (view 0) stands at azimuth 0, that is on the +z axis, looking along -z; positive azimuth turns towards +x.
+Cameras      OpenCV axes (x right, y down, z forward); `c2w` (..., V, 4, 4) maps camera to world coordinates;
+             `intrinsics` (..., V, 3, 3) are normalised to an image of side 1 (focal length 1 = one image side).
+Pixels       centres at half integers: pixel (row i, column j) of an S x S image lies at (u, v) = ((j+.5)/S, (i+.5)/S).
+Angles       degrees at every interface.
+Images       float in [0, 1], (..., V, 3, H, W), composited on white; alpha (..., V, 1, H, W) kept beside them.
+Depth        along z of the camera, not along the ray; 0 where there is no surface.
+CCM          canonical coordinate map: world coordinates mapped from the box [-0.55, 0.55]^3 to [0, 1]^3;
+             background 0, with alpha.
+Quaternions  (w, x, y, z), unit length. Gaussian scales are standard deviations in world units.
+Noise level  sigma. `c_noise = log(sigma) / 4` appears only inside the models.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+
+CONVENTIONS = __doc__
+RADIUS = 1.742  # world units; the released renders' orbit
+FOV = 39.6  # degrees, horizontal and vertical
+OBJECT_RADIUS = 0.55  # every object fits in this ball
+ELEVATION_RANGE = (-5.0, 30.0)  # degrees, of the training orbits
+
+_OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+
+
+@dataclass
+class Cameras:
+    """V pinhole cameras, with any leading batch dimensions.
+
+    c2w: (..., V, 4, 4) camera to world, OpenCV axes. intrinsics: (..., V, 3, 3), normalised to an image of side 1.
+    """
+
+    c2w: Tensor
+    intrinsics: Tensor
+
+    def __post_init__(self):
+        if self.c2w.shape[-2:] != (4, 4) or self.intrinsics.shape[-2:] != (3, 3):
+            raise ValueError(f"c2w must end in (4, 4) and intrinsics in (3, 3), got {tuple(self.c2w.shape)}, "
+                             f"{tuple(self.intrinsics.shape)}")
+        if self.c2w.shape[:-2] != self.intrinsics.shape[:-2]:
+            self.intrinsics = self.intrinsics.expand(*self.c2w.shape[:-2], 3, 3)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Leading dimensions and the number of views: (..., V)."""
+        return self.c2w.shape[:-2]
+
+    @property
+    def device(self) -> torch.device:
+        return self.c2w.device
+
+    @property
+    def positions(self) -> Tensor:
+        """(..., V, 3) camera centres in the world."""
+        return self.c2w[..., :3, 3]
+
+    def __getitem__(self, index) -> Cameras:
+        """Index the leading dimensions and the view dimension, as with a tensor of shape (..., V)."""
+        return Cameras(self.c2w[index], self.intrinsics[index])
+
+    def views(self, index) -> Cameras:
+        """Select along the view dimension only: (..., V') cameras."""
+        return Cameras(self.c2w[..., index, :, :], self.intrinsics[..., index, :, :])
+
+    def expand(self, *shape: int) -> Cameras:
+        """Broadcast to (*shape, V): the same rig for every object of a batch."""
+        views = self.shape[-1]
+        return Cameras(self.c2w.expand(*shape, views, 4, 4), self.intrinsics.expand(*shape, views, 3, 3))
+
+    def to(self, *args, **kwargs) -> Cameras:
+        return Cameras(self.c2w.to(*args, **kwargs), self.intrinsics.to(*args, **kwargs))
+
+    def world_to_camera(self) -> Tensor:
+        """(..., V, 4, 4), by the rigid inverse (rotation transposed), which is exact where a general one is not."""
+        rotation_t = self.c2w[..., :3, :3].transpose(-1, -2)
+        inverse = torch.zeros_like(self.c2w)
+        inverse[..., :3, :3] = rotation_t
+        inverse[..., :3, 3:] = -rotation_t @ self.c2w[..., :3, 3:]
+        inverse[..., 3, 3] = 1
+        return inverse
+
+    def pixel_directions(self, size: int) -> Tensor:
+        """World directions through the pixel centres, of camera depth 1: (..., V, size, size, 3)."""
+        centres = (torch.arange(size, device=self.device, dtype=self.c2w.dtype) + 0.5) / size
+        v, u = torch.meshgrid(centres, centres, indexing="ij")
+        k = self.intrinsics[..., None, None, :, :]
+        x = (u - k[..., 0, 2]) / k[..., 0, 0]
+        y = (v - k[..., 1, 2]) / k[..., 1, 1]
+        local = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+        return torch.einsum("...ij,...hwj->...hwi", self.c2w[..., :3, :3], local)
+
+    def rays(self, size: int) -> tuple[Tensor, Tensor]:
+        """Origins and unit directions of the rays through the pixel centres, each (..., V, size, size, 3)."""
+        directions = F.normalize(self.pixel_directions(size), dim=-1)
+        return self.positions[..., None, None, :].expand_as(directions), directions
+
+    def pluecker(self, size: int) -> Tensor:
+        """Pluecker coordinates (o x d, d) of the pixel rays, d of unit length: (..., V, 6, size, size)."""
+        origins, directions = self.rays(size)
+        moments = torch.linalg.cross(origins, directions)
+        return torch.cat([moments, directions], dim=-1).movedim(-1, -3)
+
+    def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """World points (..., N, 3) to image coordinates in sides, (..., V, N, 2), and z-depths (..., V, N)."""
+        w2c = self.world_to_camera()
+        local = torch.einsum("...vij,...nj->...vni", w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
+        depth = local[..., 2]
+        k = self.intrinsics[..., None, :, :]
+        u = k[..., 0, 0] * local[..., 0] / depth + k[..., 0, 2]
+        v = k[..., 1, 1] * local[..., 1] / depth + k[..., 1, 2]
+        return torch.stack([u, v], dim=-1), depth
+
+    def unproject(self, depth: Tensor) -> Tensor:
+        """z-depth (..., V, 1, S, S) to the world points seen, (..., V, 3, S, S)."""
+        directions = self.pixel_directions(depth.shape[-1]).movedim(-1, -3)
+        return self.positions[..., None, None] + depth * directions
+
+    def canonical_map(self, depth: Tensor) -> Tensor:
+        """The CCM of a z-depth map: (..., V, 1, S, S) to (..., V, 3, S, S) in [0, 1]; 0 where the depth is 0."""
+        return to_canonical(self.unproject(depth)) * (depth > 0)
+
+
+def to_canonical(points: Tensor) -> Tensor:
+    """World coordinates in [-0.55, 0.55] to canonical ones in [0, 1]."""
+    return points / (2 * OBJECT_RADIUS) + 0.5
+
+
+def from_canonical(ccm: Tensor) -> Tensor:
+    """Canonical coordinates in [0, 1] back to the world."""
+    return (ccm - 0.5) * (2 * OBJECT_RADIUS)
+
+
+def normalised_intrinsics(fov: float | Tensor = FOV) -> Tensor:
+    """(..., 3, 3) of a square image of side 1 with field of view `fov` in degrees, principal point in the middle."""
+    fov = torch.as_tensor(fov, dtype=torch.float32)
+    focal = 0.5 / torch.tan(torch.deg2rad(fov) / 2)
+    k = torch.zeros(*fov.shape, 3, 3, device=fov.device)
+    k[..., 0, 0] = k[..., 1, 1] = focal
+    k[..., 0, 2] = k[..., 1, 2] = 0.5
+    k[..., 2, 2] = 1
+    return k
+
+
+def orbit_cameras(azimuth, elevation, radius: float | Tensor = RADIUS, fov: float | Tensor = FOV) -> Cameras:
+    """Cameras that look at the origin.
+
+    azimuth, elevation: degrees, tensors or numbers that broadcast to (..., V). radius: world units.
+    """
+    azimuth, elevation = torch.broadcast_tensors(torch.as_tensor(azimuth, dtype=torch.float32),
+                                                 torch.as_tensor(elevation, dtype=torch.float32))
+    if azimuth.ndim == 0:
+        raise ValueError("azimuth or elevation must have a view dimension, for example [0.0]")
+    a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    outward = torch.stack([a.sin() * e.cos(), e.sin(), a.cos() * e.cos()], dim=-1)
+    forward = -outward
+    right = torch.stack([a.cos(), torch.zeros_like(a), -a.sin()], dim=-1)  # stays defined at the poles
+    down = torch.linalg.cross(forward, right)
+    c2w = torch.zeros(*a.shape, 4, 4, device=a.device)
+    c2w[..., :3, 0], c2w[..., :3, 1], c2w[..., :3, 2] = right, down, forward
+    c2w[..., :3, 3] = outward * torch.as_tensor(radius, device=a.device)[..., None]
+    c2w[..., 3, 3] = 1
+    k = normalised_intrinsics(fov).to(a.device)
+    return Cameras(c2w, k.expand(*a.shape, 3, 3))
+
+
+def evenly_spaced_orbit(num_views: int = 8, elevation: float | Tensor = 10.0, **kwargs) -> Cameras:
+    """The rig of every preset: `num_views` cameras 360 / num_views degrees apart at one elevation per object.
+
+    elevation: degrees, a number or (...). Returns cameras of shape (..., num_views).
+    """
+    elevation = torch.as_tensor(elevation, dtype=torch.float32)
+    azimuth = torch.arange(num_views, device=elevation.device) * (360.0 / num_views)
+    return orbit_cameras(azimuth, elevation[..., None], **kwargs)
+
+
+def field_of_view(cameras: Cameras) -> Tensor:
+    """Horizontal field of view in degrees, (..., V)."""
+    return torch.rad2deg(2 * torch.atan(0.5 / cameras.intrinsics[..., 0, 0]))
+
+
+def write_cameras(path: str | Path, cameras: Cameras, size: int) -> None:
+    """Write V cameras as `cameras.json` (OpenCV axes, normalised intrinsics)."""
+    if len(cameras.shape) != 1:
+        raise ValueError(f"expected cameras of shape (V,), got {tuple(cameras.shape)}")
+    record = {"convention": "opencv", "size": size, "c2w": cameras.c2w.tolist(),
+              "intrinsics": cameras.intrinsics.tolist()}
+    Path(path).write_text(json.dumps(record))
+
+
+def read_cameras(path: str | Path) -> Cameras:
+    """Read `cameras.json` or a NeRF/Blender style `meta.json`; the axes are told by the file.
+
+    `meta.json`: `camera_angle_x` in radians and `locations` (or `frames`) with OpenGL `transform_matrix`.
+    Raises InputError when the file is missing, is not JSON or lacks an entry.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such camera file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a JSON camera file ({error})") from None
+    try:
+        if "c2w" in record:
+            if record.get("convention", "opencv") != "opencv":
+                raise InputError(f"{path}: unknown convention {record['convention']!r}, expected 'opencv'")
+            return Cameras(torch.tensor(record["c2w"]), torch.tensor(record["intrinsics"]))
+        poses = record["locations"] if "locations" in record else record["frames"]
+        c2w = opengl_to_opencv(torch.tensor([pose["transform_matrix"] for pose in poses], dtype=torch.float32))
+        k = normalised_intrinsics(math.degrees(record["camera_angle_x"]))
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: camera entry missing or malformed ({error}); see the conventions in cameras.py"
+                         ) from None
+    return Cameras(c2w, k.expand(len(poses), 3, 3))
+
+
+def write_opengl_cameras(path: str | Path, cameras: Cameras, names: list[str]) -> None:
+    """Write V cameras as `meta.json` with OpenGL axes, one entry in `locations` per image name."""
+    poses = opencv_to_opengl(cameras.c2w).tolist()
+    record = {"camera_angle_x": math.radians(float(field_of_view(cameras)[0])),
+              "locations": [{"transform_matrix": pose, "frames": [{"name": name}]}
+                            for pose, name in zip(poses, names, strict=True)]}
+    Path(path).write_text(json.dumps(record))
+
+
+def opengl_to_opencv(c2w: Tensor) -> Tensor:
+    """Camera-to-world matrices from OpenGL axes (x right, y up, z backward) to OpenCV axes; its own inverse."""
+    return c2w @ _OPENGL_TO_OPENCV.to(c2w)
+
+
+opencv_to_opengl = opengl_to_opencv

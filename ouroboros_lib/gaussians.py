@@ -1,0 +1,163 @@
+"""A set of 3D Gaussians, and the two file formats that viewers read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+
+SH_C0 = 0.28209479177387814  # the constant spherical harmonic; 3DGS stores (colour - 0.5) / SH_C0
+
+
+@dataclass
+class Gaussians:
+    """N Gaussians after activation, with any leading batch dimensions: 14 numbers each.
+
+    means (..., N, 3) world units; opacities (..., N) in [0, 1]; scales (..., N, 3) standard deviations in world units;
+    quaternions (..., N, 4) wxyz, unit length; colors (..., N, 3) plain RGB.
+    """
+
+    means: Tensor
+    opacities: Tensor
+    scales: Tensor
+    quaternions: Tensor
+    colors: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """(..., N)."""
+        return self.means.shape[:-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    def map(self, function) -> Gaussians:
+        """Apply `function` to each of the five tensors."""
+        return Gaussians(*(function(getattr(self, field.name)) for field in fields(self)))
+
+    def to(self, *args, **kwargs) -> Gaussians:
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def detach(self) -> Gaussians:
+        return self.map(Tensor.detach)
+
+    def float(self) -> Gaussians:
+        return self.map(Tensor.float)
+
+    def __getitem__(self, index) -> Gaussians:
+        """Index the leading batch dimensions and N, as with a tensor of shape (..., N)."""
+        return self.map(lambda tensor: tensor[index])
+
+    def rotations(self) -> Tensor:
+        """(..., N, 3, 3) rotation matrices."""
+        return quaternion_to_matrix(self.quaternions)
+
+    def covariances(self) -> Tensor:
+        """R S S^T R^T, (..., N, 3, 3) (Kerbl et al. 2023, eq. 6)."""
+        half = self.rotations() * self.scales[..., None, :]
+        return half @ half.transpose(-1, -2)
+
+    def to_tensor(self) -> Tensor:
+        """(..., N, 14): position 3, opacity 1, scale 3, rotation 4, colour 3, LGM's order."""
+        return torch.cat([self.means, self.opacities[..., None], self.scales, self.quaternions, self.colors], dim=-1)
+
+    @classmethod
+    def from_tensor(cls, packed: Tensor) -> Gaussians:
+        """The inverse of `to_tensor`."""
+        means, opacities, scales, quaternions, colors = packed.split([3, 1, 3, 4, 3], dim=-1)
+        return cls(means, opacities[..., 0], scales, quaternions, colors)
+
+    def save_ply(self, path: str | Path) -> None:
+        """Write N Gaussians (no batch dimension) as a standard 3DGS `.ply`, float32, lossless after `logit` and `log`.
+
+        Opacities are stored as logits, scales as logarithms, colours as the constant spherical harmonic.
+        """
+        from plyfile import PlyData, PlyElement
+
+        self._require_unbatched()
+        g = self.detach().to("cpu", torch.float64)
+        columns = {"x": g.means[:, 0], "y": g.means[:, 1], "z": g.means[:, 2]}
+        columns |= {name: torch.zeros(len(g.means)) for name in ("nx", "ny", "nz")}
+        columns |= {f"f_dc_{i}": (g.colors[:, i] - 0.5) / SH_C0 for i in range(3)}
+        columns["opacity"] = torch.logit(g.opacities, eps=1e-7)
+        columns |= {f"scale_{i}": g.scales[:, i].clamp_min(1e-12).log() for i in range(3)}
+        columns |= {f"rot_{i}": g.quaternions[:, i] for i in range(4)}
+        table = np.empty(len(g.means), dtype=[(name, "<f4") for name in columns])
+        for name, values in columns.items():
+            table[name] = values.numpy()
+        PlyData([PlyElement.describe(table, "vertex")]).write(str(path))
+
+    @classmethod
+    def load_ply(cls, path: str | Path) -> Gaussians:
+        """Read a 3DGS `.ply`; spherical harmonics beyond the constant are ignored. Raises InputError."""
+        from plyfile import PlyData, PlyParseError
+
+        try:
+            table = PlyData.read(str(path))["vertex"].data
+            def columns(*names):
+                return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in names], axis=-1))
+            means = columns("x", "y", "z")
+            colors = columns("f_dc_0", "f_dc_1", "f_dc_2") * SH_C0 + 0.5
+            opacities = torch.sigmoid(columns("opacity")[:, 0])
+            scales = columns("scale_0", "scale_1", "scale_2").exp()
+            quaternions = F.normalize(columns("rot_0", "rot_1", "rot_2", "rot_3"), dim=-1)
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except (PlyParseError, KeyError, ValueError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a 3D Gaussian splatting .ply ({error})") from None
+        return cls(means, opacities, scales, quaternions, colors)
+
+    def save_splat(self, path: str | Path) -> None:
+        """Write the 32-byte `.splat` records of web viewers, most visible Gaussians first.
+
+        Positions and scales stay float32; colour, opacity and rotation are rounded to 8 bits.
+        """
+        self._require_unbatched()
+        g = self.detach().to("cpu", torch.float32)
+        order = torch.argsort(g.scales.prod(-1) * g.opacities, descending=True, stable=True)
+        g = g[order]
+        rgba = torch.cat([g.colors, g.opacities[:, None]], dim=-1).clamp(0, 1)
+        record = np.empty(len(g.means), dtype=_SPLAT_RECORD)
+        record["mean"], record["scale"] = g.means.numpy(), g.scales.numpy()
+        record["rgba"] = (rgba * 255).round().byte().numpy()
+        record["rotation"] = (g.quaternions * 128 + 128).round().clamp(0, 255).byte().numpy()
+        Path(path).write_bytes(record.tobytes())
+
+    @classmethod
+    def load_splat(cls, path: str | Path) -> Gaussians:
+        """Read a `.splat` file. Raises InputError when it is not a whole number of records."""
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        if not data or len(data) % _SPLAT_RECORD.itemsize:
+            raise InputError(f"{path}: {len(data)} bytes are not a whole number of 32-byte .splat records")
+        record = np.frombuffer(data, dtype=_SPLAT_RECORD)
+        rgba = torch.from_numpy(record["rgba"].astype(np.float32)) / 255
+        quaternions = (torch.from_numpy(record["rotation"].astype(np.float32)) - 128) / 128
+        return cls(torch.from_numpy(record["mean"].copy()), rgba[:, 3], torch.from_numpy(record["scale"].copy()),
+                   F.normalize(quaternions, dim=-1), rgba[:, :3])
+
+    def _require_unbatched(self) -> None:
+        if self.means.ndim != 2:
+            raise ValueError(f"files hold one set of Gaussians, got shape {tuple(self.shape)}: index the batch first")
+
+
+_SPLAT_RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+
+
+def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
+    """(..., 4) wxyz of any length above 0 to (..., 3, 3) rotation matrices."""
+    w, x, y, z = F.normalize(quaternions, dim=-1).unbind(-1)
+    return torch.stack([
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ], dim=-1).unflatten(-1, (3, 3))

@@ -1,0 +1,86 @@
+"""Diffusion in the notation of EDM (Karras et al. 2022), with sigma_data = 1 and Stable Video Diffusion's
+v-prediction preconditioning, which the paper inherits."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+
+class EDMNoise(SchedulerMixin, ConfigMixin):
+    """Noise levels for training and sampling, the preconditioning of F, and the sampler's one step.
+
+    p_mean, p_std: log sigma ~ N(p_mean, p_std^2) in training. sigma_min, sigma_max, rho: Karras schedule of sampling.
+    """
+
+    config_name = "scheduler_config.json"
+
+    @register_to_config
+    def __init__(self, p_mean: float = 1.0, p_std: float = 1.6, sigma_min: float = 0.002, sigma_max: float = 700.0,
+                 rho: float = 7.0):
+        pass
+
+    def sample_sigma(self, batch: int, generator: torch.Generator | None = None, device=None) -> Tensor:
+        """Training noise levels, (batch,): log-normal (Karras et al. 2022, table 1)."""
+        normal = torch.randn(batch, generator=generator, device=device)
+        return (normal * self.config.p_std + self.config.p_mean).exp()
+
+    def sigmas(self, num_inference_steps: int, device=None) -> Tensor:
+        """(num_inference_steps + 1,) decreasing noise levels, the last one 0 (Karras et al. 2022, eq. 5)."""
+        if num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, got {num_inference_steps}")
+        low, high = (s ** (1 / self.config.rho) for s in (self.config.sigma_min, self.config.sigma_max))
+        ramp = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64)
+        levels = (high + ramp * (low - high)) ** self.config.rho
+        return torch.cat([levels, levels.new_zeros(1)]).to(device, torch.float32)
+
+    @staticmethod
+    def add_noise(x: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """x + sigma * noise; x, noise (B, ...), sigma (B,)."""
+        return x + _like(sigma, x) * noise
+
+    @staticmethod
+    def loss_weight(sigma: Tensor) -> Tensor:
+        """lambda(sigma) = (1 + sigma^2) / sigma^2: gives the loss unit weight on F's raw output."""
+        return (1 + sigma**2) / sigma**2
+
+    @staticmethod
+    def step(x: Tensor, pred_x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
+        """One Euler step of the probability flow from sigma to sigma_next (Karras et al. 2022, algorithm 1)."""
+        return pred_x + (x - pred_x) * (sigma_next / sigma)
+
+
+def c_skip(sigma: Tensor) -> Tensor:
+    """Weight of the noisy input in the estimate, 1 / (sigma^2 + 1)."""
+    return 1 / (sigma**2 + 1)
+
+
+def c_out(sigma: Tensor) -> Tensor:
+    """Weight of the network's output, -sigma / sqrt(sigma^2 + 1)."""
+    return -sigma / (sigma**2 + 1).sqrt()
+
+
+def c_in(sigma: Tensor) -> Tensor:
+    """Scale of the network's input, 1 / sqrt(sigma^2 + 1): unit variance at every noise level."""
+    return 1 / (sigma**2 + 1).sqrt()
+
+
+def c_noise(sigma: Tensor) -> Tensor:
+    """What the network is told of the noise level, log(sigma) / 4."""
+    return sigma.log() / 4
+
+
+def denoise(network, x: Tensor, sigma: Tensor, *args, **kwargs) -> Tensor:
+    """pred_x = c_skip x + c_out network(c_in x, c_noise) (Karras et al. 2022, eq. 7).
+
+    x: (B, ...). sigma: (B,). Further arguments go to the network. The sum is float32 whatever the network computes in.
+    """
+    s = _like(sigma, x)
+    output = network(c_in(s) * x, c_noise(sigma), *args, **kwargs)
+    return c_skip(s) * x + c_out(s) * output.float()
+
+
+def _like(sigma: Tensor, x: Tensor) -> Tensor:
+    return sigma.reshape(-1, *[1] * (x.ndim - 1))
