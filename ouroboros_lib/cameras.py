@@ -90,7 +90,7 @@ class Cameras:
         rotation_t = self.c2w[..., :3, :3].transpose(-1, -2)
         inverse = torch.zeros_like(self.c2w)
         inverse[..., :3, :3] = rotation_t
-        inverse[..., :3, 3:] = -rotation_t @ self.c2w[..., :3, 3:]
+        inverse[..., :3, 3] = -_rotate(rotation_t, self.positions)
         inverse[..., 3, 3] = 1
         return inverse
 
@@ -102,7 +102,7 @@ class Cameras:
         x = (u - k[..., 0, 2]) / k[..., 0, 0]
         y = (v - k[..., 1, 2]) / k[..., 1, 1]
         local = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-        return torch.einsum("...ij,...hwj->...hwi", self.c2w[..., :3, :3], local)
+        return _rotate(self.c2w[..., None, None, :3, :3], local)
 
     def rays(self, size: int) -> tuple[Tensor, Tensor]:
         """Origins and unit directions of the rays through the pixel centres, each (..., V, size, size, 3)."""
@@ -118,7 +118,7 @@ class Cameras:
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points (..., N, 3) to image coordinates in sides, (..., V, N, 2), and z-depths (..., V, N)."""
         w2c = self.world_to_camera()
-        local = torch.einsum("...vij,...nj->...vni", w2c[..., :3, :3], points) + w2c[..., None, :3, 3]
+        local = _rotate(w2c[..., None, :3, :3], points[..., None, :, :]) + w2c[..., None, :3, 3]
         depth = local[..., 2]
         k = self.intrinsics[..., None, :, :]
         u = k[..., 0, 0] * local[..., 0] / depth + k[..., 0, 2]
@@ -133,6 +133,11 @@ class Cameras:
     def canonical_map(self, depth: Tensor) -> Tensor:
         """The CCM of a z-depth map: (..., V, 1, S, S) to (..., V, 3, S, S) in [0, 1]; 0 where the depth is 0."""
         return to_canonical(self.unproject(depth)) * (depth > 0)
+
+
+def _rotate(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """(..., 3, 3) times (..., 3). Written as a sum because autocast would take a matrix product to half precision."""
+    return (matrix * vectors[..., None, :]).sum(-1)
 
 
 def to_canonical(points: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Where multi-view training and evaluation data come from."""

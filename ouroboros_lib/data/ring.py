@@ -1,0 +1,111 @@
+"""Endless training batches of procedural objects: rendered where the training runs, the newest ones kept at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cameras import ELEVATION_RANGE, Cameras, evenly_spaced_orbit, orbit_cameras
+from .procedural import render_objects, sample_objects
+
+
+@dataclass
+class MultiviewBatch:
+    """B objects. images (B, V + N, 3, S, S) in [0, 1] on white, alpha (B, V + N, 1, S, S), cameras (B, V + N):
+    V views of the orbit, then N novel ones. latents (B, V, c, h, w) of the orbit if the source encodes."""
+
+    images: Tensor
+    alpha: Tensor
+    cameras: Cameras
+    num_orbit_views: int
+    latents: Tensor | None = None
+
+    @property
+    def orbit_images(self) -> Tensor:
+        return self.images[:, : self.num_orbit_views]
+
+    @property
+    def orbit_cameras(self) -> Cameras:
+        return self.cameras.views(slice(self.num_orbit_views))
+
+
+def object_cameras(batch: int, num_views: int, novel_views: int, generator: torch.Generator | None = None) -> Cameras:
+    """The rig of every object: an orbit at one elevation, and novel views at random, (B, V + N)."""
+    low, high = ELEVATION_RANGE
+    orbit = evenly_spaced_orbit(num_views, low + (high - low) * torch.rand(batch, generator=generator))
+    azimuth = 360 * torch.rand(batch, novel_views, generator=generator)
+    elevation = low + (high - low) * torch.rand(batch, novel_views, generator=generator)
+    novel = orbit_cameras(azimuth, elevation)
+    return Cameras(torch.cat([orbit.c2w, novel.c2w], 1), torch.cat([orbit.intrinsics, novel.intrinsics], 1))
+
+
+class ObjectRing:
+    """A ring buffer of rendered objects on one device; `refresh` replaces the oldest `chunk` of them.
+
+    rank, world_size: of the process; each process sees its own objects. encode: maps orbit images to latents, which
+    are then kept beside the images.
+    """
+
+    def __init__(self, image_size: int, num_views: int, capacity: int, device, novel_views: int = 4, split: str = "train",
+                 seed: int = 0, chunk: int = 32, rank: int = 0, world_size: int = 1, supersample: int = 2,
+                 encode: Callable[[Tensor], Tensor] | None = None):
+        self.image_size, self.num_views, self.novel_views = image_size, num_views, novel_views
+        self.capacity, self.chunk = max(capacity // chunk, 1) * chunk, chunk
+        self.device, self.split, self.seed, self.supersample = torch.device(device), split, seed, supersample
+        self.rank, self.world_size = rank, world_size
+        self.encode = encode
+        self.generator = torch.Generator().manual_seed(seed * 7919 + rank)  # cameras
+        self.picks = torch.Generator(self.device).manual_seed(seed * 104729 + rank)
+        views = num_views + novel_views
+        self.rgba = torch.empty(self.capacity, views, 4, image_size, image_size, dtype=torch.uint8, device=self.device)
+        self.c2w = torch.empty(self.capacity, views, 4, 4, device=self.device)
+        self.intrinsics = orbit_cameras([0.0], 0.0).intrinsics.to(self.device)
+        self.latents: Tensor | None = None
+        self.made = 0  # objects rendered so far by this process
+
+    def __len__(self) -> int:
+        return min(self.made, self.capacity)
+
+    def fill(self) -> None:
+        while len(self) < self.capacity:
+            self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Render the next `chunk` objects over the oldest ones."""
+        indices = (torch.arange(self.made, self.made + self.chunk) * self.world_size + self.rank).numpy()
+        objects = sample_objects(self.split, indices, seed=self.seed).to(self.device)
+        cameras = object_cameras(self.chunk, self.num_views, self.novel_views, self.generator).to(self.device)
+        slots = slice(self.made % self.capacity, self.made % self.capacity + self.chunk)
+        self.rgba[slots] = render_objects(objects, cameras, self.image_size, self.supersample).rgba
+        self.c2w[slots] = cameras.c2w
+        if self.encode is not None:
+            latents = self.encode(self.rgba[slots, : self.num_views, :3].float() / 255)
+            if self.latents is None:
+                self.latents = latents.new_empty(self.capacity, *latents.shape[1:])
+            self.latents[slots] = latents
+        self.made += self.chunk
+
+    def batch(self, size: int, images: bool = True) -> MultiviewBatch:
+        """`size` objects drawn with replacement; `images=False` leaves images and alpha empty where latents suffice."""
+        index = torch.randint(len(self), (size,), generator=self.picks, device=self.device)
+        cameras = Cameras(self.c2w[index], self.intrinsics)
+        rgba = self.rgba[index].float() / 255 if images else self.rgba.new_empty(size, 0, 4, 0, 0)
+        latents = None if self.latents is None else self.latents[index].float()
+        return MultiviewBatch(rgba[:, :, :3], rgba[:, :, 3:], cameras, self.num_views, latents)
+
+
+def held_out_objects(split: str, count: int, image_size: int, num_views: int, novel_views: int = 4, seed: int = 0,
+                     device="cpu", start: int = 0, family: str | None = None) -> MultiviewBatch:
+    """The objects `start` ... `start + count - 1` of a split with fixed cameras: the same on every machine."""
+    objects = sample_objects(split, range(start, start + count), seed=seed, family=family)
+    cameras = [object_cameras(1, num_views, novel_views, torch.Generator().manual_seed(1_000_003 * seed + index))
+               for index in range(start, start + count)]
+    rig = Cameras(torch.cat([c.c2w for c in cameras]), torch.cat([c.intrinsics for c in cameras]))
+    rendered = [render_objects(objects[i:i + 32].to(device), rig[i:i + 32].to(device), image_size).rgba
+                for i in range(0, count, 32)]
+    rgba = torch.cat(rendered).float() / 255
+    return MultiviewBatch(rgba[:, :, :3], rgba[:, :, 3:], rig.to(device), num_views)

@@ -1,0 +1,1 @@
+"""Measuring: metrics, held-out objects, and the raw numbers that every table is made from."""

@@ -1,0 +1,118 @@
+"""The few blocks that F, G and the autoencoder of the `small` preset are made of."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, 8), channels)
+
+
+def zero_init(module: nn.Module) -> nn.Module:
+    """Set all parameters to zero, so that a branch starts as if it were not there."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def sinusoidal_embedding(c_noise: Tensor, channels: int = 128, max_frequency: float = 200.0) -> Tensor:
+    """(B,) noise conditioning values to (B, channels) sines and cosines of geometric frequencies."""
+    frequencies = torch.exp(torch.linspace(0, math.log(max_frequency), channels // 2, device=c_noise.device))
+    angles = c_noise[:, None].float() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def harmonic_embedding(x: Tensor, octaves: int) -> Tensor:
+    """(..., C, H, W) to (..., C (1 + 2 octaves), H, W): x, sin(2^k x), cos(2^k x) (Mildenhall et al. 2020, eq. 4)."""
+    scaled = [x * 2**k for k in range(octaves)]
+    return torch.cat([x, *(s.sin() for s in scaled), *(s.cos() for s in scaled)], dim=-3)
+
+
+class NoiseEmbedding(nn.Module):
+    """c_noise (B,) to an embedding (B, channels)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(128, channels), nn.SiLU(), nn.Linear(channels, channels))
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        return self.mlp(sinusoidal_embedding(c_noise))
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with a residual; an embedding scales and shifts in between. (N, in, H, W) to (N, out, H, W)."""
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int = 0):
+        super().__init__()
+        self.norm1, self.conv1 = group_norm(channels_in), nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm2 = group_norm(channels_out)
+        self.conv2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.modulation = nn.Linear(embedding, 2 * channels_out) if embedding else None
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.modulation is not None:
+            scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return self.skip(x) + self.conv2(F.silu(h))
+
+
+class MultiviewAttention(nn.Module):
+    """Self-attention over the pixels of *all* views together (MVDream, Shi et al. 2023; LGM, Tang et al. 2024).
+
+    (B * V, C, H, W) with `num_views` = V: every pixel attends to all V * H * W pixels of its object.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        head_channels = 48 if channels % 48 == 0 else 32
+        if channels % head_channels:
+            raise ValueError(f"attention needs a multiple of 48 or 32 channels, got {channels}")
+        self.heads = channels // head_channels
+        self.norm, self.qkv = group_norm(channels), nn.Linear(channels, 3 * channels)
+        self.query_norm, self.key_norm = nn.RMSNorm(head_channels, eps=1e-6), nn.RMSNorm(head_channels, eps=1e-6)
+        self.out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, num_views: int) -> Tensor:
+        n, c, h, w = x.shape
+        # (B V, C, h, w) -> (B, V h w, C): one sequence for each object, without a copy in channels-last memory
+        tokens = self.norm(x).movedim(1, -1).reshape(n // num_views, num_views * h * w, c)
+        # (B, V h w, 3 C) -> 3 x (B, heads, V h w, C / heads)
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.query_norm(q.float()).to(v.dtype), self.key_norm(k.float()).to(v.dtype)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(attended).view(n, h, w, c).movedim(-1, 1)
+
+
+class UNetStage(nn.Module):
+    """`depth` residual blocks at one resolution, each followed by multi-view attention if `attention`.
+
+    skip_channels: for the way up, the channels of the skip connection that each block takes from the way down.
+    """
+
+    def __init__(self, channels_in: int, channels: int, embedding: int, depth: int, attention: bool,
+                 skip_channels: int = 0):
+        super().__init__()
+        widths = [channels_in] + [channels] * (depth - 1)
+        self.blocks = nn.ModuleList(ResBlock(width + skip_channels, channels, embedding) for width in widths)
+        self.attentions = nn.ModuleList(MultiviewAttention(channels) for _ in widths) if attention else None
+
+    def forward(self, x: Tensor, embedding: Tensor, num_views: int, skips: list[Tensor] | None = None):
+        """Returns the output and, one per block, the activations that the way up takes as skips."""
+        outputs = []
+        for index, block in enumerate(self.blocks):
+            x = block(x if skips is None else torch.cat([x, skips.pop()], dim=1), embedding)
+            if self.attentions is not None:
+                x = self.attentions[index](x, num_views)
+            outputs.append(x)
+        return x, outputs
+
+
+def upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -1,0 +1,107 @@
+"""F of the `small` preset: a latent U-Net that denoises all views of an object together."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from ..cameras import Cameras
+from .feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning
+from .layers import MultiviewAttention, NoiseEmbedding, ResBlock, UNetStage, group_norm, harmonic_embedding, upsample
+from .layers import zero_init
+
+
+class MultiviewUNet(ModelMixin, ConfigMixin):
+    """F's network: noisy latents of V views, the condition view, cameras and feedback to the raw output of eq. 7, EDM.
+
+    Conditions: the condition view's latents, concatenated to every noisy view and pooled into the noise embedding;
+    Pluecker coordinates of the cameras, added at the input of every stage; features of the fed-back RGB and CCM
+    renders, added at the input of every stage on the way down. `feedback` names the encoders that exist.
+    """
+
+    @register_to_config
+    def __init__(self, latent_channels: int = 8, image_size: int = 128, channels: tuple[int, ...] = (96, 128, 160),
+                 attention: tuple[bool, ...] = (True, True, True), depth: int = 2, embedding: int = 160,
+                 camera_octaves: int = 2, feedback: str = "both", feedback_width: int = 64):
+        super().__init__()
+        self.input = nn.Conv2d(2 * latent_channels, channels[0], 3, padding=1)
+        self.noise_embedding = NoiseEmbedding(embedding)
+        self.condition_embedding = nn.Sequential(
+            nn.Conv2d(latent_channels, 64, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.SiLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(512, embedding))
+
+        rays = 6 * (1 + 2 * camera_octaves)
+        self.cameras_down = nn.ModuleList(_camera_mlp(rays, width) for width in channels)
+        self.cameras_up = nn.ModuleList(_camera_mlp(rays, width) for width in reversed(channels))
+        self.feedback_encoders = nn.ModuleDict({
+            name: FeedbackEncoder(tuple(channels), feedback_width) for name in FEEDBACKS[feedback]})
+
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        for stage, width in enumerate(channels):
+            self.down.append(UNetStage(width, width, embedding, depth, attention[stage]))
+            if stage + 1 < len(channels):
+                self.shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
+        self.middle = ResBlock(channels[-1], channels[-1], embedding)
+        self.middle_attention = MultiviewAttention(channels[-1])
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for stage, width in reversed(list(enumerate(channels))):
+            self.up.append(UNetStage(width, width, embedding, depth, attention[stage], skip_channels=width))
+            if stage:
+                self.grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
+        self.output_norm = group_norm(channels[0])
+        self.output = zero_init(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
+
+    @property
+    def feedbacks(self) -> tuple[str, ...]:
+        """Names of the maps this network has encoders for."""
+        return FEEDBACKS[self.config.feedback]
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond_latents: Tensor, cameras: Cameras,
+                self_cond: SelfConditioning | None = None) -> Tensor:
+        """x (B, V, c, h, w), scaled by c_in; c_noise (B,); cond_latents (B, c, h, w); cameras (B, V);
+        self_cond maps (B, V, 3, S, S) or None for the zero maps. Returns (B, V, c, h, w)."""
+        batch, views = x.shape[:2]
+        embedding = self.noise_embedding(c_noise) + self.condition_embedding(cond_latents)
+        embedding = embedding.repeat_interleave(views, dim=0)
+        rays = [harmonic_embedding(cameras.pluecker(x.shape[-1] >> stage), self.config.camera_octaves).flatten(0, 1)
+                for stage in range(len(self.down))]
+        feedback = self._encode_feedback(self_cond, x)
+
+        condition = cond_latents[:, None].expand_as(x)
+        h = self.input(torch.cat([x, condition], dim=2).flatten(0, 1))  # (B V, channels, h, w)
+        skips: list[Tensor] = []
+        for stage, blocks in enumerate(self.down):
+            h = h + self.cameras_down[stage](rays[stage])
+            if feedback is not None:
+                h = h + feedback[stage]
+            h, outputs = blocks(h, embedding, views)
+            skips += outputs
+            if stage + 1 < len(self.down):
+                h = self.shrink[stage](h)
+        h = self.middle_attention(self.middle(h, embedding), views)
+        for stage, blocks in enumerate(self.up):
+            h = h + self.cameras_up[stage](rays[-1 - stage])
+            h, _ = blocks(h, embedding, views, skips)
+            if stage + 1 < len(self.up):
+                h = self.grow[stage](upsample(h))
+        return self.output(F.silu(self.output_norm(h))).unflatten(0, (batch, views))
+
+    def _encode_feedback(self, self_cond: SelfConditioning | None, x: Tensor) -> list[Tensor] | None:
+        if not self.feedback_encoders:
+            return None
+        size = self.config.image_size
+        total = None
+        for name, encoder in self.feedback_encoders.items():
+            # the zero map is the same for all views: encode it once and broadcast
+            maps = x.new_zeros(1, 1, 3, size, size) if self_cond is None else getattr(self_cond, name)
+            features = encoder(maps.flatten(0, 1))
+            total = features if total is None else [a + b for a, b in zip(total, features, strict=True)]
+        return total
+
+
+def _camera_mlp(channels_in: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels_in, channels, 1), nn.SiLU(), nn.Conv2d(channels, channels, 1))

@@ -1,0 +1,209 @@
+"""Algorithm 2 of the paper: the recursion of F and G, as a diffusers pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from .cameras import Cameras, evenly_spaced_orbit
+from .errors import InputError
+from .gaussians import Gaussians
+from .models.feedback import FEEDBACKS, SelfConditioning, render_feedback
+from .noise import c_noise, denoise
+from .presets import load_preset, preset_names, random_models
+
+
+@dataclass
+class Step:
+    """What one step of the recursion saw and made; images on the CPU."""
+
+    sigma: float
+    noisy: Tensor  # (B, V, 3, H, W) the noisy latents, scaled to unit variance and decoded, to look at
+    views: Tensor  # (B, V, 3, H, W) pred_i, F's estimate
+    rgb: Tensor  # (B, V, 3, H, W) renders of G's Gaussians
+    ccm: Tensor  # (B, V, 3, H, W)
+
+
+@dataclass
+class Ouroboros3DOutput(BaseOutput):
+    """views (B, V, 3, H, W) in [0, 1]; Gaussians (B, N); their renders at `cameras` (B, V); the trace if asked for."""
+
+    views: Tensor
+    gaussians: Gaussians
+    renders: SelfConditioning
+    cameras: Cameras
+    trace: list[Step] | None = None
+
+
+class Ouroboros3DPipeline(DiffusionPipeline):
+    """One image in; V views and a set of 3D Gaussians out.
+
+    autoencoder: VAE; multiview: F; reconstructor: G; scheduler: noise levels and solver step.
+    reconstructor_sigma_min: G is told at least this noise level. The last estimates look clean but do not agree in 3D,
+    unlike the ground-truth views that G has seen at noise level 0.
+    """
+
+    model_cpu_offload_seq = "autoencoder->multiview->reconstructor"
+    _callback_tensor_inputs = ["x_t", "pred_x", "pred_i"]
+
+    def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_size: int = 128, num_views: int = 8,
+                 reconstructor_sigma_min: float = 1.0):
+        super().__init__()
+        self.register_modules(autoencoder=autoencoder, multiview=multiview, reconstructor=reconstructor,
+                              scheduler=scheduler)
+        self.register_to_config(image_size=image_size, num_views=num_views,
+                                reconstructor_sigma_min=reconstructor_sigma_min)
+
+    @property
+    def image_size(self) -> int:
+        return self.config.image_size
+
+    @property
+    def num_views(self) -> int:
+        return self.config.num_views
+
+    @classmethod
+    def from_preset(cls, name: str, seed: int = 0) -> Ouroboros3DPipeline:
+        """Randomly initialised models of a preset."""
+        preset = load_preset(name)
+        models = random_models(preset, seed)
+        models["scheduler"] = models.pop("noise")
+        return cls(**models, image_size=preset.image_size, num_views=preset.num_views)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **kwargs) -> Ouroboros3DPipeline:
+        """Load a preset by name, a folder written by `save_pretrained`, or a hub id.
+
+        "small" has weights that ship with the library; "tiny" has random ones, for tests. Raises InputError when
+        there is no such thing or when its files are damaged or foreign.
+        """
+        if str(name) == "tiny":
+            return cls.from_preset("tiny")
+        if str(name) in preset_names():
+            folder = load_preset(str(name)).weights
+            if folder is None:
+                raise InputError(f"preset {str(name)!r} ships no weights: give a folder or a hub id of trained weights")
+        else:
+            folder = Path(name)
+            if not folder.exists() and str(name).count("/") != 1:
+                raise InputError(f"{name}: neither a preset ({', '.join(preset_names())}) nor a folder nor a hub id "
+                                 "of the form owner/name")
+            if folder.exists() and not (folder / "model_index.json").is_file():
+                raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
+                                 "give the folder that `ouroboros train` or `save_pretrained` wrote")
+        kwargs.setdefault("torch_dtype", torch.float32)
+        # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
+        from safetensors import SafetensorError
+
+        try:
+            pipeline = super().from_pretrained(str(folder), **kwargs)
+        except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"{name}: cannot be loaded as Ouroboros3D weights ({reason}); "
+                             "is a file damaged, missing or of another model?") from error
+        if not isinstance(pipeline, cls):
+            raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an Ouroboros3DPipeline")
+        return pipeline
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
+                 num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] = 1.0,
+                 feedback: str = "both", feedback_from_step: int = 0,
+                 generator: torch.Generator | list[torch.Generator] | None = None, return_trace: bool = False,
+                 callback_on_step_end: Callable | None = None,
+                 callback_on_step_end_tensor_inputs: tuple[str, ...] = ("x_t",)) -> Ouroboros3DOutput:
+        """Run the recursion for a batch of images.
+
+        images: (B, 3, S, S) in [0, 1] on white, S the pipeline's image size, or a list of PIL images.
+        elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
+        cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
+        linearly from view 0 to view V - 1. feedback: both, rgb, ccm or none; feedback_from_step: the first step whose
+        reconstruction is fed back. callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
+        """
+        if feedback not in FEEDBACKS:
+            raise InputError(f"unknown feedback {feedback!r}: expected one of {', '.join(FEEDBACKS)}")
+        if num_inference_steps < 1:
+            raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
+        device = self._execution_device
+        cond_image = self._prepare_images(images).to(device)
+        batch = len(cond_image)
+        if cameras is None:
+            cameras = evenly_spaced_orbit(self.num_views, torch.as_tensor(elevation, dtype=torch.float32))
+        cameras = cameras.to(device).expand(batch)
+
+        cond_latents = self.autoencoder.encode(cond_image)
+        sigmas = self.scheduler.sigmas(num_inference_steps, device)
+        guidance = self._guidance(guidance_scale, cameras.shape[-1], device)
+        shape = (batch, cameras.shape[-1], *cond_latents.shape[1:])
+        self_cond, trace = None, [] if return_trace else None
+        x_t = randn_tensor(shape, generator=generator, device=device) * sigmas[0]
+
+        for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
+            sigma = sigmas[step].expand(batch)
+            noisy = x_t
+            pred_x = self.estimate(x_t, sigma, cond_latents, cameras, self_cond, guidance)  # line 3
+            pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
+            x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1])  # line 6
+            last = step + 1 == num_inference_steps
+            feeds_back = feedback != "none" and step >= feedback_from_step
+            if feeds_back or last or return_trace:  # line 5; without feedback only the last one is needed
+                gaussians = self.reconstruct(pred_i, cameras, sigma)
+                renders = render_feedback(gaussians, cameras, self.image_size)
+                self_cond = renders.keep(feedback) if feeds_back else None
+            if return_trace:
+                trace.append(self._record(sigmas[step], noisy, pred_i, renders))
+            if callback_on_step_end is not None:
+                tensors = {name: value for name, value in (("x_t", x_t), ("pred_x", pred_x), ("pred_i", pred_i))
+                           if name in callback_on_step_end_tensor_inputs}
+                x_t = (callback_on_step_end(self, step, sigmas[step], tensors) or tensors).get("x_t", x_t)
+        self.maybe_free_model_hooks()
+        return Ouroboros3DOutput(views=pred_i, gaussians=gaussians, renders=renders, cameras=cameras, trace=trace)
+
+    def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras,
+                 self_cond: SelfConditioning | None = None, guidance: Tensor | None = None) -> Tensor:
+        """pred_x = F(x_t, ...), with classifier-free guidance (Ho & Salimans 2022) if `guidance` (1, V, 1, 1, 1).
+
+        The unconditional estimate has no condition view but keeps cameras and feedback.
+        """
+        pred_x = denoise(self.multiview, x_t, sigma, cond_latents, cameras, self_cond)
+        if guidance is None:
+            return pred_x
+        unconditional = denoise(self.multiview, x_t, sigma, torch.zeros_like(cond_latents), cameras, self_cond)
+        return unconditional + guidance * (pred_x - unconditional)
+
+    def reconstruct(self, views: Tensor, cameras: Cameras, sigma: Tensor) -> Gaussians:
+        """G: views (B, V, 3, H, W) of noise level sigma (B,) to Gaussians (B, N)."""
+        return self.reconstructor(views, cameras, c_noise(sigma.clamp_min(self.config.reconstructor_sigma_min)))
+
+    def _record(self, sigma: Tensor, x_t: Tensor, pred_i: Tensor, renders: SelfConditioning) -> Step:
+        noisy = self.autoencoder.decode(x_t / (sigma**2 + 1).sqrt()).clamp(0, 1)
+        return Step(float(sigma), noisy.cpu(), pred_i.cpu(), renders.rgb.clamp(0, 1).cpu(), renders.ccm.cpu())
+
+    def _prepare_images(self, images: Tensor | list) -> Tensor:
+        size = self.image_size
+        if not torch.is_tensor(images):
+            images = torch.stack([_to_tensor(image, size) for image in images])
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise InputError(f"images must be (B, 3, {size}, {size}), got {tuple(images.shape)}")
+        return images.float()
+
+    @staticmethod
+    def _guidance(scale: float | tuple[float, float], views: int, device) -> Tensor | None:
+        first, last = scale if isinstance(scale, (tuple, list)) else (scale, scale)
+        if first == last == 1:
+            return None
+        return torch.linspace(first, last, views, device=device)[None, :, None, None, None]
+
+
+def _to_tensor(image, size: int) -> Tensor:
+    """A PIL image, composited on white if it has alpha, to (3, size, size) in [0, 1]."""
+    rgba = torch.from_numpy(np.array(image.convert("RGBA").resize((size, size)))).movedim(-1, 0) / 255
+    return rgba[:3] * rgba[3:] + 1 - rgba[3:]

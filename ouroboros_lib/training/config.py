@@ -1,0 +1,80 @@
+"""Everything a training run can be told, with the reason for each default."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from ..errors import InputError
+from ..models.feedback import FEEDBACKS
+
+STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
+
+
+@dataclass
+class TrainingConfig:
+    """One run. The rows of the paper's ablation (table 2) are settings of `joint`, `feedback` and the ones below."""
+
+    stage: str = "joint"  # what is trained: VAE, G on clean views, F alone, or F and G together (Algorithm 1)
+    steps: int = 2000
+    max_minutes: float = 0.0  # stop earlier after this time, 0: never; the learning rate then follows the clock
+    batch_size: int = 64
+    learning_rate: float = 6e-4  # of the autoencoder and F
+    reconstructor_learning_rate: float = 3e-4
+    warmup: float = 0.03  # share of the run in which the learning rate rises; it falls as a cosine afterwards
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: str = "no"  # no, fp16, bf16
+    compile: bool = False  # torch.compile: a minute first, then faster steps
+    seed: int = 0
+
+    # Algorithm 1
+    joint: bool = True  # G learns from F's estimates as well; False: two stages, G sees clean views only
+    feedback: str = "both"  # which maps F is given back: both, rgb, ccm, none
+    self_conditioning_probability: float = 0.5  # line 5: share of examples that take the second pass
+    detach_feedback: bool = True  # no gradient from the second pass through the renders into G
+    decoder_gradient: bool = False  # loss_recon also reaches F, through the decoder
+    reconstruction_batch: int = 6  # examples of the batch that loss_recon is computed on, and as many clean ones
+    condition_dropout: float = 0.1  # share of examples without condition view, for classifier-free guidance
+    clean_sigma: float = 0.002  # the noise level that G is told for ground-truth views
+
+    # data and bookkeeping
+    objects: int = 4096  # size of the ring of rendered objects
+    refresh_objects: int = 32  # how many of them are renewed at a time
+    refresh_every: int = 4  # steps between renewals
+    novel_views: int = 4  # supervision views off the orbit
+    log_every: int = 50
+    validate_every: int = 0  # steps between sheets of pictures, 0: only at the end
+    validation_objects: int = 8
+    checkpoint_every: int = 500
+
+    def __post_init__(self):
+        for name, allowed in (("stage", STAGES), ("feedback", tuple(FEEDBACKS)),
+                              ("mixed_precision", ("no", "fp16", "bf16"))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        for name in ("steps", "batch_size", "reconstruction_batch", "objects", "refresh_objects", "refresh_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("self_conditioning_probability", "condition_dropout", "warmup", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
+
+    @classmethod
+    def from_settings(cls, settings: list[str]) -> TrainingConfig:
+        """From `key=value` strings, as `--set` gives them. Raises InputError for unknown keys or unfit values."""
+        types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+        values = {}
+        for setting in settings:
+            key, equals, text = setting.partition("=")
+            if not equals or key not in types:
+                raise InputError(f"--set {setting}: expected key=value with one of these keys: {', '.join(types)}")
+            try:
+                values[key] = _BOOLEANS[text.lower()] if types[key] is bool else types[key](text)
+            except (ValueError, KeyError):
+                raise InputError(f"--set {setting}: {text!r} is not a {types[key].__name__}") from None
+        return cls(**values)
+
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -1,0 +1,129 @@
+"""The losses of each stage; `joint_losses` is Algorithm 1."""
+
+from __future__ import annotations
+
+import torch
+from pytorch_msssim import ssim
+from torch import Tensor
+
+from ..data.ring import MultiviewBatch
+from ..models.feedback import render_feedback
+from ..noise import EDMNoise, c_noise, denoise
+from ..rasterization import rasterize
+from .config import TrainingConfig
+
+
+def autoencoder_losses(autoencoder, batch: MultiviewBatch) -> dict[str, Tensor]:
+    """Reconstruction and KL of one view, drawn at random, of every object."""
+    rows = torch.arange(len(batch.images), device=batch.images.device)
+    images = batch.images[rows, torch.randint_like(rows, batch.images.shape[1])]
+    reconstruction, kl = autoencoder(images)
+    return {"reconstruction": image_loss(reconstruction, images, structure=0.1), "kl": 1e-4 * kl}
+
+
+def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
+    """G alone, from clean views: what the two-stage pipeline trains."""
+    sigma = torch.full((len(batch.images),), config.clean_sigma, device=batch.images.device)
+    gaussians = reconstructor(batch.orbit_images, batch.orbit_cameras, c_noise(sigma))
+    return {"reconstruction": reconstruction_loss(gaussians, batch)}
+
+
+def multiview_losses(multiview, noise: EDMNoise, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
+    """F alone: denoising of the latents of all views."""
+    x = batch.latents
+    sigma = noise.sample_sigma(len(x), device=x.device)
+    noisy_x = noise.add_noise(x, torch.randn_like(x), sigma)
+    cond = drop_conditions(x[:, 0], config.condition_dropout)
+    pred_x = denoise(multiview, noisy_x, sigma, cond, batch.orbit_cameras)
+    return {"multiview": denoising_loss(noise, pred_x, x, sigma)}
+
+
+def joint_losses(multiview, reconstructor, autoencoder, noise: EDMNoise, batch: MultiviewBatch,
+                 config: TrainingConfig) -> dict[str, Tensor]:
+    """Algorithm 1. The batch is in random order, so its first part stands for "with probability 0.5" of line 5.
+
+    `multiview` and `reconstructor` may be wrapped for several GPUs: each takes part in one backward pass.
+    """
+    x, cameras, size = batch.latents, batch.orbit_cameras, batch.images.shape[-1]
+    count = len(x)
+    again = round(count * config.self_conditioning_probability) if config.feedback != "none" else 0
+    recon = min(config.reconstruction_batch, count)
+
+    sigma = noise.sample_sigma(count, device=x.device)
+    noisy_x = noise.add_noise(x, torch.randn_like(x), sigma)  # line 1
+    cond = drop_conditions(x[:, 0], config.condition_dropout)
+
+    first = max(again, recon if config.joint else 0)  # examples whose first estimate is looked at
+    with torch.set_grad_enabled(config.decoder_gradient):
+        network = multiview if config.decoder_gradient else unwrapped(multiview)
+        pred_x = denoise(network, noisy_x[:first], sigma[:first], cond[:first], cameras[:first])  # line 2
+        pred_i = autoencoder.decode(pred_x).clamp(0, 1)  # line 3
+
+    self_cond = None
+    if again:
+        with torch.set_grad_enabled(not config.detach_feedback):  # line 4
+            gaussians = unwrapped(reconstructor)(pred_i[:again], cameras[:again], c_noise(sigma[:again]))
+            self_cond = render_feedback(gaussians, cameras[:again], size).keep(config.feedback)
+            self_cond = self_cond.map(lambda maps: pad_with_zeros(maps, count))
+    pred_x = denoise(multiview, noisy_x, sigma, cond, cameras, self_cond)  # line 5; line 2 where self_cond is zero
+    losses = {"multiview": denoising_loss(noise, pred_x, x, sigma)}  # line 6, loss_mv
+
+    clean = torch.full_like(sigma, config.clean_sigma)  # loss_recon: on estimates, and once more on clean views
+    views = batch.orbit_images[-recon:]
+    if config.joint:
+        views, clean = torch.cat([pred_i[:recon], views]), torch.cat([sigma[:recon], clean[-recon:]])
+        rows = [*range(recon), *range(count - recon, count)]
+    else:
+        clean, rows = clean[-recon:], [*range(count - recon, count)]
+    gaussians = reconstructor(views, cameras[rows], c_noise(clean))
+    losses["reconstruction"] = reconstruction_loss(gaussians, select(batch, rows))  # line 6, loss_recon
+    return losses
+
+
+def denoising_loss(noise: EDMNoise, pred_x: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """loss_mv: mean squared error of the estimate, weighted by lambda(sigma) (EDM, section 5)."""
+    per_object = (pred_x - x).square().mean(dim=(1, 2, 3, 4))
+    return (noise.loss_weight(sigma) * per_object).mean()
+
+
+def reconstruction_loss(gaussians, batch: MultiviewBatch) -> Tensor:
+    """loss_recon of Gaussians (B, N) at half of the orbit views, drawn at random, and all novel ones.
+
+    The structural term stands in for LPIPS, whose backbone's weights cannot be had everywhere.
+    """
+    orbit, views = batch.num_orbit_views, batch.images.shape[1]
+    chosen = torch.cat([torch.randperm(orbit)[: orbit // 2], torch.arange(orbit, views)]).to(batch.images.device)
+    rendering = rasterize(gaussians.float(), batch.cameras.views(chosen), batch.images.shape[-1])
+    images, alpha = batch.images[:, chosen], batch.alpha[:, chosen]
+    color = image_loss(rendering.rgb.flatten(0, 1), images.flatten(0, 1), structure=0.2)
+    return color + 0.5 * (rendering.alpha - alpha).abs().mean()
+
+
+def image_loss(prediction: Tensor, target: Tensor, structure: float) -> Tensor:
+    """L1 + 2 MSE + structure (1 - SSIM) of images (N, 3, H, W)."""
+    with torch.autocast(prediction.device.type, enabled=False):
+        prediction, target = prediction.float(), target.float()
+        window = min(11, target.shape[-1] // 4 * 2 - 1)
+        similarity = ssim(prediction, target, data_range=1.0, win_size=window)
+        error = prediction - target
+        return error.abs().mean() + 2 * error.square().mean() + structure * (1 - similarity)
+
+
+def drop_conditions(cond_latents: Tensor, probability: float) -> Tensor:
+    """Zero the condition of a share of the examples (Ho & Salimans 2022)."""
+    keep = torch.rand(len(cond_latents), 1, 1, 1, device=cond_latents.device) >= probability
+    return cond_latents * keep
+
+
+def pad_with_zeros(maps: Tensor, count: int) -> Tensor:
+    """(b, ...) to (count, ...): the examples without feedback get zero maps."""
+    return torch.cat([maps, maps.new_zeros(count - len(maps), *maps.shape[1:])])
+
+
+def select(batch: MultiviewBatch, rows: list[int]) -> MultiviewBatch:
+    return MultiviewBatch(batch.images[rows], batch.alpha[rows], batch.cameras[rows], batch.num_orbit_views)
+
+
+def unwrapped(network):
+    """The network itself: passes without gradient must not trigger the synchronisation of several GPUs."""
+    return getattr(network, "module", network)

@@ -1,0 +1,54 @@
+"""A look at the models during training: one sheet of pictures and a few figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.ring import MultiviewBatch
+from ..evaluation.metrics import psnr
+from ..noise import c_noise
+from ..pipeline import Ouroboros3DPipeline
+from ..rasterization import rasterize
+from ..viz.sheets import image_grid
+from .config import TrainingConfig
+
+INFERENCE_STEPS = 15
+
+
+@torch.no_grad()
+def validate(pipeline: Ouroboros3DPipeline, objects: MultiviewBatch, config: TrainingConfig,
+             path: Path) -> dict[str, float]:
+    """Figures of the stage's models on `objects`; writes the sheet to `path`: rows truth, views, renders of each."""
+    images, count = objects.images, len(objects.images)
+    orbit = objects.num_orbit_views
+    if config.stage == "autoencoder":
+        views = pipeline.autoencoder.decode(pipeline.autoencoder.encode(objects.orbit_images)).clamp(0, 1)
+        rows, figures = [objects.orbit_images, views], {"psnr": psnr(views, objects.orbit_images).mean()}
+    elif config.stage == "reconstructor":
+        sigma = torch.full((count,), config.clean_sigma, device=images.device)
+        gaussians = pipeline.reconstructor(objects.orbit_images, objects.orbit_cameras, c_noise(sigma))
+        renders = rasterize(gaussians, objects.cameras, images.shape[-1]).rgb.clamp(0, 1)
+        score = psnr(renders, images)
+        rows = [images, renders]
+        figures = {"input views": score[:, :orbit].mean(), "novel views": score[:, orbit:].mean()}
+    else:
+        pipeline.set_progress_bar_config(disable=True)
+        generator = torch.Generator(images.device).manual_seed(0)
+        feedback = config.feedback if config.stage == "joint" else "none"
+        out = pipeline(images[:, 0], cameras=objects.orbit_cameras, num_inference_steps=INFERENCE_STEPS,
+                       feedback=feedback, generator=generator)
+        renders = out.renders.rgb.clamp(0, 1)
+        rows = [objects.orbit_images, out.views, renders]
+        truth = objects.orbit_images
+        figures = {"views 1+": psnr(out.views, truth)[:, 1:].mean(), "3D 1+": psnr(renders, truth)[:, 1:].mean(),
+                   "self-consistency": psnr(out.views, renders).mean()}
+    image_grid(interleave(rows), path)
+    return {name: float(value) for name, value in figures.items()}
+
+
+def interleave(rows: list[Tensor]) -> Tensor:
+    """R tensors (B, V, 3, H, W) to (B R, V, 3, H, W): the R rows of an object under each other."""
+    return torch.stack(rows, dim=1).flatten(0, 1).float().cpu()

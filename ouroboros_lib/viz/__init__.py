@@ -1,0 +1,1 @@
+"""Pictures to look at: labelled sheets, turntables, a viewer in one HTML page."""

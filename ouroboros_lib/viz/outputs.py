@@ -1,0 +1,135 @@
+"""What `ouroboros generate` leaves behind: written beside, moved into place when everything is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .sheets import multiview_sheet, recursion_sheet
+from .turntable import check_ffmpeg, render_turntable, write_mp4
+from .viewer import write_viewer
+
+FILES = ("input.png", "multiview.png", "recursion.png", "gaussians.ply", "turntable.mp4", "viewer.html", "result.json")
+
+
+def check_output_folder(folder: Path) -> None:
+    """Raise InputError unless FILES can be written into `folder`, which need not exist. Leaves nothing behind."""
+    existing = folder
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        what = "this output folder is a file" if existing == folder else f"{existing} is a file, not a folder"
+        raise InputError(f"{folder}: {what}; choose another --out")
+    try:
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(None, "no permission to write")
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".ouroboros-"):  # a read-only disk shows only here
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from None
+    for name in FILES:
+        if (folder / name).is_dir():
+            raise InputError(f"{folder / name}: is a folder where a result must go; choose another --out")
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder` (which is made if need be); its files move up when the block succeeds.
+
+    When it fails or is interrupted nothing remains: no file of the block, and no folder that was not there before.
+    Other files in `folder` stay as they are.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".ouroboros-", ignore_cleanup_errors=True) as stage:
+            yield Path(stage)
+            for path in sorted(Path(stage).iterdir()):
+                os.replace(path, folder / path.name)
+    except OSError as error:
+        raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
+    finally:
+        for path in made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+class Stopwatch:
+    """Seconds per named stage."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+
+
+def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch) -> dict:
+    """Write FILES for one photo into `folder` and return the record that result.json holds.
+
+    photo: `data.photo.Photo`. output: the pipeline's, for a batch of one, with its trace. settings: what the user asked
+    for, with "elevation" in degrees.
+    """
+    check_ffmpeg()
+    views, renders = output.views[0].float().cpu(), output.renders.rgb[0].float().cpu().clamp(0, 1)
+    gaussians = output.gaussians[0].float()
+    elevation = settings["elevation"]
+    with staged(folder) as stage:
+        with watch("sheets"):
+            photo.to_pil().save(stage / "input.png")
+            multiview_sheet(views, renders, stage / "multiview.png")
+            recursion_sheet(output.trace, stage / "recursion.png")
+            gaussians.save_ply(stage / "gaussians.ply")
+        with watch("turntable"):
+            write_mp4(stage / "turntable.mp4", render_turntable(gaussians, elevation))
+        with watch("viewer"):
+            write_viewer(stage / "viewer.html", gaussians, elevation, stage / "turntable.mp4",
+                         {"Views and their 3D renders": stage / "multiview.png", "Recursion": stage / "recursion.png"},
+                         title=f"Ouroboros3D: {Path(settings['image']).name}")
+        record = {"settings": settings, "input": {"original_size": list(photo.original_size), "matte": photo.matte,
+                                                  "notes": photo.notes},
+                  "figures": figures(photo.image, views, renders, gaussians), "seconds": watch.seconds,
+                  "versions": versions(), "files": list(FILES)}
+        (stage / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+def figures(image: Tensor, views: Tensor, renders: Tensor, gaussians) -> dict:
+    """Numbers that need no ground truth. image (3, S, S); views and renders (V, 3, S, S); PSNR in dB, mean over views.
+
+    Self-consistency: views against the renders of their own reconstruction; view 0, the condition view, apart.
+    """
+    def psnr(a, b):
+        mse = (a - b).square().flatten(1).mean(1).clamp_min(1e-10)
+        return round(float((-10 * mse.log10()).mean()), 2)
+
+    others = {"self_consistency_psnr_other_views": psnr(views[1:], renders[1:])} if len(views) > 1 else {}
+    return {"self_consistency_psnr": psnr(views, renders), "self_consistency_psnr_view_0": psnr(views[:1], renders[:1]),
+            **others, "input_psnr_view_0": psnr(views[:1], image[None].cpu()), "gaussians": gaussians.shape[-1],
+            "gaussians_visible": int((gaussians.opacities > 1 / 255).sum())}
+
+
+def versions() -> dict:
+    """Of Python, the packages that the figures depend on, and the machine."""
+    found = {}
+    for name in ("ouroboros-lib", "torch", "diffusers", "numba", "numpy", "pillow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+            found[name] = None
+    return {"python": platform.python_version(), **found, "platform": platform.platform(),
+            "threads": torch.get_num_threads()}
