@@ -218,22 +218,27 @@ def read_cameras(path: str | Path) -> Cameras:
         record = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such camera file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not a JSON camera file ({error})") from None
     try:
         if "c2w" in record:
             if record.get("convention", "opencv") != "opencv":
                 raise InputError(f"{path}: unknown convention {record['convention']!r}, expected 'opencv'")
-            return Cameras(torch.tensor(record["c2w"]), torch.tensor(record["intrinsics"]))
+            return Cameras(torch.tensor(record["c2w"], dtype=torch.float32),
+                           torch.tensor(record["intrinsics"], dtype=torch.float32))
         poses = record["locations"] if "locations" in record else record["frames"]
-        c2w = opengl_to_opencv(torch.tensor([pose["transform_matrix"] for pose in poses], dtype=torch.float32))
+        poses = torch.tensor([pose["transform_matrix"] for pose in poses], dtype=torch.float32)
+        if poses.shape[1:] != (4, 4):
+            raise ValueError(f"transform_matrix must be 4 x 4 for at least one view, got {tuple(poses.shape)}")
         k = normalised_intrinsics(math.degrees(record["camera_angle_x"]))
-    except (KeyError, TypeError, ValueError) as error:
+        return Cameras(opengl_to_opencv(poses), k.expand(len(poses), 3, 3))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: camera entry missing or malformed ({error}); see the conventions in cameras.py"
                          ) from None
-    return Cameras(c2w, k.expand(len(poses), 3, 3))
 
 
 def write_opengl_cameras(path: str | Path, cameras: Cameras, names: list[str]) -> None:

@@ -110,6 +110,8 @@ class Gaussians:
             quaternions = F.normalize(columns("rot_0", "rot_1", "rot_2", "rot_3"), dim=-1)
         except FileNotFoundError:
             raise InputError(f"{path}: no such file") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except (PlyParseError, KeyError, ValueError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a 3D Gaussian splatting .ply ({error})") from None
         return cls(means, opacities, scales, quaternions, colors)
@@ -137,6 +139,8 @@ class Gaussians:
             data = Path(path).read_bytes()
         except FileNotFoundError:
             raise InputError(f"{path}: no such file") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         if not data or len(data) % _SPLAT_RECORD.itemsize:
             raise InputError(f"{path}: {len(data)} bytes are not a whole number of 32-byte .splat records")
         record = np.frombuffer(data, dtype=_SPLAT_RECORD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -50,11 +51,12 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
 
     dtype = gaussians.means.dtype if backend == "dense" else torch.float32
     with torch.autocast(gaussians.device.type, enabled=False):  # half precision would move splats by whole pixels
-        flat = gaussians.map(lambda t: t.to(dtype).reshape(-1, *t.shape[len(leading):]))
-        rig = Cameras(cameras.c2w.reshape(-1, views, 4, 4), cameras.intrinsics.reshape(-1, views, 3, 3)).to(dtype)
+        batch = math.prod(leading)
+        flat = gaussians.map(lambda t: t.to(dtype).reshape(batch, *t.shape[len(leading):]))
+        rig = Cameras(cameras.c2w.reshape(batch, views, 4, 4), cameras.intrinsics.reshape(batch, views, 3, 3)).to(dtype)
         features = flat.colors
         if extra is not None:
-            features = torch.cat([features, extra.to(dtype).reshape(*flat.shape, -1)], dim=-1)
+            features = torch.cat([features, extra.to(dtype).reshape(*flat.shape, extra.shape[-1])], dim=-1)
         if backend == "gsplat":
             from .cuda import splat
             accumulated, transmittance = splat(flat, rig, features, size)
@@ -65,7 +67,7 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
             from .dense import composite
             accumulated, transmittance = composite(project(flat, rig, size), flat.opacities, features, size)
 
-        accumulated = accumulated.movedim(-1, -3).reshape(*leading, views, -1, size, size)
+        accumulated = accumulated.movedim(-1, -3).reshape(*leading, views, features.shape[-1] + 1, size, size)
         transmittance = transmittance.reshape(*leading, views, 1, size, size)
         alpha = 1 - transmittance
         behind = torch.as_tensor(background, dtype=dtype, device=gaussians.device)

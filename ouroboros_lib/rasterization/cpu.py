@@ -26,7 +26,7 @@ _SLACK = np.float32(1e-3)  # pixels by which boxes are widened: the test on alph
 # Not "nnan": a NaN must stay a NaN. "numpy": no test for division by zero, which would forbid vector instructions.
 _OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
 _THREADS = {"prange": True, "reduction": False, "setitem": False, "numpy": False, "fusion": False,
-            "comprehension": False, "inplace_binop": False, "stencil": False}  # prange only: compiles in half the time
+            "comprehension": False, "inplace_binop": False, "stencil": False}  # prange only: compiles sooner
 
 
 def composite(projection: Projection, opacities: Tensor, features: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -42,35 +42,40 @@ def composite(projection: Projection, opacities: Tensor, features: Tensor, size:
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, v, uu, uv, vv, depth, opacities, features, radius_u, radius_v, size):
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        batch, views, count = u.shape
-        planes = [_array(plane).reshape(batch * views, count) for plane in (u, v, uu, uv, vv, depth)]
-        opacities, features = _array(opacities), _array(features)
-        boxes = [_array(plane).reshape(batch * views, count) for plane in (radius_u, radius_v)]
-        starts, entries = _bin(planes[0], planes[1], planes[5], *boxes, size)
-        accumulated = np.zeros((batch * views, size, size, features.shape[-1] + 1), np.float32)
-        transmittance = np.ones((batch * views, size, size), np.float32)
-        last = np.full((batch * views, size, size), -1, np.int32)
-        ctx.inputs = *planes, opacities, features, starts, entries, _side(size), _LANES
-        _forward(*ctx.inputs, accumulated, transmittance, last)
-        ctx.results, ctx.leading = (transmittance.copy(), last), (batch, views)  # the caller may change what it gets
+        ctx.save_for_backward(u, v, uu, uv, vv, depth, opacities, features)
+        ctx.leading = u.shape[:2]
+        inputs = _arrays(u, v, uu, uv, vv, depth, opacities, features)
+        boxes = [_array(radius.flatten(0, 1)) for radius in (radius_u, radius_v)]
+        ctx.starts, ctx.entries = _bin(inputs[0], inputs[1], inputs[5], *boxes, size)
+        images = len(inputs[0])
+        accumulated = np.zeros((images, size, size, features.shape[-1] + 1), np.float32)
+        transmittance = np.ones((images, size, size), np.float32)
+        ctx.last = np.full((images, size, size), -1, np.int32)
+        _forward(*inputs, ctx.starts, ctx.entries, _side(size), _LANES, accumulated, transmittance, ctx.last)
+        ctx.transmittance = transmittance.copy()  # the caller may change what it gets
         return (torch.from_numpy(accumulated).unflatten(0, ctx.leading),
                 torch.from_numpy(transmittance).unflatten(0, ctx.leading))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_accumulated, grad_transmittance):
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        *_, features, starts, entries, side, _ = ctx.inputs
-        per_entry = np.zeros((len(entries), 7 + features.shape[-1]), np.float32)
-        _backward(*ctx.inputs, *ctx.results, _array(grad_accumulated.flatten(0, 1)),
-                  _array(grad_transmittance.flatten(0, 1)), per_entry)
-        total = np.zeros((per_entry.shape[1], *ctx.inputs[0].shape), np.float32)
-        _gather(per_entry, starts, entries, side * side, total)
+        inputs, side = _arrays(*ctx.saved_tensors), _side(ctx.last.shape[-1])
+        per_entry = np.zeros((len(ctx.entries), 7 + inputs[-1].shape[-1]), np.float32)
+        _backward(*inputs, ctx.starts, ctx.entries, side, _LANES, ctx.transmittance, ctx.last,
+                  _array(grad_accumulated.flatten(0, 1)), _array(grad_transmittance.flatten(0, 1)), per_entry)
+        total = np.zeros((per_entry.shape[1], *inputs[0].shape), np.float32)
+        _gather(per_entry, ctx.starts, ctx.entries, side * side, total)
         per_gaussian = torch.from_numpy(total).unflatten(1, ctx.leading)
         u, v, uu, uv, vv, depth = per_gaussian[:6]
         opacities, features = per_gaussian[6].sum(1), per_gaussian[7:].sum(2).movedim(0, -1)
         return u, v, uu, uv, vv, depth, opacities, features, None, None, None
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """The kernels' inputs: six planes (B, V, N) as (B * V, N), then opacities (B, N) and features (B, N, C)."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # per thread of Python
+    *planes, opacities, features = tensors
+    return [*(_array(plane.flatten(0, 1)) for plane in planes), _array(opacities), _array(features)]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -145,7 +150,8 @@ def _list(u, v, depth, radius_u, radius_v, side, lengths, orders, drawn):
 @njit(parallel=_THREADS, **_OPTIONS)
 def _enter(u, v, radius_u, radius_v, side, orders, drawn, starts, entries):
     for i in prange(len(u)):
-        _enter_image(u[i], v[i], radius_u[i], radius_v[i], side, orders[i, :drawn[i]], starts[i * side * side:], entries)
+        order, own_starts = orders[i, :drawn[i]], starts[i * side * side:]
+        _enter_image(u[i], v[i], radius_u[i], radius_v[i], side, order, own_starts, entries)
 
 
 def _bin(u, v, depth, radius_u, radius_v, size):

@@ -43,8 +43,8 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
     if newest is not None and not resume:
         raise InputError(f"{out}: holds checkpoints of an earlier run; add --resume to go on, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    set_seed(config.seed, device_specific=True)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=out)
+    set_seed(config.seed, device_specific=True)
     return _Trainer(accelerator, preset, out, config, init or []).run(newest)
 
 
@@ -76,9 +76,9 @@ class _Trainer:
                                    power=0.75, foreach=True) for name in self.trained}
         self.optimizer = accelerator.prepare(optimizer)
         for name in self.trained:
-            self.models[name] = accelerator.prepare(self.models[name])
             if config.compile:
-                self._compile(unwrapped(self.models[name]))
+                self._compile(self.models[name])
+            self.models[name] = accelerator.prepare(self.models[name])
         accelerator.register_for_checkpointing(self, *self.ema.values())
 
         needs_latents = config.stage in ("multiview", "joint")
@@ -92,10 +92,8 @@ class _Trainer:
     def _compile(self, model) -> None:
         if self.accelerator.num_processes > 1:  # splitting graphs for overlap compiles them once more
             torch._dynamo.config.optimize_ddp = False
-        if hasattr(model, "network"):  # the rasterizer after it does not compile
-            model.network = torch.compile(model.network, dynamic=False)
-        else:
-            model.compile(dynamic=False)
+        part = "network" if hasattr(model, "network") else "forward"  # the rasterizer after G's network does not compile
+        setattr(model, part, torch.compile(getattr(model, part), dynamic=False))
 
     @torch.no_grad()
     def _encode(self, images: torch.Tensor) -> torch.Tensor:

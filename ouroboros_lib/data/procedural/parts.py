@@ -8,7 +8,7 @@ import numpy as np
 
 from . import layout as L
 
-FIT_RADIUS = 0.53  # of the ball around the estimated outline, which is good to 4 %: within cameras.OBJECT_RADIUS
+FIT_RADIUS = 0.525  # of the ball around the estimated outline, which is good to 4 %: within cameras.OBJECT_RADIUS
 
 
 @dataclass
@@ -157,7 +157,8 @@ def _axis_rotation(axis):
 
 def _outline_templates() -> np.ndarray:
     """(kinds, 26, 3): unit points whose images under SIZE, with a ball around each, enclose the primitive (nearly)."""
-    around = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], dtype=float)
+    signs = (-1.0, 0.0, 1.0)
+    around = np.array([[x, y, z] for x in signs for y in signs for z in signs if x or y or z])
     corners = around[np.abs(around).sum(1) == 3]
     ball = around / np.sqrt((around * around).sum(1, keepdims=True))
     turn = np.arange(13) * 2 * np.pi / 13
