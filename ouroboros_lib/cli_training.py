@@ -13,7 +13,7 @@ def train(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints, samples, logs and the pipeline.")],
     preset: Annotated[str, typer.Option(metavar="NAME", help="Sizes of the models.")] = "small",
     settings: Annotated[list[str] | None, typer.Option(
-        "--set", metavar="KEY=VALUE", help="A training setting, repeatable; see ouroboros_lib/training/config.py.")] = None,
+        "--set", metavar="KEY=VALUE", help="A training setting, repeatable; see training/config.py.")] = None,
     init: Annotated[list[str] | None, typer.Option(
         metavar="[COMPONENT=]PATH", help="Pipeline folder to start from, repeatable; later ones win.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out.")] = False,

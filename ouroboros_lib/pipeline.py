@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .cameras import Cameras, evenly_spaced_orbit
@@ -19,6 +21,8 @@ from .gaussians import Gaussians
 from .models.feedback import FEEDBACKS, SelfConditioning, render_feedback
 from .noise import c_noise, denoise
 from .presets import load_preset, preset_names, random_models
+
+COMPONENT_CLASSES = ("Autoencoder", "MultiviewUNet", "GaussianReconstructor", "EDMNoise")
 
 
 @dataclass
@@ -99,18 +103,25 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             if folder.exists() and not (folder / "model_index.json").is_file():
                 raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
                                  "give the folder that `ouroboros train` or `save_pretrained` wrote")
-        kwargs.setdefault("torch_dtype", torch.float32)
-        # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
-        from safetensors import SafetensorError
-
+        for name_of_class in COMPONENT_CLASSES:  # diffusers only loads classes whose modules are imported already
+            getattr(import_module("ouroboros_lib"), name_of_class)
         try:
             pipeline = super().from_pretrained(str(folder), **kwargs)
+            _check_complete({name: model for name, model in pipeline.components.items() if name not in kwargs})
+        # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
         except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+            if not folder.exists():
+                raise InputError(f"{name}: no such folder, and not to be had from the hub either "
+                                 f"({type(error).__name__}); check the name and the network") from error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"{name}: cannot be loaded as Ouroboros3D weights ({reason}); "
                              "is a file damaged, missing or of another model?") from error
         if not isinstance(pipeline, cls):
             raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an Ouroboros3DPipeline")
+        for model in (pipeline.autoencoder, pipeline.multiview, pipeline.reconstructor):
+            if not kwargs.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
+                torch.nn.Module.float(model)
+            model.to(memory_format=torch.channels_last).eval()
         return pipeline
 
     @torch.no_grad()
@@ -189,6 +200,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def _prepare_images(self, images: Tensor | list) -> Tensor:
         size = self.image_size
+        if len(images) == 0:
+            raise InputError("no image to start from: give at least one")
         if not torch.is_tensor(images):
             images = torch.stack([_to_tensor(image, size) for image in images])
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
@@ -201,6 +214,16 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         if first == last == 1:
             return None
         return torch.linspace(first, last, views, device=device)[None, :, None, None, None]
+
+
+def _check_complete(components: dict) -> None:
+    """Raise ValueError unless the files of each model hold its tensors and no others: diffusers only warns."""
+    for name, model in components.items():
+        if isinstance(model, torch.nn.Module):
+            files = Path(model.config._name_or_path).glob("*.safetensors")
+            stored = {key for file in files for key in safe_open(file, "pt").keys()}
+            if odd := sorted(stored ^ model.state_dict().keys()):
+                raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
 
 
 def _to_tensor(image, size: int) -> Tensor:

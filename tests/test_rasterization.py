@@ -129,12 +129,13 @@ def test_a_dense_splat_of_a_sphere_has_its_depth_alpha_and_ccm():
     assert inside.sum() > 1000 and outside.sum() > 1000
     alpha = rendering.alpha[:, 0]
     assert alpha[inside].min() > 0.99 and alpha[outside].max() < 0.01
-    assert (rendering.depth[:, 0] - depth)[inside].abs().max() < 0.02
-    assert (rendering.depth[:, 0] - depth)[inside].mean().abs() < 0.005
+    # A pixel is 0.013 wide. The front of what a pixel blends counts most, so slanted surfaces come out a little near.
+    error = (rendering.depth[:, 0] - depth)[inside]
+    assert error.abs().max() < 0.015 and error.mean().abs() < 0.008
     ccm = (rendering.extra / rendering.alpha.clamp_min(1e-6)).movedim(1, -1)
-    assert (ccm - to_canonical(points))[inside].abs().max() < 0.03
+    assert (ccm - to_canonical(points))[inside].abs().max() < 0.02
     from_depth = cameras.canonical_map(rendering.depth).movedim(1, -1)
-    assert (from_depth - to_canonical(points))[inside].abs().max() < 0.03
+    assert (from_depth - to_canonical(points))[inside].abs().max() < 0.02
 
 
 @pytest.mark.parametrize(("count", "scale", "size"), [(300, 5.0, 40), (1500, 2.0, 64), (60, 12.0, 17)])

@@ -14,22 +14,38 @@ from .procedural import render_objects, sample_objects
 
 @dataclass
 class MultiviewBatch:
-    """B objects. images (B, V + N, 3, S, S) in [0, 1] on white, alpha (B, V + N, 1, S, S), cameras (B, V + N):
-    V views of the orbit, then N novel ones. latents (B, V, c, h, w) of the orbit if the source encodes."""
+    """B objects seen by V cameras of an orbit, then N novel ones.
 
-    images: Tensor
-    alpha: Tensor
+    rgba (B, V + N, 4, S, S) uint8, colour on white with alpha beside it; cameras (B, V + N); latents (B, V, c, h, w)
+    of the orbit if the source encodes.
+    """
+
+    rgba: Tensor
     cameras: Cameras
     num_orbit_views: int
     latents: Tensor | None = None
 
     @property
+    def images(self) -> Tensor:
+        """(B, V + N, 3, S, S) in [0, 1]."""
+        return self.rgba[:, :, :3].float() / 255
+
+    @property
+    def alpha(self) -> Tensor:
+        """(B, V + N, 1, S, S) in [0, 1]."""
+        return self.rgba[:, :, 3:].float() / 255
+
+    @property
     def orbit_images(self) -> Tensor:
-        return self.images[:, : self.num_orbit_views]
+        return self.rgba[:, : self.num_orbit_views, :3].float() / 255
 
     @property
     def orbit_cameras(self) -> Cameras:
         return self.cameras.views(slice(self.num_orbit_views))
+
+    def select(self, rows: list[int]) -> MultiviewBatch:
+        """Some of the objects, in this order; without latents."""
+        return MultiviewBatch(self.rgba[rows], self.cameras[rows], self.num_orbit_views)
 
 
 def object_cameras(batch: int, num_views: int, novel_views: int, generator: torch.Generator | None = None) -> Cameras:
@@ -49,9 +65,9 @@ class ObjectRing:
     are then kept beside the images.
     """
 
-    def __init__(self, image_size: int, num_views: int, capacity: int, device, novel_views: int = 4, split: str = "train",
-                 seed: int = 0, chunk: int = 32, rank: int = 0, world_size: int = 1, supersample: int = 2,
-                 encode: Callable[[Tensor], Tensor] | None = None):
+    def __init__(self, image_size: int, num_views: int, capacity: int, device, novel_views: int = 4,
+                 split: str = "train", seed: int = 0, chunk: int = 32, rank: int = 0, world_size: int = 1,
+                 supersample: int = 2, encode: Callable[[Tensor], Tensor] | None = None):
         self.image_size, self.num_views, self.novel_views = image_size, num_views, novel_views
         self.capacity, self.chunk = max(capacity // chunk, 1) * chunk, chunk
         self.device, self.split, self.seed, self.supersample = torch.device(device), split, seed, supersample
@@ -59,9 +75,10 @@ class ObjectRing:
         self.encode = encode
         self.generator = torch.Generator().manual_seed(seed * 7919 + rank)  # cameras
         self.picks = torch.Generator(self.device).manual_seed(seed * 104729 + rank)
-        views = num_views + novel_views
-        self.rgba = torch.empty(self.capacity, views, 4, image_size, image_size, dtype=torch.uint8, device=self.device)
-        self.c2w = torch.empty(self.capacity, views, 4, 4, device=self.device)
+        self.views = num_views + novel_views
+        shape = (self.capacity, self.views)
+        self.rgba = torch.empty(*shape, 4, image_size, image_size, dtype=torch.uint8, device=self.device)
+        self.c2w = torch.empty(*shape, 4, 4, device=self.device)
         self.intrinsics = orbit_cameras([0.0], 0.0).intrinsics.to(self.device)
         self.latents: Tensor | None = None
         self.made = 0  # objects rendered so far by this process
@@ -90,12 +107,12 @@ class ObjectRing:
         self.made += self.chunk
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
-        """`size` objects drawn with replacement; `images=False` leaves images and alpha empty where latents suffice."""
+        """`size` objects drawn with replacement; `images=False` leaves the pictures out where latents suffice."""
         index = torch.randint(len(self), (size,), generator=self.picks, device=self.device)
         cameras = Cameras(self.c2w[index], self.intrinsics)
-        rgba = self.rgba[index].float() / 255 if images else self.rgba.new_empty(size, 0, 4, 0, 0)
+        rgba = self.rgba[index] if images else self.rgba.new_empty(size, 0, 4, 0, 0)
         latents = None if self.latents is None else self.latents[index].float()
-        return MultiviewBatch(rgba[:, :, :3], rgba[:, :, 3:], cameras, self.num_views, latents)
+        return MultiviewBatch(rgba, cameras, self.num_views, latents)
 
 
 def held_out_objects(split: str, count: int, image_size: int, num_views: int, novel_views: int = 4, seed: int = 0,
@@ -107,5 +124,4 @@ def held_out_objects(split: str, count: int, image_size: int, num_views: int, no
     rig = Cameras(torch.cat([c.c2w for c in cameras]), torch.cat([c.intrinsics for c in cameras]))
     rendered = [render_objects(objects[i:i + 32].to(device), rig[i:i + 32].to(device), image_size).rgba
                 for i in range(0, count, 32)]
-    rgba = torch.cat(rendered).float() / 255
-    return MultiviewBatch(rgba[:, :, :3], rgba[:, :, 3:], rig.to(device), num_views)
+    return MultiviewBatch(torch.cat(rendered), rig.to(device), num_views)

@@ -45,7 +45,7 @@ class NoiseEmbedding(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions with a residual; an embedding scales and shifts in between. (N, in, H, W) to (N, out, H, W)."""
+    """Two 3x3 convolutions and a residual, (N, in, H, W) to (N, out, H, W); an embedding scales and shifts between."""
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int = 0):
         super().__init__()

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from ..cameras import Cameras
 from .feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning
-from .layers import MultiviewAttention, NoiseEmbedding, ResBlock, UNetStage, group_norm, harmonic_embedding, upsample
-from .layers import zero_init
+from .layers import (
+    MultiviewAttention,
+    NoiseEmbedding,
+    ResBlock,
+    UNetStage,
+    group_norm,
+    harmonic_embedding,
+    upsample,
+    zero_init,
+)
 
 
 class MultiviewUNet(ModelMixin, ConfigMixin):

@@ -31,9 +31,12 @@ class Preset:
         """
         config = dict(self.components[component]) | changes
         name = config.pop("class", "EDMNoise")
+        import diffusers
+
         import ouroboros_lib
 
-        return getattr(ouroboros_lib, name)(**config)
+        library = ouroboros_lib if name in ouroboros_lib.__all__ else diffusers
+        return getattr(library, name)(**config)
 
     @property
     def weights(self) -> Path | None:

@@ -17,6 +17,7 @@ from .projection import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, Projection
 
 TILE = 16  # pixels
 BLOCKS = 2  # to a row of a tile: vector instructions take 8 pixels at once
+# Constants are compiled in, and numba's cache watches this file only: after changing projection.py, touch it.
 _MIN_ALPHA, _MAX_ALPHA = np.float32(MIN_ALPHA), np.float32(MAX_ALPHA)
 _MIN_TRANSMITTANCE = np.float32(MIN_TRANSMITTANCE)
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
@@ -207,7 +208,7 @@ def _forward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin, 
     channels, size = features.shape[1] + 1, transmittance.shape[0]
     bottom, right = min(size, top + TILE), min(size, left + TILE)
     width = len(lanes)
-    drawn = np.zeros((channels, TILE, BLOCKS, width), np.float32)
+    drawn = np.zeros((TILE, BLOCKS, channels, width), np.float32)
     state = np.full((TILE, BLOCKS, width), -1, np.float32)  # transmittance, negative once the pixel has ended
     latest = np.full((TILE, BLOCKS, width), -1, np.int32)
     for row in range(bottom - top):
@@ -232,6 +233,7 @@ def _forward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin, 
             dv = np.float32(top + row) + _HALF - cv
             for block in range((first_column - left) // width, (end_column - left + width - 1) // width):
                 du_left = np.float32(left + block * width) + _HALF - cu
+                covered = _ZERO
                 for i in range(width):
                     du = lanes[i] + du_left
                     alpha = opacity * _exp_minus(_HALF * (a * du * du + c * dv * dv) + b * du * dv)
@@ -240,20 +242,23 @@ def _forward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin, 
                     after = before * (_ONE - alpha)
                     visible = (alpha >= _MIN_ALPHA) & (before > _ZERO)
                     draw = visible & (after > _MIN_TRANSMITTANCE)
-                    weight[i] = alpha * before if draw else _ZERO
+                    w = alpha * before if draw else _ZERO
+                    weight[i] = w
+                    covered += w
                     state[row, block, i] = after if draw else (-before if visible else before)
                     latest[row, block, i] = index if draw else latest[row, block, i]
-                for channel in range(channels):
-                    value = feature[channel]
-                    for i in range(width):
-                        drawn[channel, row, block, i] += weight[i] * value
+                if covered > _ZERO:
+                    for channel in range(channels):
+                        value = feature[channel]
+                        for i in range(width):
+                            drawn[row, block, channel, i] += weight[i] * value
     for row in range(bottom - top):
         for column in range(right - left):
             block, i = column // width, column % width
             transmittance[top + row, left + column] = abs(state[row, block, i])
             last[top + row, left + column] = latest[row, block, i]
             for channel in range(channels):
-                accumulated[top + row, left + column, channel] = drawn[channel, row, block, i]
+                accumulated[top + row, left + column, channel] = drawn[row, block, channel, i]
 
 
 @njit(parallel=_THREADS, **_OPTIONS)
@@ -282,7 +287,7 @@ def _backward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin,
     passed = np.ones((TILE, BLOCKS, width), np.float32)
     behind = np.zeros((TILE, BLOCKS, width), np.float32)
     latest = np.full((TILE, BLOCKS, width), -1, np.int32)
-    grad = np.zeros((channels, TILE, BLOCKS, width), np.float32)
+    grad = np.zeros((TILE, BLOCKS, channels, width), np.float32)
     last_of_tile = np.int32(-1)
     for row in range(bottom - top):
         for column in range(right - left):
@@ -292,7 +297,7 @@ def _backward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin,
             latest[row, block, i] = last[top + row, left + column]
             last_of_tile = max(last_of_tile, latest[row, block, i])
             for channel in range(channels):
-                grad[channel, row, block, i] = grad_accumulated[top + row, left + column, channel]
+                grad[row, block, channel, i] = grad_accumulated[top + row, left + column, channel]
     weight, shade = np.empty(width, np.float32), np.empty(width, np.float32)
     alpha, moments = np.empty(width, np.float32), np.empty((3, BLOCKS, width), np.float32)
     feature, grad_feature = np.empty(channels, np.float32), np.empty((channels, width), np.float32)
@@ -313,20 +318,28 @@ def _backward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin,
             dv = np.float32(top + row) + _HALF - cv
             for block in range((first_column - left) // width, (end_column - left + width - 1) // width):
                 du_left = np.float32(left + block * width) + _HALF - cu
-                shade[:] = 0
-                for channel in range(channels):
-                    value = feature[channel]
-                    for i in range(width):
-                        shade[i] += grad[channel, row, block, i] * value
                 for i in range(width):
                     du = lanes[i] + du_left
                     alpha[i] = opacity * _exp_minus(_HALF * (a * du * du + c * dv * dv) + b * du * dv)
+                covered = _ZERO
                 for i in range(width):
                     clamped = alpha[i] if alpha[i] < _MAX_ALPHA else _MAX_ALPHA
                     draw = (clamped >= _MIN_ALPHA) & (index <= latest[row, block, i])
                     before = passed[row, block, i] / (_ONE - clamped)
-                    weight[i] = clamped * before if draw else _ZERO
+                    w = clamped * before if draw else _ZERO
+                    weight[i] = w
+                    covered += w
                     passed[row, block, i] = before if draw else passed[row, block, i]
+                if not covered > _ZERO:
+                    continue
+                shade[:] = 0
+                for channel in range(channels):
+                    value = feature[channel]
+                    for i in range(width):
+                        shade[i] += grad[row, block, channel, i] * value
+                for channel in range(channels):
+                    for i in range(width):
+                        grad_feature[channel, i] += grad[row, block, channel, i] * weight[i]
                 for i in range(width):  # alpha times the gradient of the loss by alpha
                     own = weight[i] * shade[i]
                     slope = own - behind[row, block, i] * (alpha[i] / (_ONE - alpha[i]))
@@ -336,9 +349,6 @@ def _backward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin,
                     moments[0, block, i] += alpha[i]
                     moments[1, block, i] += alpha[i] * dv
                     moments[2, block, i] += alpha[i] * dv * dv
-                for channel in range(channels):
-                    for i in range(width):
-                        grad_feature[channel, i] += weight[i] * grad[channel, row, block, i]
         m = m_u = m_v = m_uu = m_uv = m_vv = _ZERO  # sums of alpha dL/dalpha times 1, du, dv, du^2, du dv, dv^2
         for block in range(BLOCKS):
             for i in range(width):

@@ -18,7 +18,7 @@ class TrainingConfig:
     stage: str = "joint"  # what is trained: VAE, G on clean views, F alone, or F and G together (Algorithm 1)
     steps: int = 2000
     max_minutes: float = 0.0  # stop earlier after this time, 0: never; the learning rate then follows the clock
-    batch_size: int = 64
+    batch_size: int = 64  # objects; pictures when the autoencoder is trained
     learning_rate: float = 6e-4  # of the autoencoder and F
     reconstructor_learning_rate: float = 3e-4
     warmup: float = 0.03  # share of the run in which the learning rate rises; it falls as a cosine afterwards
@@ -54,7 +54,8 @@ class TrainingConfig:
                               ("mixed_precision", ("no", "fp16", "bf16"))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("steps", "batch_size", "reconstruction_batch", "objects", "refresh_objects", "refresh_every", "log_every"):
+        for name in ("steps", "batch_size", "reconstruction_batch", "objects", "refresh_objects", "refresh_every",
+                     "log_every", "validation_objects"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("self_conditioning_probability", "condition_dropout", "warmup", "ema_decay"):

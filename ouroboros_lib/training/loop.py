@@ -36,6 +36,8 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
     init: pipeline folders to start from, PATH for all components or `component=PATH` for one; later ones win.
     resume: go on from the newest checkpoint in `out`. Returns the last figures logged. Raises InputError.
     """
+    if preset == "paper":
+        raise InputError("--preset paper: training at the paper's scale is not built yet; use small or tiny")
     out = Path(out)
     newest = latest_checkpoint(out)
     if resume and newest is None:
@@ -92,7 +94,7 @@ class _Trainer:
     def _compile(self, model) -> None:
         if self.accelerator.num_processes > 1:  # splitting graphs for overlap compiles them once more
             torch._dynamo.config.optimize_ddp = False
-        part = "network" if hasattr(model, "network") else "forward"  # the rasterizer after G's network does not compile
+        part = "network" if hasattr(model, "network") else "forward"  # what follows G's network is cheap
         setattr(model, part, torch.compile(getattr(model, part), dynamic=False))
 
     @torch.no_grad()
@@ -103,9 +105,9 @@ class _Trainer:
 
     def losses(self) -> dict[str, torch.Tensor]:
         config, models = self.config, self.models
+        if config.stage == "autoencoder":  # the batch size counts pictures here
+            return autoencoder_losses(models["autoencoder"], self.ring.batch(-(-config.batch_size // self.ring.views)))
         batch = self.ring.batch(config.batch_size, images=config.stage != "multiview")
-        if config.stage == "autoencoder":
-            return autoencoder_losses(models["autoencoder"], batch)
         if config.stage == "reconstructor":
             return reconstructor_losses(models["reconstructor"], batch, config)
         if config.stage == "multiview":

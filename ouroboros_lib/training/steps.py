@@ -14,16 +14,15 @@ from .config import TrainingConfig
 
 
 def autoencoder_losses(autoencoder, batch: MultiviewBatch) -> dict[str, Tensor]:
-    """Reconstruction and KL of one view, drawn at random, of every object."""
-    rows = torch.arange(len(batch.images), device=batch.images.device)
-    images = batch.images[rows, torch.randint_like(rows, batch.images.shape[1])]
+    """Reconstruction and KL of all views of a few objects."""
+    images = batch.images.flatten(0, 1)
     reconstruction, kl = autoencoder(images)
     return {"reconstruction": image_loss(reconstruction, images, structure=0.1), "kl": 1e-4 * kl}
 
 
 def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
     """G alone, from clean views: what the two-stage pipeline trains."""
-    sigma = torch.full((len(batch.images),), config.clean_sigma, device=batch.images.device)
+    sigma = torch.full((len(batch.rgba),), config.clean_sigma, device=batch.rgba.device)
     gaussians = reconstructor(batch.orbit_images, batch.orbit_cameras, c_noise(sigma))
     return {"reconstruction": reconstruction_loss(gaussians, batch)}
 
@@ -44,7 +43,7 @@ def joint_losses(multiview, reconstructor, autoencoder, noise: EDMNoise, batch: 
 
     `multiview` and `reconstructor` may be wrapped for several GPUs: each takes part in one backward pass.
     """
-    x, cameras, size = batch.latents, batch.orbit_cameras, batch.images.shape[-1]
+    x, cameras, size = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1]
     count = len(x)
     again = round(count * config.self_conditioning_probability) if config.feedback != "none" else 0
     recon = min(config.reconstruction_batch, count)
@@ -69,14 +68,12 @@ def joint_losses(multiview, reconstructor, autoencoder, noise: EDMNoise, batch: 
     losses = {"multiview": denoising_loss(noise, pred_x, x, sigma)}  # line 6, loss_mv
 
     clean = torch.full_like(sigma, config.clean_sigma)  # loss_recon: on estimates, and once more on clean views
-    views = batch.orbit_images[-recon:]
-    if config.joint:
-        views, clean = torch.cat([pred_i[:recon], views]), torch.cat([sigma[:recon], clean[-recon:]])
-        rows = [*range(recon), *range(count - recon, count)]
-    else:
-        clean, rows = clean[-recon:], [*range(count - recon, count)]
-    gaussians = reconstructor(views, cameras[rows], c_noise(clean))
-    losses["reconstruction"] = reconstruction_loss(gaussians, select(batch, rows))  # line 6, loss_recon
+    estimated, rows = (recon if config.joint else 0), [*range(count - recon, count)]
+    truth = batch.select([*range(estimated), *rows])
+    views = torch.cat([pred_i[:estimated], truth.orbit_images[estimated:]])
+    levels = torch.cat([sigma[:estimated], clean[rows]])
+    gaussians = reconstructor(views, truth.orbit_cameras, c_noise(levels))
+    losses["reconstruction"] = reconstruction_loss(gaussians, truth)  # line 6, loss_recon
     return losses
 
 
@@ -91,9 +88,9 @@ def reconstruction_loss(gaussians, batch: MultiviewBatch) -> Tensor:
 
     The structural term stands in for LPIPS, whose backbone's weights cannot be had everywhere.
     """
-    orbit, views = batch.num_orbit_views, batch.images.shape[1]
-    chosen = torch.cat([torch.randperm(orbit)[: orbit // 2], torch.arange(orbit, views)]).to(batch.images.device)
-    rendering = rasterize(gaussians.float(), batch.cameras.views(chosen), batch.images.shape[-1])
+    orbit, views = batch.num_orbit_views, batch.rgba.shape[1]
+    chosen = torch.cat([torch.randperm(orbit)[: orbit // 2], torch.arange(orbit, views)]).to(batch.rgba.device)
+    rendering = rasterize(gaussians.float(), batch.cameras.views(chosen), batch.rgba.shape[-1])
     images, alpha = batch.images[:, chosen], batch.alpha[:, chosen]
     color = image_loss(rendering.rgb.flatten(0, 1), images.flatten(0, 1), structure=0.2)
     return color + 0.5 * (rendering.alpha - alpha).abs().mean()
@@ -118,10 +115,6 @@ def drop_conditions(cond_latents: Tensor, probability: float) -> Tensor:
 def pad_with_zeros(maps: Tensor, count: int) -> Tensor:
     """(b, ...) to (count, ...): the examples without feedback get zero maps."""
     return torch.cat([maps, maps.new_zeros(count - len(maps), *maps.shape[1:])])
-
-
-def select(batch: MultiviewBatch, rows: list[int]) -> MultiviewBatch:
-    return MultiviewBatch(batch.images[rows], batch.alpha[rows], batch.cameras[rows], batch.num_orbit_views)
 
 
 def unwrapped(network):

@@ -1,0 +1,70 @@
+# Needs Python 3.10 to 3.13, git and make. `make demo` and `make test` set up .venv themselves (uv if present, else pip).
+SHELL := /bin/bash
+# idle threads sleep: spinning ones make tests and notebooks several times slower on two cores
+export OMP_WAIT_POLICY ?= passive
+
+# PYTHON=... chooses the interpreter; without it, the first of these that runs and fits
+PYTHON ?=
+CANDIDATES := $(or $(PYTHON),python3.12 python3.11 python3.13 python3.10 python3)
+PY := .venv/bin/python
+STAMP := .venv/.stamp
+# there while a set-up that created .venv runs; left over, it tells that the set-up was interrupted
+UNFINISHED := .venv/.unfinished
+SAMPLES := $(sort $(wildcard $(addprefix ouroboros_lib/data/samples/*.,png webp jpg)))
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+
+.PHONY: help demo test lint pytest notebooks clean
+
+help:  ## this list
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMP)  ## check this machine, then turn the sample pictures into views and splats
+	@.venv/bin/ouroboros doctor
+	@.venv/bin/ouroboros generate $(SAMPLES) --out outputs/demo --elevation 25
+	@echo "Done. Look into outputs/demo: recursion.png shows the recursion; open viewer.html in a browser."
+
+test: lint pytest notebooks  ## everything that .ci/run checks: lint, tests, notebooks
+
+lint: $(STAMP)  ## ruff
+	@$(PY) -m ruff check .
+
+pytest: $(STAMP)  ## the tests alone
+	@$(PY) -m pytest
+
+# papermill: each notebook runs from top to bottom; nbval: what is committed compares with what comes out
+notebooks: $(STAMP)  ## run all notebooks and compare their outputs
+ifeq ($(NOTEBOOKS),)
+	@echo "notebooks/ has no notebooks yet"
+else
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
+	for notebook in $(NOTEBOOKS); do \
+		echo "papermill $$notebook"; \
+		$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+			"$$notebook" "$$folder/$$(basename "$$notebook")"; \
+	done
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS)
+endif
+
+clean:  ## remove .venv, caches and the demo's outputs
+	rm -rf .venv outputs/demo build dist .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@set -e; if [ -e $(UNFINISHED) ] || ! $(PY) -c '' 2>/dev/null; then \
+		fits='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; \
+		if uv --version >/dev/null 2>&1; then tool=uv; else tool=pip; fits="import ensurepip; $$fits"; fi; \
+		python=; for candidate in $(CANDIDATES); do \
+			if "$$candidate" -c "$$fits" >/dev/null 2>&1; then python=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "No usable Python 3.10 to 3.13 with venv among: $(CANDIDATES). Install one (Debian: also python3-venv)" \
+				"or name it: make PYTHON=/path/to/python" >&2; exit 1; \
+		fi; \
+		echo "Setting up .venv with $$("$$python" --version) and $$tool: some minutes and 6 GB, once"; \
+		rm -rf .venv; mkdir .venv; touch $(UNFINISHED); \
+		if [ $$tool = uv ]; then uv venv --quiet --allow-existing --no-python-downloads --python "$$python" .venv; \
+		else "$$python" -m venv .venv; fi; \
+	fi
+	@if uv --version >/dev/null 2>&1; then uv pip install --quiet --python $(PY) -e '.[test]'; \
+	else $(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'; fi
+	@rm -f $(UNFINISHED); touch $@

@@ -1,0 +1,58 @@
+"""Shared by the tests of models, pipeline, training and evaluation: a tiny pipeline and a few real objects."""
+
+import copy
+
+import pytest
+import torch
+
+from ouroboros_lib.data.ring import MultiviewBatch, held_out_objects
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+
+
+def _perturb(module, scale: float = 0.03, seed: int = 0):
+    """Add noise to all weights, in place: layers that start at zero would hide what lies before them."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += scale * torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+@pytest.fixture(scope="session")
+def perturb():
+    return _perturb
+
+
+@pytest.fixture(scope="session")
+def _tiny() -> Ouroboros3DPipeline:
+    pipeline = Ouroboros3DPipeline.from_pretrained("tiny")
+    for seed, name in enumerate(("autoencoder", "multiview", "reconstructor")):
+        _perturb(getattr(pipeline, name), seed=seed)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def tiny(_tiny) -> Ouroboros3DPipeline:
+    """A `tiny` pipeline in which no weight is zero; the test's own copy."""
+    return copy.deepcopy(_tiny)
+
+
+@pytest.fixture(scope="session")
+def _objects(_tiny) -> MultiviewBatch:
+    batch = held_out_objects("val", 3, _tiny.image_size, _tiny.num_views, novel_views=2)
+    with torch.no_grad():
+        batch.latents = _tiny.autoencoder.encode(batch.orbit_images)
+    return batch
+
+
+@pytest.fixture
+def objects(_objects) -> MultiviewBatch:
+    """Three procedural objects, four orbit and two novel views of 32 px, with their latents."""
+    return copy.copy(_objects)
+
+
+@pytest.fixture
+def picture(objects) -> torch.Tensor:
+    """(1, 3, 32, 32), the condition view of the first object."""
+    return objects.images[:1, 0]
