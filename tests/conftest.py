@@ -1,12 +1,16 @@
 """Shared by the tests of models, pipeline, training and evaluation: a tiny pipeline and a few real objects."""
 
 import copy
+import os
 
-import pytest
-import torch
+# As the library does (see ouroboros_lib/__init__.py); only read when torch is loaded, which tests do first.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from ouroboros_lib.data.ring import MultiviewBatch, held_out_objects
-from ouroboros_lib.pipeline import Ouroboros3DPipeline
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from ouroboros_lib.data.ring import MultiviewBatch, held_out_objects  # noqa: E402
+from ouroboros_lib.pipeline import Ouroboros3DPipeline  # noqa: E402
 
 
 def _perturb(module, scale: float = 0.03, seed: int = 0):

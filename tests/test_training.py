@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from ouroboros_lib.cameras import Cameras
 from ouroboros_lib.data import ring as ring_module
+from ouroboros_lib.data.procedural import sample_objects
 from ouroboros_lib.data.ring import ObjectRing, held_out_objects
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.models.feedback import FEEDBACKS, render_feedback
@@ -204,11 +205,11 @@ def test_learning_rate_rises_and_falls():
 
 def small_ring(monkeypatch, **options):
     """Four objects, two at a time; also returns the list in which the numbers of rendered objects are noted."""
-    numbers, sample = [], ring_module.sample_objects
+    numbers = []
 
     def note(split, indices, **rest):
         numbers.extend(indices.tolist())
-        return sample(split, indices, **rest)
+        return sample_objects(split, indices, **rest)
 
     monkeypatch.setattr(ring_module, "sample_objects", note)
     ring = ObjectRing(16, 3, capacity=4, device="cpu", **{"novel_views": 1, "chunk": 2, "supersample": 1} | options)

@@ -120,6 +120,8 @@ class _Trainer:
         accelerator.init_trackers("logs", config=asdict(config))
         if checkpoint is not None:
             accelerator.load_state(checkpoint)
+            for ema in self.ema.values():  # accelerate loads what is not a model onto the CPU
+                ema.to(accelerator.device)
             set_seed(config.seed + self.step, device_specific=True)  # other noise than in the steps already done
             self.ring.made = 0
         started, seconds_before = time.monotonic(), self.seconds
@@ -171,8 +173,7 @@ class _Trainer:
 
     def _log(self, figures: dict[str, float], progress: tqdm) -> None:
         if not all(math.isfinite(value) for name, value in figures.items() if not name.startswith("gradient")):
-            raise RuntimeError(f"training diverged at step {self.step} ({figures}); the last good state is "
-                               f"{latest_checkpoint(self.out) or 'none'}; try a lower learning rate")
+            raise self._diverged(figures)
         figures = figures | {"samples": self.step * self.config.batch_size * self.accelerator.num_processes,
                              "minutes": self.seconds / 60}
         self.accelerator.log(figures, step=self.step)
@@ -180,6 +181,10 @@ class _Trainer:
             with open(self.out / "log.jsonl", "a") as file:
                 file.write(json.dumps({"step": self.step} | figures) + "\n")
         progress.set_postfix({name: f"{value:.4f}" for name, value in figures.items() if "/" not in name})
+
+    def _diverged(self, what) -> RuntimeError:
+        return RuntimeError(f"training diverged at step {self.step} ({what}); the last good state is "
+                            f"{latest_checkpoint(self.out) or 'none'}; try a lower learning rate")
 
     def validate(self) -> dict[str, float]:
         """Write a sheet of pictures and return figures of a few validation objects, with the EMA weights."""
@@ -214,6 +219,9 @@ class _Trainer:
 
     def save_checkpoint(self) -> None:
         """accelerate's whole state, written beside and moved into place; the two newest are kept."""
+        for name in self.trained:
+            if not all(parameter.isfinite().all() for parameter in self.models[name].parameters()):
+                raise self._diverged(f"{name} has weights that are no numbers")
         partial, final = self.out / "checkpoint.partial", self.out / f"checkpoint-{self.step:07d}"
         if self.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
@@ -271,6 +279,10 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig) 
             raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)}")
         source = Ouroboros3DPipeline.from_pretrained(path if equals else entry)
         for name in [component] if equals else COMPONENTS:
+            size = getattr(source, name).config.get("image_size", pipeline.image_size)
+            if size != pipeline.image_size:
+                raise InputError(f"--init {entry}: its {name} is for images of {size} pixels, the preset for "
+                                 f"{pipeline.image_size}; choose the preset it was trained with")
             pipeline.register_modules(**{name: getattr(source, name)})
     if config.stage in ("multiview", "joint") and pipeline.multiview.config.feedback != config.feedback:
         old = pipeline.multiview
