@@ -65,6 +65,6 @@ $(STAMP): pyproject.toml
 		if [ $$tool = uv ]; then uv venv --quiet --allow-existing --no-python-downloads --python "$$python" .venv; \
 		else "$$python" -m venv .venv; fi; \
 	fi
-	@if uv --version >/dev/null 2>&1; then uv pip install --quiet --python $(PY) -e '.[test]'; \
+	@if uv --version >/dev/null 2>&1; then uv pip install --quiet --compile-bytecode --python $(PY) -e '.[test]'; \
 	else $(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'; fi
 	@rm -f $(UNFINISHED); touch $@

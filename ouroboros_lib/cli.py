@@ -149,6 +149,7 @@ def _result_folders(images: list[Path], out: Path) -> dict[Path, Path]:
 def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> None:
     from .data.photo import cut_out
     from .viz.outputs import Stopwatch, check_output_folder, write_outputs
+    from .viz.sheets import evenly_chosen
 
     # everything that can be checked without the weights comes before they are loaded
     cutouts = {image: cut_out(image, settings["background"]) for image in folders}
@@ -171,7 +172,8 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
         pipe.set_progress_bar_config(desc=image.name, disable=not sys.stderr.isatty(), leave=False)
         with watch("recursion"):
             output = pipe(photo.image[None], elevation=settings["elevation"], num_inference_steps=settings["steps"],
-                          guidance_scale=settings["guidance"], feedback=settings["feedback"], return_trace=True,
+                          guidance_scale=settings["guidance"], feedback=settings["feedback"],
+                          return_trace=evenly_chosen(settings["steps"]),
                           generator=torch.Generator().manual_seed(settings["seed"]))
         record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch)
         _announce(image, folder, record)

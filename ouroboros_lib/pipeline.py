@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +29,7 @@ COMPONENT_CLASSES = ("Autoencoder", "MultiviewUNet", "GaussianReconstructor", "E
 class Step:
     """What one step of the recursion saw and made; images on the CPU."""
 
+    index: int
     sigma: float
     noisy: Tensor  # (B, V, 3, H, W) the noisy latents, scaled to unit variance and decoded, to look at
     views: Tensor  # (B, V, 3, H, W) pred_i, F's estimate
@@ -128,7 +129,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] = 1.0,
                  feedback: str = "both", feedback_from_step: int = 0,
-                 generator: torch.Generator | list[torch.Generator] | None = None, return_trace: bool = False,
+                 generator: torch.Generator | list[torch.Generator] | None = None,
+                 return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
                  callback_on_step_end_tensor_inputs: tuple[str, ...] = ("x_t",)) -> Ouroboros3DOutput:
         """Run the recursion for a batch of images.
@@ -137,7 +139,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
         linearly from view 0 to view V - 1. feedback: both, rgb, ccm or none; feedback_from_step: the first step whose
-        reconstruction is fed back. callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
+        reconstruction is fed back. return_trace: record every step, or those with the given indices.
+        callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
         if feedback not in FEEDBACKS:
             raise InputError(f"unknown feedback {feedback!r}: expected one of {', '.join(FEEDBACKS)}")
@@ -154,7 +157,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         sigmas = self.scheduler.sigmas(num_inference_steps, device)
         guidance = self._guidance(guidance_scale, cameras.shape[-1], device)
         shape = (batch, cameras.shape[-1], *cond_latents.shape[1:])
-        self_cond, trace = None, [] if return_trace else None
+        recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
+        self_cond, trace = None, [] if recorded else None
         x_t = randn_tensor(shape, generator=generator, device=device) * sigmas[0]
 
         for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
@@ -165,12 +169,12 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1])  # line 6
             last = step + 1 == num_inference_steps
             feeds_back = feedback != "none" and step >= feedback_from_step
-            if feeds_back or last or return_trace:  # line 5; without feedback only the last one is needed
+            if feeds_back or last or step in recorded:  # line 5; without feedback only the last one is needed
                 gaussians = self.reconstruct(pred_i, cameras, sigma)
                 renders = render_feedback(gaussians, cameras, self.image_size)
                 self_cond = renders.keep(feedback) if feeds_back else None
-            if return_trace:
-                trace.append(self._record(sigmas[step], noisy, pred_i, renders))
+            if step in recorded:
+                trace.append(self._record(step, sigmas[step], noisy, pred_i, renders))
             if callback_on_step_end is not None:
                 tensors = {name: value for name, value in (("x_t", x_t), ("pred_x", pred_x), ("pred_i", pred_i))
                            if name in callback_on_step_end_tensor_inputs}
@@ -194,9 +198,10 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         """G: views (B, V, 3, H, W) of noise level sigma (B,) to Gaussians (B, N)."""
         return self.reconstructor(views, cameras, c_noise(sigma.clamp_min(self.config.reconstructor_sigma_min)))
 
-    def _record(self, sigma: Tensor, x_t: Tensor, pred_i: Tensor, renders: SelfConditioning) -> Step:
+    def _record(self, index: int, sigma: Tensor, x_t: Tensor, pred_i: Tensor, renders: SelfConditioning) -> Step:
         noisy = self.autoencoder.decode(x_t / (sigma**2 + 1).sqrt()).clamp(0, 1)
-        return Step(float(sigma), noisy.cpu(), pred_i.cpu(), renders.rgb.clamp(0, 1).cpu(), renders.ccm.cpu())
+        return Step(index, float(sigma), noisy.cpu(), pred_i.cpu(), renders.rgb.clamp(0, 1).cpu(),
+                    renders.ccm.clamp(0, 1).cpu())
 
     def _prepare_images(self, images: Tensor | list) -> Tensor:
         size = self.image_size

@@ -78,7 +78,7 @@ def test_every_format_and_mode_gives_the_same_object(tmp_path, name):
     assert bool(photo.notes) == (photo.matte == "border")
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
     disc = (x - SIZE / 2) ** 2 + (y - SIZE / 2) ** 2 < (OBJECT_SHARE * SIZE / 2) ** 2
-    assert iou(photo.alpha[0].numpy() > 0.5, disc) > 0.93
+    assert iou(photo.alpha[0].numpy() > 0.5, disc) > 0.9
     corners = photo.image[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert torch.equal(corners, torch.ones(3, 4))
     if "rgb" in name or "cmyk" in name or "palette" in name or "ycbcr" in name:
@@ -115,7 +115,7 @@ def test_object_fills_the_training_share_and_is_centred(tmp_path):
         rows, columns = (torch.nonzero(load_photo(tmp_path / "box.png", 128).alpha[0].amax(axis) > 0.5)[:, 0]
                          for axis in (1, 0))
         spans = [int(side[-1] - side[0]) + 1 for side in (rows, columns)]
-        assert abs(max(spans) - OBJECT_SHARE * 128) <= 1.5
+        assert 1 <= np.hypot(*spans) / (OBJECT_SHARE * 128) <= 1.08  # corners are the outermost hundredth
         for side in (rows, columns):
             assert abs(float(side[0] + side[-1] + 1) / 2 - 64) <= 1
 

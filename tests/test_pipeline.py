@@ -105,6 +105,8 @@ def test_trace_has_every_step_and_changes_nothing(tiny, objects, feedback):
             assert images.shape == result.views.shape and 0 <= images.min() and images.max() <= 1
     assert torch.equal(result.trace[-1].views, result.views)
     assert torch.equal(result.trace[-1].rgb, result.renders.rgb.clamp(0, 1))
+    some = tiny(objects.images[:2, 0], generator=seeded(), return_trace=[0, 2], **options)
+    assert [step.index for step in some.trace] == [0, 2] and torch.equal(some.trace[1].rgb, result.trace[2].rgb)
     plain = tiny(objects.images[:2, 0], generator=seeded(), **options)
     assert torch.equal(plain.views, result.views) and torch.equal(plain.renders.rgb, result.renders.rgb)
 

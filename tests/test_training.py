@@ -50,8 +50,8 @@ def joint(pipeline, batch, seed=0, **settings):
     """loss_mv and loss_recon of Algorithm 1, with the same random numbers for the same seed."""
     config = TrainingConfig(**{"reconstruction_batch": 2, "condition_dropout": 0.0} | settings)
     torch.manual_seed(seed)
-    losses = joint_losses(pipeline.multiview, pipeline.reconstructor, pipeline.autoencoder, pipeline.scheduler, batch,
-                          config)
+    losses = joint_losses(pipeline.multiview, pipeline.reconstructor, pipeline.autoencoder.decode, pipeline.scheduler,
+                          batch, config)
     return losses["multiview"], losses["reconstruction"]
 
 

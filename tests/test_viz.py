@@ -64,7 +64,8 @@ def test_recursion_sheet_has_first_and_last_step_and_four_views(monkeypatch):
     def record(step):
         kinds = torch.arange(4.0) * 100
         maps = [(kind + step + torch.arange(8.0) / 10).view(1, 8, 1, 1, 1).expand(1, 8, 3, 8, 8) for kind in kinds]
-        return SimpleNamespace(sigma=80.0 / (step + 1), noisy=maps[0], views=maps[1], rgb=maps[2], ccm=maps[3])
+        return SimpleNamespace(index=step, sigma=80.0 / (step + 1), noisy=maps[0], views=maps[1], rgb=maps[2],
+                               ccm=maps[3])
     recursion_sheet([record(step) for step in range(25)])
     values = torch.tensor([[float(tile[0, 0, 0]) for tile in row] for row in seen["rows"]])
     assert values.shape == (6, 16) and [values[0, 0], values[-1, 0]] == [0, 24]
@@ -76,7 +77,8 @@ def test_recursion_sheet_has_first_and_last_step_and_four_views(monkeypatch):
 
 def test_recursion_sheet_of_one_step(tmp_path):
     maps = torch.rand(1, 4, 3, 32, 32)
-    recursion_sheet([SimpleNamespace(sigma=80.0, noisy=maps, views=maps, rgb=maps, ccm=maps)], tmp_path / "sheet.png")
+    step = SimpleNamespace(index=0, sigma=80.0, noisy=maps, views=maps, rgb=maps, ccm=maps)
+    recursion_sheet([step], tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 

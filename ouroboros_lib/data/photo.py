@@ -28,9 +28,9 @@ MAX_SIDE = 16_384  # pixels, the largest side WebP allows
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8  # pixels, of the picture and of the object in it
 WORKING_SIDE = 1024  # larger pictures are reduced to this first; models see at most 512
-# Longest side of the object, as a share of the frame. A ball of radius 0.55 at distance 1.742 seen with 39.6 degrees
-# spans 0.92 of it; objects that fit in the ball rarely touch it everywhere.
-OBJECT_SHARE = 0.84
+# Diameter of the circle round the silhouette, as a share of the frame: the mean of 160 objects of the validation split,
+# with a spread of 9 % (their longest side spreads by 12 %). The ball that they fit in spans 0.92.
+OBJECT_SHARE = 0.8
 SEEN = 0.1  # alpha above this counts as object when it is cropped
 
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
@@ -63,7 +63,7 @@ class Cutout:
     notes: list[str]
 
     def frame(self, size: int) -> Photo:
-        """Centre it in a square of `size` pixels; the longest side fills OBJECT_SHARE of it (for "keep" the whole)."""
+        """Centre it in a square of `size` pixels, in a circle of OBJECT_SHARE of it ("keep": the whole picture)."""
         height, width = self.rgba.shape[:2]
         if self.matte == "keep":  # the picture's own edge is no silhouette: nothing may mix with it
             shape = [max(1, round(length * size / max(height, width))) for length in (height, width)]
@@ -72,7 +72,9 @@ class Cutout:
             rgba = np.zeros((4, size, size), np.float32)
             rgba[:, top:top + shape[0], left:left + shape[1]] = planes
             return self._photo(rgba)
-        side = max(height, width) / OBJECT_SHARE
+        y, x = np.nonzero(self.rgba[..., 3] > 0.5 * self.rgba[..., 3].max())
+        radii = np.hypot(y + 0.5 - height / 2, x + 0.5 - width / 2)
+        side = 2 * (np.quantile(radii, 0.99) + 0.5) / OBJECT_SHARE  # not the largest: mattes have specks
         # a margin wider than the filter's support, so that it sees transparency outside and not a repeated edge
         pad = int(np.ceil((side - min(height, width)) / 2 + 4 * max(1.0, side / size)))
         canvas = np.pad(self.rgba, ((pad, pad), (pad, pad), (0, 0)))

@@ -81,6 +81,9 @@ class _Trainer:
             if config.compile:
                 self._compile(self.models[name])
             self.models[name] = accelerator.prepare(self.models[name])
+        self.decode = self.pipeline.autoencoder.decode
+        if config.compile:
+            self.decode = torch.compile(self.decode, dynamic=False)
         accelerator.register_for_checkpointing(self, *self.ema.values())
 
         needs_latents = config.stage in ("multiview", "joint")
@@ -112,8 +115,7 @@ class _Trainer:
             return reconstructor_losses(models["reconstructor"], batch, config)
         if config.stage == "multiview":
             return multiview_losses(models["multiview"], self.noise, batch, config)
-        return joint_losses(models["multiview"], models["reconstructor"], models["autoencoder"], self.noise, batch,
-                            config)
+        return joint_losses(models["multiview"], models["reconstructor"], self.decode, self.noise, batch, config)
 
     def run(self, checkpoint: Path | None) -> dict[str, float]:
         accelerator, config = self.accelerator, self.config

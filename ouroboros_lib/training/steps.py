@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pytorch_msssim import ssim
 from torch import Tensor
@@ -17,7 +19,7 @@ def autoencoder_losses(autoencoder, batch: MultiviewBatch) -> dict[str, Tensor]:
     """Reconstruction and KL of all views of a few objects."""
     images = batch.images.flatten(0, 1)
     reconstruction, kl = autoencoder(images)
-    return {"reconstruction": image_loss(reconstruction, images, structure=0.1), "kl": 1e-4 * kl}
+    return {"reconstruction": image_loss(reconstruction, images), "kl": 1e-4 * kl}
 
 
 def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
@@ -37,11 +39,12 @@ def multiview_losses(multiview, noise: EDMNoise, batch: MultiviewBatch, config: 
     return {"multiview": denoising_loss(noise, pred_x, x, sigma)}
 
 
-def joint_losses(multiview, reconstructor, autoencoder, noise: EDMNoise, batch: MultiviewBatch,
+def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], noise: EDMNoise, batch: MultiviewBatch,
                  config: TrainingConfig) -> dict[str, Tensor]:
     """Algorithm 1. The batch is in random order, so its first part stands for "with probability 0.5" of line 5.
 
     `multiview` and `reconstructor` may be wrapped for several GPUs: each takes part in one backward pass.
+    decode: the autoencoder's, latents to images.
     """
     x, cameras, size = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1]
     count = len(x)
@@ -56,7 +59,7 @@ def joint_losses(multiview, reconstructor, autoencoder, noise: EDMNoise, batch: 
     with torch.set_grad_enabled(config.decoder_gradient):
         network = multiview if config.decoder_gradient else unwrapped(multiview)
         pred_x = denoise(network, noisy_x[:first], sigma[:first], cond[:first], cameras[:first])  # line 2
-        pred_i = autoencoder.decode(pred_x).clamp(0, 1)  # line 3
+        pred_i = decode(pred_x).clamp(0, 1)  # line 3
 
     self_cond = None
     if again:
@@ -96,14 +99,16 @@ def reconstruction_loss(gaussians, batch: MultiviewBatch) -> Tensor:
     return color + 0.5 * (rendering.alpha - alpha).abs().mean()
 
 
-def image_loss(prediction: Tensor, target: Tensor, structure: float) -> Tensor:
+def image_loss(prediction: Tensor, target: Tensor, structure: float = 0.0) -> Tensor:
     """L1 + 2 MSE + structure (1 - SSIM) of images (N, 3, H, W)."""
     with torch.autocast(prediction.device.type, enabled=False):
         prediction, target = prediction.float(), target.float()
-        window = min(11, target.shape[-1] // 4 * 2 - 1)
-        similarity = ssim(prediction, target, data_range=1.0, win_size=window)
         error = prediction - target
-        return error.abs().mean() + 2 * error.square().mean() + structure * (1 - similarity)
+        loss = error.abs().mean() + 2 * error.square().mean()
+        if structure:
+            window = min(11, target.shape[-1] // 4 * 2 - 1)
+            loss = loss + structure * (1 - ssim(prediction, target, data_range=1.0, win_size=window))
+        return loss
 
 
 def drop_conditions(cond_latents: Tensor, probability: float) -> Tensor:

@@ -101,6 +101,11 @@ def multiview_sheet(views: Tensor, renders: Tensor, path: str | Path | None = No
     return image_grid(torch.stack([views.cpu(), renders.cpu()]), path, ["views", "3D\nrenders"], labels)
 
 
+def evenly_chosen(count: int, steps: int = 6) -> list[int]:
+    """At most `steps` of the indices 0 ... count - 1, evenly spaced, with the first and the last."""
+    return sorted({round(i * (count - 1) / max(1, steps - 1)) for i in range(steps)})
+
+
 def recursion_sheet(trace: Sequence, path: str | Path | None = None, batch_index: int = 0, steps: int = 6,
                     columns: int = 4) -> Image.Image:
     """The recursion from noise to views, one row per chosen step.
@@ -110,11 +115,11 @@ def recursion_sheet(trace: Sequence, path: str | Path | None = None, batch_index
     """
     if not trace:
         raise ValueError("the trace is empty: call the pipeline with return_trace=True")
-    chosen = sorted({round(i * (len(trace) - 1) / max(1, steps - 1)) for i in range(steps)})
+    chosen = [trace[i] for i in evenly_chosen(len(trace), steps)]
     views = len(trace[0].views[batch_index])
     shown = range(0, views, max(1, -(-views // columns)))
-    rows = [[getattr(trace[step], name)[batch_index, view] for name in ("noisy", "views", "rgb", "ccm")
+    rows = [[getattr(step, name)[batch_index, view] for name in ("noisy", "views", "rgb", "ccm")
              for view in shown] for step in chosen]
     groups = [(label, len(shown)) for label in ("noisy", "estimate of F", "RGB render of G", "CCM render of G")]
-    labels = [f"step {step + 1}\nsigma {trace[step].sigma:.2g}" for step in chosen]
+    labels = [f"step {step.index + 1}\nsigma {step.sigma:.2g}" for step in chosen]
     return image_grid(rows, path, labels, [f"view {view}" for view in shown] * len(groups), groups)
