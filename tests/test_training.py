@@ -413,6 +413,16 @@ def test_autoencoder_stage_measures_its_latents(tmp_path, monkeypatch, objects):
                                rtol=0)
 
 
+def test_the_decoder_can_be_polished_alone(tmp_path):
+    train("tiny", tmp_path / "all", quick(stage="autoencoder", steps=1))
+    before = Ouroboros3DPipeline.from_pretrained(tmp_path / "all" / "pipeline").autoencoder.state_dict()
+    train("tiny", tmp_path / "polished", quick(stage="autoencoder", steps=2, train_encoder=False, ema_decay=0.1),
+          init=[str(tmp_path / "all" / "pipeline")])
+    after = Ouroboros3DPipeline.from_pretrained(tmp_path / "polished" / "pipeline").autoencoder.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+
+
 def test_divergence_is_said(tmp_path, monkeypatch):
     losses = loop._Trainer.losses
 

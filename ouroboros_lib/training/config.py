@@ -29,6 +29,8 @@ class TrainingConfig:
     compile: bool = False  # torch.compile: a minute first, then faster steps
     seed: int = 0
 
+    train_encoder: bool = True  # of the autoencoder; False polishes the decoder and leaves the latents as they are
+
     # Algorithm 1
     joint: bool = True  # G learns from F's estimates as well; False: two stages, G sees clean views only
     feedback: str = "both"  # which maps F is given back: both, rgb, ccm, none

@@ -68,6 +68,8 @@ class _Trainer:
         for name, model in self.models.items():
             model.to(device, memory_format=torch.channels_last)
             model.requires_grad_(name in self.trained).train(name in self.trained)
+            if name == "autoencoder" and not config.train_encoder:
+                model.encoder.requires_grad_(False)
             if name in self.trained:
                 is_g = name == "reconstructor"
                 rate = config.reconstructor_learning_rate if is_g else config.learning_rate
@@ -156,7 +158,7 @@ class _Trainer:
             if config.validate_every and self.step % config.validate_every == 0:
                 figures |= self.validate()
         progress.close()
-        if config.stage == "autoencoder":
+        if config.stage == "autoencoder" and config.train_encoder:
             self.measure_latents()
         figures |= self.validate()
         self.export()
@@ -192,7 +194,8 @@ class _Trainer:
         """Write a sheet of pictures and return figures of a few validation objects, with the EMA weights."""
         figures = {}
         if self.accelerator.is_main_process:
-            with self._ema_weights(), self.accelerator.autocast():
+            # eager: compiling for these few objects would take longer than they do
+            with self._ema_weights(), self.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
                 (self.out / "samples").mkdir(exist_ok=True)
                 figures = validate(self.pipeline, self.validation, self.config,
                                    self.out / "samples" / f"step_{self.step:07d}.png")
