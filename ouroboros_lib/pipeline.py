@@ -22,7 +22,8 @@ from .models.feedback import FEEDBACKS, SelfConditioning, render_feedback
 from .noise import c_noise, denoise
 from .presets import load_preset, preset_names, random_models
 
-COMPONENT_CLASSES = ("Autoencoder", "MultiviewUNet", "GaussianReconstructor", "EDMNoise")
+COMPONENT_CLASSES = ("Autoencoder", "MultiviewUNet", "GaussianReconstructor", "SVDMultiviewUNet", "LGMReconstructor",
+                     "EDMNoise")
 
 
 @dataclass

@@ -144,7 +144,7 @@ def test_the_stages_before(tiny, objects):
     assert reached(losses["multiview"], tiny.multiview) == everything(tiny.multiview) - blind
     losses = reconstructor_losses(tiny.reconstructor, objects, config)
     assert reached(losses["reconstruction"], tiny.reconstructor) == everything(tiny.reconstructor)
-    losses = autoencoder_losses(tiny.autoencoder, objects)
+    losses = autoencoder_losses(tiny.autoencoder, objects, TrainingConfig())
     encoder = {name for name in everything(tiny.autoencoder) if name.startswith("encoder")}
     assert reached(losses["reconstruction"], tiny.autoencoder) == everything(tiny.autoencoder)
     assert reached(losses["kl"], tiny.autoencoder) == encoder

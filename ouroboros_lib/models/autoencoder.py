@@ -58,10 +58,10 @@ class Autoencoder(ModelMixin, ConfigMixin):
         images = self.decoder(z.flatten(0, -4)).float()
         return (images * 0.5 + 0.5).unflatten(0, latents.shape[:-3])
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Reconstruction (N, 3, H, W) from a sample of the posterior, and its KL divergence (nats per latent)."""
+    def forward(self, images: Tensor, sample: bool = True) -> tuple[Tensor, Tensor]:
+        """Reconstruction (N, 3, H, W) from a sample of the posterior, or its mean; KL divergence in nats per latent."""
         mean, log_variance = self.posterior(images)
         log_variance = log_variance.clamp(-20, 10)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        images = self.decoder(mean + noise * (log_variance / 2).exp()).float() * 0.5 + 0.5
+        z = mean + torch.randn_like(mean) * (log_variance / 2).exp() if sample else mean
+        images = self.decoder(z).float() * 0.5 + 0.5
         return images, 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()

@@ -114,5 +114,27 @@ class UNetStage(nn.Module):
         return x, outputs
 
 
+def way_down(channels: tuple[int, ...], embedding: int, depths: tuple[int, ...],
+             attention: tuple[bool, ...]) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """The stages of a U-Net from fine to coarse, and the strided convolutions between them."""
+    stages, shrink = nn.ModuleList(), nn.ModuleList()
+    for stage, width in enumerate(channels):
+        stages.append(UNetStage(width, width, embedding, depths[stage], attention[stage]))
+        if stage + 1 < len(channels):
+            shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
+    return stages, shrink
+
+
+def way_up(channels: tuple[int, ...], embedding: int, depth: int,
+           attention: tuple[bool, ...]) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """The stages from coarse to fine, each block with a skip connection, and the convolutions after upsampling."""
+    stages, grow = nn.ModuleList(), nn.ModuleList()
+    for stage, width in reversed(list(enumerate(channels))):
+        stages.append(UNetStage(width, width, embedding, depth, attention[stage], skip_channels=width))
+        if stage:
+            grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
+    return stages, grow
+
+
 def upsample(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")

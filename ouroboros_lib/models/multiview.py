@@ -14,10 +14,11 @@ from .layers import (
     MultiviewAttention,
     NoiseEmbedding,
     ResBlock,
-    UNetStage,
     group_norm,
     harmonic_embedding,
     upsample,
+    way_down,
+    way_up,
     zero_init,
 )
 
@@ -48,18 +49,10 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
         self.feedback_encoders = nn.ModuleDict({
             name: FeedbackEncoder(tuple(channels), feedback_width) for name in FEEDBACKS[feedback]})
 
-        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
-        for stage, width in enumerate(channels):
-            self.down.append(UNetStage(width, width, embedding, depth, attention[stage]))
-            if stage + 1 < len(channels):
-                self.shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
+        self.down, self.shrink = way_down(channels, embedding, (depth,) * len(channels), attention)
         self.middle = ResBlock(channels[-1], channels[-1], embedding)
         self.middle_attention = MultiviewAttention(channels[-1])
-        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        for stage, width in reversed(list(enumerate(channels))):
-            self.up.append(UNetStage(width, width, embedding, depth, attention[stage], skip_channels=width))
-            if stage:
-                self.grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
+        self.up, self.grow = way_up(channels, embedding, depth, attention)
         self.output_norm = group_norm(channels[0])
         self.output = zero_init(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..cameras import RADIUS, Cameras
 from ..gaussians import Gaussians
-from .layers import MultiviewAttention, NoiseEmbedding, ResBlock, UNetStage, group_norm, upsample, zero_init
+from .layers import MultiviewAttention, NoiseEmbedding, ResBlock, group_norm, upsample, way_down, way_up, zero_init
 
 DEPTH_RANGE = 0.75  # world units around the orbit's radius in which Gaussians may lie
 
@@ -28,18 +28,11 @@ class GaussianReconstructor(ModelMixin, ConfigMixin):
         super().__init__()
         self.input = nn.Conv2d(9 * 4, channels[0], 3, padding=1)
         self.noise_embedding = NoiseEmbedding(embedding)
-        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
-        for stage, width in enumerate(channels):
-            self.down.append(UNetStage(width, width, embedding, 2 if stage else 1, attention[stage]))
-            if stage + 1 < len(channels):
-                self.shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
+        depths = (1,) + (2,) * (len(channels) - 1)  # one block suffices where pixels are many
+        self.down, self.shrink = way_down(channels, embedding, depths, attention)
         self.middle = ResBlock(channels[-1], channels[-1], embedding)
         self.middle_attention = MultiviewAttention(channels[-1])
-        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        for stage, width in reversed(list(enumerate(channels))):
-            self.up.append(UNetStage(width, width, embedding, 1, attention[stage], skip_channels=width))
-            if stage:
-                self.grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
+        self.up, self.grow = way_up(channels, embedding, 1, attention)
         self.output_norm = group_norm(channels[0])
         self.output = zero_init(nn.Conv2d(channels[0], 14, 3, padding=1))
 

@@ -111,7 +111,8 @@ class _Trainer:
     def losses(self) -> dict[str, torch.Tensor]:
         config, models = self.config, self.models
         if config.stage == "autoencoder":  # the batch size counts pictures here
-            return autoencoder_losses(models["autoencoder"], self.ring.batch(-(-config.batch_size // self.ring.views)))
+            objects = self.ring.batch(-(-config.batch_size // self.ring.views))
+            return autoencoder_losses(models["autoencoder"], objects, config)
         batch = self.ring.batch(config.batch_size, images=config.stage != "multiview")
         if config.stage == "reconstructor":
             return reconstructor_losses(models["reconstructor"], batch, config)

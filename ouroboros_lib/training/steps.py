@@ -15,10 +15,10 @@ from ..rasterization import rasterize
 from .config import TrainingConfig
 
 
-def autoencoder_losses(autoencoder, batch: MultiviewBatch) -> dict[str, Tensor]:
-    """Reconstruction and KL of all views of a few objects."""
+def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
+    """Reconstruction and KL of all views of a few objects; a decoder alone learns from the posterior's mean."""
     images = batch.images.flatten(0, 1)
-    reconstruction, kl = autoencoder(images)
+    reconstruction, kl = autoencoder(images, sample=config.train_encoder)
     return {"reconstruction": image_loss(reconstruction, images), "kl": 1e-4 * kl}
 
 
