@@ -248,6 +248,17 @@ def test_refresh_replaces_the_oldest(monkeypatch):
     assert numbers == list(range(10))
 
 
+def test_a_restarted_ring_holds_the_same_objects_and_goes_on(monkeypatch):
+    ring, _ = small_ring(monkeypatch)
+    ring.refresh()
+    again, numbers = small_ring(monkeypatch)
+    numbers.clear()
+    again.restart(ring.next)
+    again.fill()
+    again.refresh()
+    assert numbers == [2, 3, 4, 5, 6, 7] and again.next == 8
+
+
 def test_latents_pictures_and_cameras_of_a_batch_belong_together(monkeypatch):
     ring, _ = small_ring(monkeypatch, encode=lambda images: images.mean((-1, -2), keepdim=True))
     ring.refresh()
@@ -365,6 +376,7 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(tmp_path, mon
     assert logged(tmp_path) == [1, 2, 3, 4, 3, 4, 5, 6]
     names = [path.name for path in sorted(tmp_path.glob("checkpoint*"))]
     assert names == ["checkpoint-0000004", "checkpoint-0000006"] and not leftovers(tmp_path)
+    assert trainers[-1].ring.next == 10  # 4 to fill the ring and 2 after every second step, as without interruption
     assert trainers[-1].step == 6 and (tmp_path / "pipeline" / "model_index.json").is_file()
 
 

@@ -81,10 +81,19 @@ class ObjectRing:
         self.c2w = torch.empty(*shape, 4, 4, device=self.device)
         self.intrinsics = orbit_cameras([0.0], 0.0).intrinsics.to(self.device)
         self.latents: Tensor | None = None
-        self.made = 0  # objects rendered so far by this process
+        self.first, self.made = 0, 0  # number of the first object; how many this process has rendered since
 
     def __len__(self) -> int:
         return min(self.made, self.capacity)
+
+    @property
+    def next(self) -> int:
+        """Number of the object that comes next, counted in this process."""
+        return self.first + self.made
+
+    def restart(self, next: int) -> None:
+        """Empty the ring, so that `fill` brings back the objects before `next`, as they were at an interruption."""
+        self.first, self.made = max(0, next - self.capacity), 0
 
     def fill(self) -> None:
         while len(self) < self.capacity:
@@ -93,7 +102,7 @@ class ObjectRing:
     @torch.no_grad()
     def refresh(self) -> None:
         """Render the next `chunk` objects over the oldest ones."""
-        indices = (torch.arange(self.made, self.made + self.chunk) * self.world_size + self.rank).numpy()
+        indices = (torch.arange(self.next, self.next + self.chunk) * self.world_size + self.rank).numpy()
         objects = sample_objects(self.split, indices, seed=self.seed).to(self.device)
         cameras = object_cameras(self.chunk, self.num_views, self.novel_views, self.generator).to(self.device)
         slots = slice(self.made % self.capacity, self.made % self.capacity + self.chunk)

@@ -128,7 +128,6 @@ class _Trainer:
             for ema in self.ema.values():  # accelerate loads what is not a model onto the CPU
                 ema.to(accelerator.device)
             set_seed(config.seed + self.step, device_specific=True)  # other noise than in the steps already done
-            self.ring.made = 0
         started, seconds_before = time.monotonic(), self.seconds
         self.ring.fill()
         figures, progress = {}, tqdm(total=config.steps, initial=self.step, disable=not accelerator.is_main_process,
@@ -240,10 +239,11 @@ class _Trainer:
                 shutil.rmtree(old)
 
     def state_dict(self) -> dict:
-        return {"step": self.step, "seconds": self.seconds}
+        return {"step": self.step, "seconds": self.seconds, "next_object": self.ring.next}
 
     def load_state_dict(self, state: dict) -> None:
         self.step, self.seconds = state["step"], state["seconds"]
+        self.ring.restart(state["next_object"])
 
     def _ema_weights(self):
         return _Swapped({name: (self.ema[name], unwrapped(self.models[name])) for name in self.trained})
