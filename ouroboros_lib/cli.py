@@ -206,9 +206,10 @@ def _announce(image: Path, folder: Path, record: dict) -> None:
 
 # ---- further commands ------------------------------------------------------------------------------------------------
 
-from .cli_training import evaluate, train  # noqa: E402
+from .cli_training import evaluate, recipe, train  # noqa: E402
 
 app.command()(train)
+app.command()(recipe)
 app.command()(evaluate)
 
 if __name__ == "__main__":

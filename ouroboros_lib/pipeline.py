@@ -129,7 +129,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] = 1.0,
-                 feedback: str = "both", feedback_from_step: int = 0,
+                 feedback: str = "both", feedback_from_step: int = 0, project_above: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
@@ -140,7 +140,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
         linearly from view 0 to view V - 1. feedback: both, rgb, ccm or none; feedback_from_step: the first step whose
-        reconstruction is fed back. return_trace: record every step, or those with the given indices.
+        reconstruction is fed back. project_above: while sigma is above it, the step goes towards the estimate's own 3D
+        render instead of the estimate (design (b) of the paper, which needs no training). return_trace: record every
+        step, or those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
         if feedback not in FEEDBACKS:
@@ -167,13 +169,16 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             noisy = x_t
             pred_x = self.estimate(x_t, sigma, cond_latents, cameras, self_cond, guidance)  # line 3
             pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
-            x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1])  # line 6
             last = step + 1 == num_inference_steps
             feeds_back = feedback != "none" and step >= feedback_from_step
-            if feeds_back or last or step in recorded:  # line 5; without feedback only the last one is needed
+            projects = project_above is not None and sigmas[step] > project_above
+            if feeds_back or projects or last or step in recorded:  # line 5; else nobody looks at it
                 gaussians = self.reconstruct(pred_i, cameras, sigma)
                 renders = render_feedback(gaussians, cameras, self.image_size)
                 self_cond = renders.keep(feedback) if feeds_back else None
+            if projects:
+                pred_x = self.autoencoder.encode(renders.rgb.clamp(0, 1))
+            x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1])  # line 6
             if step in recorded:
                 trace.append(self._record(step, sigmas[step], noisy, pred_i, renders))
             if callback_on_step_end is not None:

@@ -135,6 +135,38 @@ def test_bad_options(run, photo, tmp_path, no_weights, name):
     assert not (tmp_path / "out").exists()
 
 
+BAD_EVALUATIONS = {
+    "split": (["--split", "train"], "val, test, heldout"), "no objects": (["--objects", "0"], "--objects"),
+    "feedback": (["--feedback", "both,all"], "both, rgb, ccm, none"), "seeds": (["--seeds", "1,x"], "0,1,2"),
+    "no steps": (["--steps", "0"], "--steps"), "projection": (["--project-above", "on"], "off,1"),
+    "preset": (["--preset", "huge"], "huge"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EVALUATIONS)
+def test_bad_evaluations(run, tmp_path, name):
+    arguments, word = BAD_EVALUATIONS[name]
+    assert_one_line(*run("evaluate", "--out", tmp_path / "new" / "figures", *arguments), word)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_results_that_cannot_be_written(run, tmp_path, no_weights, command):
+    (tmp_path / "file").write_text("mine")
+    assert_one_line(*run(command, "--out", tmp_path / "file" / "figures"), "is a file")
+    if command == "evaluate":
+        (tmp_path / "figures.csv").mkdir()
+        assert_one_line(*run(command, "--out", tmp_path / "figures"), "figures.csv")
+
+
+def test_evaluate_writes_a_row_per_image_and_prints_the_summary(run, tmp_path):
+    code, text, _ = run("evaluate", "--preset", "tiny", "--out", tmp_path / "figures", "--objects", 2, "--steps", 1,
+                        "--feedback", "none", "--device", "cpu", "--seeds", "0,1")
+    assert code == 0 and "feedback-none" in text and text.endswith("figures.json\n")
+    assert json.loads((tmp_path / "figures.json").read_text())["settings"]["seeds"] == [0, 1]
+    assert len((tmp_path / "figures.csv").read_text().splitlines()) > 2 * 2 * 10
+
+
 def test_missing_arguments_and_unknown_commands(run, photo, no_weights):
     assert_one_line(*run("generate", photo), "--out")
     assert_one_line(*run("generate", "--out", "x"), "IMAGE")

@@ -92,9 +92,17 @@ def test_the_record_says_how_the_figures_were_made(measured):
     summary, _, record = measured[2]
     assert record["summary"] == summary
     assert record["settings"] == {"split": "test", "objects": 3, "seeds": list(SEEDS), "steps": 2,
-                                  "guidance_scale": 1.0}
+                                  "guidance_scale": 1.0, "project_above": [None]}
     assert {"command", "date", "commit", "device", "versions", "minutes"} <= record.keys()
     assert record["device"] == "cpu" and record["versions"]["torch"] == version("torch")
+
+
+def test_projection_is_a_method_of_its_own(_tiny, tmp_path):
+    summary = evaluate_heldout(_tiny, tmp_path / "figures", "val", objects=1, feedbacks=("both",), seeds=(0,), steps=2,
+                               projections=(None, 0.5))
+    projected = summary["means"].pop("feedback-both-projected-above-0.5")
+    assert projected != summary["means"]["feedback-both"]
+    assert list(summary["paired differences in dB"]) == ["feedback-both minus feedback-both-projected-above-0.5"]
 
 
 def test_figures_do_not_depend_on_the_batch(measured):

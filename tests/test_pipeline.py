@@ -92,6 +92,24 @@ def test_kinds_of_feedback_differ_from_the_second_step_on(tiny, picture):
     assert gap(late, thrice["none"]) > 1e-5 and gap(late, thrice["both"]) > 1e-5
 
 
+@torch.no_grad()
+def test_projection_steps_towards_the_render_of_the_estimate(tiny, picture):
+    sigmas = tiny.scheduler.sigmas(2)
+    once = tiny(picture, num_inference_steps=1, feedback="none", generator=seeded())
+    noise = torch.randn(1, tiny.num_views, 8, 4, 4, generator=seeded())
+    estimate = tiny.autoencoder.encode(once.renders.rgb.clamp(0, 1))
+    expected = estimate + (noise * sigmas[0] - estimate) * (sigmas[1] / sigmas[0])
+    for above, projected in ((0.0, True), (float(sigmas[0]), False)):
+        seen = []
+        tiny(picture, num_inference_steps=2, feedback="none", project_above=above, generator=seeded(),
+             callback_on_step_end=lambda _, step, sigma, tensors, seen=seen: seen.append(tensors["x_t"]))
+        assert (gap(seen[0], expected) < 1e-4 * float(sigmas[0])) == projected
+    views = {(kind, above): tiny(picture, num_inference_steps=3, feedback=kind, project_above=above,
+                                 generator=seeded()).views for kind in ("both", "none") for above in (None, 0.1)}
+    assert gap(views["both", 0.1], views["both", None]) > 1e-5  # it combines with feedback
+    assert gap(views["both", 0.1], views["none", 0.1]) > 1e-5
+
+
 @pytest.mark.parametrize("feedback", ["both", "none"])
 def test_trace_has_every_step_and_changes_nothing(tiny, objects, feedback):
     options = {"num_inference_steps": 3, "feedback": feedback}

@@ -431,6 +431,7 @@ def test_the_decoder_can_be_polished_alone(tmp_path):
     train("tiny", tmp_path / "polished", quick(stage="autoencoder", steps=2, train_encoder=False, ema_decay=0.1),
           init=[str(tmp_path / "all" / "pipeline")])
     after = Ouroboros3DPipeline.from_pretrained(tmp_path / "polished" / "pipeline").autoencoder.state_dict()
+    assert not any(str(tmp_path) in path.read_text() for path in tmp_path.rglob("pipeline/**/*.json"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith("decoder.") for name in changed)
 

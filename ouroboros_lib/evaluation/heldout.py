@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import date
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,11 @@ CLEAN_SIGMA = 0.002
 
 def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str = "test", objects: int = 128,
                      feedbacks: tuple[str, ...] = ("both", "none"), seeds: tuple[int, ...] = (0,), steps: int = 25,
-                     guidance_scale: float = 1.0, batch: int = 16) -> dict:
+                     guidance_scale: float = 1.0, batch: int = 16,
+                     projections: tuple[float | None, ...] = (None,)) -> dict:
     """Measure autoencoder, G on clean views, and the recursion with each kind of feedback in the same weights.
+
+    projections: the pipeline's `project_above`; each is measured with each feedback.
 
     Writes `out`.csv, a row per image (COLUMNS; lpips stays empty here), and `out`.json: how it was made, and the
     summary that is returned. Kinds: autoencoder, render (of G), multiview (F's views), and self-consistency, which
@@ -45,7 +49,8 @@ def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str 
     for first in tqdm(range(0, objects, batch), desc="objects"):
         count = min(batch, objects - first)
         data = held_out_objects(split, count, pipeline.image_size, pipeline.num_views, device=device, start=first)
-        for method, seed, kind, scores in _measure(pipeline, data, first, feedbacks, seeds, steps, guidance_scale):
+        for method, seed, kind, scores in _measure(pipeline, data, first, feedbacks, projections, seeds, steps,
+                                                   guidance_scale):
             rows += _rows(protocol, method, seed, first, kind, scores)
     summary = summarize(rows, pipeline.num_views)
     record = {"command": "ouroboros " + " ".join(sys.argv[1:]), "date": date.today().isoformat(), "commit": _commit(),
@@ -53,14 +58,14 @@ def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str 
               "versions": {name: version(name) for name in ("torch", "diffusers")},
               "minutes": round((time.monotonic() - started) / 60, 2),
               "settings": {"split": split, "objects": objects, "seeds": list(seeds), "steps": steps,
-                           "guidance_scale": guidance_scale}, "summary": summary}
+                           "guidance_scale": guidance_scale, "project_above": list(projections)}, "summary": summary}
     _write(out.with_suffix(".csv"), rows)
     _replace(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     return summary
 
 
 @torch.no_grad()
-def _measure(pipeline, data: MultiviewBatch, first: int, feedbacks, seeds, steps, guidance_scale):
+def _measure(pipeline, data: MultiviewBatch, first: int, feedbacks, projections, seeds, steps, guidance_scale):
     """Yields (method, seed, kind, (psnr, ssim)), the scores (B, views)."""
     orbit, truth = data.num_orbit_views, data.images
     decoded = pipeline.autoencoder.decode(pipeline.autoencoder.encode(data.orbit_images)).clamp(0, 1)
@@ -71,14 +76,15 @@ def _measure(pipeline, data: MultiviewBatch, first: int, feedbacks, seeds, steps
     yield "G-clean", 0, "render", _scores(rasterize(gaussians, data.cameras, truth.shape[-1]).rgb.clamp(0, 1), truth)
 
     for seed in seeds:
-        for feedback in feedbacks:
+        for feedback, above in product(feedbacks, projections):
             # one generator per object, so that its noise does not depend on the batch; the same for every feedback
             generator = [torch.Generator(truth.device).manual_seed(1_000_003 * seed + first + i)
                          for i in range(len(truth))]
             result = pipeline(truth[:, 0], cameras=data.orbit_cameras, num_inference_steps=steps,
-                              guidance_scale=guidance_scale, feedback=feedback, generator=generator)
+                              guidance_scale=guidance_scale, feedback=feedback, project_above=above,
+                              generator=generator)
             renders = rasterize(result.gaussians, data.cameras, truth.shape[-1]).rgb.clamp(0, 1)
-            method = f"feedback-{feedback}"
+            method = f"feedback-{feedback}" + ("" if above is None else f"-projected-above-{above:g}")
             yield method, seed, "multiview", _scores(result.views, data.orbit_images)
             yield method, seed, "render", _scores(renders, truth)
             yield method, seed, "self-consistency", _scores(renders[:, :orbit], result.views)

@@ -308,7 +308,8 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path) -> None:
     half = {}
     for name in COMPONENTS:
         model = getattr(pipeline, name)
-        copy = type(model).from_config(model.config)
+        # keys with an underscore say where the weights came from: a path of this machine
+        copy = type(model).from_config({key: value for key, value in model.config.items() if key[0] != "_"})
         copy.load_state_dict(model.state_dict())
         half[name] = copy.half()
     Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_size=pipeline.image_size,

@@ -19,7 +19,7 @@ def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfi
     """Reconstruction and KL of all views of a few objects; a decoder alone learns from the posterior's mean."""
     images = batch.images.flatten(0, 1)
     reconstruction, kl = autoencoder(images, sample=config.train_encoder)
-    return {"reconstruction": image_loss(reconstruction, images), "kl": 1e-4 * kl}
+    return {"reconstruction": image_loss(reconstruction, images, squared=20.0), "kl": 1e-4 * kl}
 
 
 def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
@@ -99,12 +99,12 @@ def reconstruction_loss(gaussians, batch: MultiviewBatch) -> Tensor:
     return color + 0.5 * (rendering.alpha - alpha).abs().mean()
 
 
-def image_loss(prediction: Tensor, target: Tensor, structure: float = 0.0) -> Tensor:
-    """L1 + 2 MSE + structure (1 - SSIM) of images (N, 3, H, W)."""
+def image_loss(prediction: Tensor, target: Tensor, squared: float = 2.0, structure: float = 0.0) -> Tensor:
+    """L1 + squared MSE + structure (1 - SSIM) of images (N, 3, H, W)."""
     with torch.autocast(prediction.device.type, enabled=False):
         prediction, target = prediction.float(), target.float()
         error = prediction - target
-        loss = error.abs().mean() + 2 * error.square().mean()
+        loss = error.abs().mean() + squared * error.square().mean()
         if structure:
             window = min(11, target.shape[-1] // 4 * 2 - 1)
             loss = loss + structure * (1 - ssim(prediction, target, data_range=1.0, win_size=window))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import check_writable
 from .sheets import multiview_sheet, recursion_sheet
 from .turntable import check_ffmpeg, render_turntable, write_mp4
 from .viewer import write_viewer
@@ -25,19 +26,7 @@ FILES = ("input.png", "multiview.png", "recursion.png", "gaussians.ply", "turnta
 
 def check_output_folder(folder: Path) -> None:
     """Raise InputError unless FILES can be written into `folder`, which need not exist. Leaves nothing behind."""
-    existing = folder
-    while not os.path.lexists(existing):
-        existing = existing.parent
-    if not existing.is_dir():
-        what = "this output folder is a file" if existing == folder else f"{existing} is a file, not a folder"
-        raise InputError(f"{folder}: {what}; choose another --out")
-    try:
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise PermissionError(None, "no permission to write")
-        with tempfile.TemporaryDirectory(dir=existing, prefix=".ouroboros-"):  # a read-only disk shows only here
-            pass
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from None
+    check_writable(folder)
     for name in FILES:
         if (folder / name).is_dir():
             raise InputError(f"{folder / name}: is a folder where a result must go; choose another --out")

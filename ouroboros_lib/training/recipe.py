@@ -1,0 +1,191 @@
+"""Several training runs that build on each other, from one file: the shipped weights, the rows of an ablation.
+
+A recipe is a JSON file: preset, settings for all stages, and stages with name, settings, init, gpus and seeds. A stage
+is one `ouroboros train` command, or one for each of its seeds; `init` names earlier stages, as NAME or component=NAME,
+a preset or pipeline folders. Stages whose predecessors are done run side by side, as many as there are GPUs for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from ..errors import InputError
+from .config import TrainingConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass
+class Stage:
+    """One training run. settings: keys of TrainingConfig; after: names of the stages it starts from."""
+
+    name: str
+    preset: str
+    settings: dict
+    init: list[str]
+    after: list[str]
+    gpus: int = 1
+    processes: list[subprocess.Popen] = field(default_factory=list)
+    devices: list[int] = field(default_factory=list)
+    started: float = 0.0
+
+    def arguments(self, out: Path) -> list[str]:
+        """What follows `ouroboros` to run this stage by hand."""
+        words = ["train", "--preset", self.preset, "--out", str(out / self.name)]
+        for entry in self.init:
+            component, equals, source = entry.rpartition("=")
+            path = str(out / source / "pipeline") if source in self.after else source
+            words += ["--init", component + equals + path]
+        for setting in self.assignments():
+            words += ["--set", setting]
+        return words
+
+    def assignments(self) -> list[str]:
+        return [f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+                for key, value in self.settings.items()]
+
+
+def load_recipe(name: str, minutes_scale: float = 1.0) -> list[Stage]:
+    """The stages of a recipe that ships, by name, or of a JSON file; time limits are multiplied by `minutes_scale`.
+
+    Raises InputError for what cannot run: unknown names, keys or settings, or a stage before its predecessor.
+    """
+    path = RECIPES / f"{name}.json"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.json")))
+        raise InputError(f"{name}: neither a recipe ({known}) nor a file")
+    try:
+        record = json.loads(path.read_text())
+        entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a recipe: expected JSON with preset and stages ({error})") from None
+    stages: list[Stage] = []
+    for entry in chain.from_iterable(map(_one_for_each_seed, entries)):
+        unknown = entry.keys() - {"name", "settings", "init", "gpus"}
+        if unknown or "name" not in entry:
+            raise InputError(f"{path}: a stage has name, settings, init, gpus and seeds, not "
+                             f"{', '.join(sorted(unknown)) or 'no name'}")
+        earlier = [stage.name for stage in stages]
+        if entry["name"] in earlier:
+            raise InputError(f"{path}: two stages are called {entry['name']}")
+        settings = shared | entry.get("settings", {})
+        if settings.get("max_minutes"):
+            settings["max_minutes"] = round(settings["max_minutes"] * minutes_scale, 3)
+        stage = Stage(entry["name"], preset, settings, entry.get("init", []), [], entry.get("gpus", 1))
+        stage.after = [source for source in (init.rpartition("=")[2] for init in stage.init) if source in earlier]
+        for init in stage.init:
+            source = init.rpartition("=")[2]
+            if source not in earlier and source != preset and not Path(source).is_dir():
+                raise InputError(f"{path}: {stage.name} starts from {source}, which is neither an earlier stage nor a "
+                                 "pipeline folder")
+        TrainingConfig.from_settings(stage.assignments())
+        stages.append(stage)
+    return stages
+
+
+def _one_for_each_seed(entry: dict) -> list[dict]:
+    """A stage with seeds [0, 1] stands for NAME-seed0 and NAME-seed1."""
+    if "seeds" not in entry:
+        return [entry]
+    rest = {key: value for key, value in entry.items() if key != "seeds"}
+    return [rest | {"name": f"{entry['name']}-seed{seed}", "settings": entry.get("settings", {}) | {"seed": seed}}
+            for seed in entry["seeds"]]
+
+
+def choose_stages(stages: list[Stage], only: str) -> list[Stage]:
+    """The stages named in `only` (NAME,NAME,...; empty: all) and their predecessors. Raises InputError."""
+    wanted = {name for name in only.split(",") if name} or {stage.name for stage in stages}
+    if unknown := wanted - {stage.name for stage in stages}:
+        raise InputError(f"--only {only}: no stage {sorted(unknown)[0]}, there are "
+                         f"{', '.join(stage.name for stage in stages)}")
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted |= set(stage.after)
+    return [stage for stage in stages if stage.name in wanted]
+
+
+def command_line(arguments: list[str]) -> str:
+    return "ouroboros " + shlex.join(arguments)
+
+
+def run_recipe(stages: list[Stage], out: Path, gpus: int) -> None:
+    """Run all stages that are not done yet into `out`/NAME; stop everything when one fails.
+
+    gpus: how many there are; 0 runs one stage at a time on the CPU. Raises InputError with the last line of the log of
+    a stage that failed; run again to go on.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    done = {stage.name for stage in stages if (out / stage.name / "pipeline" / "model_index.json").is_file()}
+    for name in done:
+        print(f"{name}: done before", flush=True)
+    free, running = list(range(max(gpus, 1))), []
+    waiting = [stage for stage in stages if stage.name not in done]
+    try:
+        while waiting or running:
+            for stage in list(waiting):
+                share = min(stage.gpus, max(gpus, 1))
+                if set(stage.after) <= done and share <= len(free):
+                    stage.devices, free = free[:share], free[share:]
+                    _start(stage, out, on_gpu=gpus > 0)
+                    waiting.remove(stage)
+                    running.append(stage)
+            time.sleep(0.2)
+            for stage in list(running):
+                codes = [process.poll() for process in stage.processes]
+                log = out / f"{stage.name}.log"
+                if any(codes):
+                    raise InputError(f"{stage.name} failed: {_last_line(log)}; the whole story is in {log}, the same "
+                                     "command goes on from here")
+                if all(code == 0 for code in codes):
+                    minutes = (time.monotonic() - stage.started) / 60
+                    print(f"{stage.name}: {minutes:.1f} min, {_last_line(log)}", flush=True)
+                    running.remove(stage)
+                    done.add(stage.name)
+                    free = sorted(free + stage.devices)
+    finally:
+        for stage in running:
+            for process in stage.processes:
+                process.terminate()
+
+
+def _start(stage: Stage, out: Path, on_gpu: bool) -> None:
+    """One process a GPU; each sees its own as the only one, so that all share one compilation cache."""
+    resume = ["--resume"] if any((out / stage.name).glob("checkpoint-*")) else []
+    print(f"{stage.name}: {command_line(stage.arguments(out) + resume)}", flush=True)
+    stage.started, stage.processes = time.monotonic(), []
+    port = _free_port()
+    for rank, device in enumerate(stage.devices):
+        environment = dict(os.environ, CUDA_VISIBLE_DEVICES=str(device) if on_gpu else "")
+        if len(stage.devices) > 1:
+            environment |= {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(len(stage.devices)),
+                            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        log = out / (f"{stage.name}.log" if rank == 0 else f"{stage.name}.{rank}.log")
+        with open(log, "a") as file:
+            stage.processes.append(subprocess.Popen(_program(stage, out) + resume, stdout=file,
+                                                    stderr=subprocess.STDOUT, env=environment))
+
+
+def _program(stage: Stage, out: Path) -> list[str]:
+    return [sys.executable, "-m", "ouroboros_lib", *stage.arguments(out)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()
+    return lines[-1].strip() if lines else "no output"

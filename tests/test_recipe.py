@@ -1,0 +1,136 @@
+"""Recipes: several training runs that build on each other."""
+
+import json
+import sys
+
+import pytest
+
+from ouroboros_lib.cli import main
+from ouroboros_lib.errors import InputError
+from ouroboros_lib.training import recipe
+from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_recipe, run_recipe
+
+QUICK = {"steps": 1, "batch_size": 2, "reconstruction_batch": 1, "objects": 2, "refresh_objects": 2, "novel_views": 1,
+         "validation_objects": 1, "checkpoint_every": 0}
+
+
+def write(path, stages, **record):
+    path.write_text(json.dumps({"preset": "tiny", "settings": QUICK, "stages": stages} | record))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.json")])
+def test_recipes_that_ship_can_be_read(name):
+    stages = load_recipe(name, minutes_scale=0.5)
+    full = load_recipe(name)
+    assert [stage.settings["max_minutes"] for stage in stages] == [
+        stage.settings["max_minutes"] / 2 for stage in full]
+    assert any(stage.after for stage in stages)
+
+
+def test_every_row_of_the_ablation_has_the_same_budget_and_start():
+    rows = [stage for stage in load_recipe("ablation") if "-seed" in stage.name]
+    assert len(rows) == 15 and len({stage.name for stage in rows}) == 15
+    kinds = {(stage.settings.get("joint", True), stage.settings["feedback"]) for stage in rows}
+    assert kinds == {(False, "none"), (True, "none"), (True, "ccm"), (True, "rgb"), (True, "both")}
+    differs = {"joint", "feedback", "seed"}
+    shared = [{key: value for key, value in stage.settings.items() if key not in differs} for stage in rows]
+    assert all(settings == shared[0] and stage.init == rows[0].init for settings, stage in zip(shared, rows,
+                                                                                           strict=True))
+
+
+def test_chosen_stages_bring_what_they_start_from():
+    names = [stage.name for stage in choose_stages(load_recipe("ablation"), "joint-rgb-seed2")]
+    assert names == ["multiview", "reconstructor", "joint-rgb-seed2"]
+    with pytest.raises(InputError, match="no stage other"):
+        choose_stages(load_recipe("ablation"), "other")
+
+
+BAD = {
+    "no such recipe": (None, "neither a recipe"),
+    "not JSON": ("{", "not a recipe"),
+    "no stages": (json.dumps({"preset": "tiny"}), "not a recipe"),
+    "unknown key": ([{"name": "a", "gpu": 1}], "not gpu"),
+    "no name": ([{"settings": {}}], "no name"),
+    "twice": ([{"name": "a"}, {"name": "a"}], "two stages are called a"),
+    "successor first": ([{"name": "b", "init": ["a"]}, {"name": "a"}], "b starts from a"),
+    "unknown setting": ([{"name": "a", "settings": {"lr": 1}}], "lr=1"),
+    "unknown stage": ([{"name": "a", "settings": {"stage": "polish"}}], "polish"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_recipes(tmp_path, name):
+    content, message = BAD[name]
+    path = tmp_path / "recipe.json"
+    if isinstance(content, list):
+        write(path, content)
+    elif content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_recipe(str(path))
+
+
+def stub(monkeypatch, tmp_path, code="pass"):
+    """Stages are short programs that note when they start and end, and write the pipeline's index."""
+    program = f"""
+import os, pathlib, sys, time
+name, folder = sys.argv[1], pathlib.Path({str(tmp_path)!r})
+log = open(folder / "events", "a", buffering=1)
+print("start", name, os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("RANK", ""), file=log)
+time.sleep(0.3)
+{code}
+pipeline = folder / "out" / name / "pipeline"
+pipeline.mkdir(parents=True, exist_ok=True)
+(pipeline / "model_index.json").write_text("")
+print("end", name, file=log)
+print("fine")
+"""
+    monkeypatch.setattr(recipe, "_program", lambda stage, out: [sys.executable, "-c", program, stage.name])
+    return lambda: (tmp_path / "events").read_text().splitlines()
+
+
+def stages(path, *entries):
+    return load_recipe(write(path / "recipe.json", list(entries)))
+
+
+def test_side_by_side_on_gpus_of_their_own_and_after_their_predecessors(monkeypatch, tmp_path, capsys):
+    events = stub(monkeypatch, tmp_path)
+    plan = stages(tmp_path, {"name": "a"}, {"name": "b"}, {"name": "c", "init": ["a", "reconstructor=b"], "gpus": 2})
+    run_recipe(plan, tmp_path / "out", gpus=2)
+    lines = events()
+    assert sorted(lines[:2]) == ["start a 0 ", "start b 1 "]
+    assert sorted(lines[2:4]) == ["end a", "end b"] and sorted(lines[4:6]) == ["start c 0 0", "start c 1 1"]
+    assert "c: 0.0 min, fine" in capsys.readouterr().out
+    run_recipe(plan, tmp_path / "out", gpus=2)
+    assert events() == lines and capsys.readouterr().out.count("done before") == 3
+
+
+def test_one_at_a_time_without_gpus(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path)
+    run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b", "gpus": 2}), tmp_path / "out", gpus=0)
+    assert events() == ["start a  ", "end a", "start b  ", "end b"]
+
+
+def test_a_failure_stops_the_others_and_says_where_to_look(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path, "if name == 'a': sys.exit('out of memory')\ntime.sleep(30)")
+    with pytest.raises(InputError, match=r"a failed: out of memory; the whole story is in .*a\.log"):
+        run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b"}), tmp_path / "out", gpus=2)
+    assert sorted(events()) == ["start a 0 ", "start b 1 "]
+
+
+def test_from_the_command_line(tmp_path, capsys, monkeypatch):
+    name = write(tmp_path / "recipe.json", [
+        {"name": "lone"}, {"name": "polished", "init": ["autoencoder=lone"], "settings": {"train_encoder": False}}],
+                 settings=QUICK | {"stage": "autoencoder"})
+    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+    with pytest.raises(SystemExit) as leaving:
+        main(["recipe", name, "--out", str(tmp_path / "out"), "--gpus", "0"])
+    assert leaving.value.code == 0, capsys.readouterr().err
+    assert (tmp_path / "out" / "polished" / "pipeline" / "model_index.json").is_file()
+    text = capsys.readouterr().out
+    assert f"--init autoencoder={tmp_path / 'out' / 'lone' / 'pipeline'}" in text and '"psnr"' in text
+    with pytest.raises(SystemExit) as leaving:
+        main(["recipe", "nothing", "--out", str(tmp_path / "other")])
+    assert leaving.value.code == 2 and not (tmp_path / "other").exists()
+    assert capsys.readouterr().err.startswith("error: nothing: neither a recipe (ablation, small) nor a file")
