@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -390,6 +391,18 @@ def test_resume_brings_all_weights_back(tmp_path, monkeypatch, trainers):
         assert torch.equal(a, b)
     for a, b in zip(first.ema["reconstructor"].shadow_params, second.ema["reconstructor"].shadow_params, strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, monkeypatch, trainers):
+    losses = loop._Trainer.losses
+
+    def slow_at_first(self):
+        time.sleep(0.0 if self.step else 2.0)
+        return losses(self)
+
+    monkeypatch.setattr(loop._Trainer, "losses", slow_at_first)
+    train("tiny", tmp_path, quick(stage="autoencoder", steps=10**6, max_minutes=1 / 60))
+    assert trainers[0].step > 2 and 1 <= trainers[0].seconds < 2
 
 
 def test_resume_needs_a_checkpoint(tmp_path):

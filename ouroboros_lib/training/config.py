@@ -17,7 +17,8 @@ class TrainingConfig:
 
     stage: str = "joint"  # what is trained: VAE, G on clean views, F alone, or F and G together (Algorithm 1)
     steps: int = 2000
-    max_minutes: float = 0.0  # stop earlier after this time, 0: never; the learning rate then follows the clock
+    max_minutes: float = 0.0  # stop earlier, 0: never; the learning rate then follows the clock, which starts after the
+    # first step: what is compiled until then differs between the rows of an ablation
     batch_size: int = 64  # objects; pictures when the autoencoder is trained
     learning_rate: float = 6e-4  # of the autoencoder and F
     reconstructor_learning_rate: float = 3e-4

@@ -128,7 +128,7 @@ class _Trainer:
             for ema in self.ema.values():  # accelerate loads what is not a model onto the CPU
                 ema.to(accelerator.device)
             set_seed(config.seed + self.step, device_specific=True)  # other noise than in the steps already done
-        started, seconds_before = time.monotonic(), self.seconds
+        seconds_before, first_step = self.seconds, self.step
         self.ring.fill()
         figures, progress = {}, tqdm(total=config.steps, initial=self.step, disable=not accelerator.is_main_process,
                                      mininterval=1.0 if config.steps < 1000 else 10.0)
@@ -145,6 +145,8 @@ class _Trainer:
             for name in self.trained:
                 self.ema[name].step(unwrapped(self.models[name]).parameters())
             self.step += 1
+            if self.step == first_step + 1:  # the clock starts here: compilation takes minutes, but trains nothing
+                started = time.monotonic()
             self.seconds = seconds_before + time.monotonic() - started
             progress.update()
 
