@@ -21,7 +21,7 @@ from ouroboros_lib.models.feedback import FEEDBACKS, render_feedback
 from ouroboros_lib.models.multiview import MultiviewUNet
 from ouroboros_lib.noise import c_noise, denoise
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
-from ouroboros_lib.training import TrainingConfig, loop, train
+from ouroboros_lib.training import TrainingConfig, benchmark, loop, train
 from ouroboros_lib.training.loop import initial_pipeline, learning_rate_factor, save_pipeline
 from ouroboros_lib.training.steps import (
     autoencoder_losses,
@@ -403,6 +403,15 @@ def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, m
     monkeypatch.setattr(loop._Trainer, "losses", slow_at_first)
     train("tiny", tmp_path, quick(stage="autoencoder", steps=10**6, max_minutes=1 / 60))
     assert trainers[0].step > 2 and 1 <= trainers[0].seconds < 2
+
+
+def test_the_benchmark_times_every_part_of_a_step(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "RUNS", 1)
+    benchmark.main(["preset=tiny", *(f"{key}={value}" for key, value in QUICK.items())])
+    lines = capsys.readouterr().out.splitlines()
+    times = {line[:36].strip(): float(line[36:-3]) for line in lines}
+    assert len(times) == 10 and all(value > 0 for value in times.values())
+    assert times["a whole step"] > times["F, forward and backward"] > times["draw a batch"]
 
 
 def test_resume_needs_a_checkpoint(tmp_path):
