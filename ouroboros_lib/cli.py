@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,6 @@ app = typer.Typer(name="ouroboros", no_args_is_help=True, add_completion=False, 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0, 1 (doctor: something is missing), 2 or 130."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that half-written results are removed
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="ouroboros",
                    standalone_mode=False)

@@ -1,9 +1,14 @@
-"""Checks before long work whose results must be written somewhere."""
+"""Writing results: checked before long work, nothing left behind when the work is stopped."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
@@ -24,3 +29,19 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from None
+
+
+@contextmanager
+def termination_cleans_up() -> Iterator[None]:
+    """Inside the block SIGTERM raises SystemExit(143), so that `finally` and `with` put things in order.
+
+    Not for the whole program: while packages are imported, some of them swallow every exception.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -262,6 +262,19 @@ def test_sigterm_cleans_up(photo, tmp_path):
     assert process.returncode in (143, -signal.SIGTERM) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_sigterm_while_results_are_written_leaves_nothing(tmp_path):
+    program = f"""
+import os, pathlib, signal
+from ouroboros_lib.viz.outputs import staged
+with staged(pathlib.Path({str(tmp_path)!r}) / "new" / "out") as stage:
+    (stage / "half").write_text("written")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
+    assert run.returncode == 143 and list(tmp_path.iterdir()) == []
+
+
 def test_help_is_quick_and_lists_the_commands():
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "ouroboros_lib", "--help"], capture_output=True, text=True)

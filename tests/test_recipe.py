@@ -1,7 +1,11 @@
 """Recipes: several training runs that build on each other."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 
 import pytest
 
@@ -116,6 +120,15 @@ def test_a_failure_stops_the_others_and_says_where_to_look(monkeypatch, tmp_path
     events = stub(monkeypatch, tmp_path, "if name == 'a': sys.exit('out of memory')\ntime.sleep(30)")
     with pytest.raises(InputError, match=r"a failed: out of memory; the whole story is in .*a\.log"):
         run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b"}), tmp_path / "out", gpus=2)
+    assert sorted(events()) == ["start a 0 ", "start b 1 "]
+
+
+def test_sigterm_stops_the_stages(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path, "time.sleep(3)")
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(SystemExit):
+        run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b"}), tmp_path / "out", gpus=2)
+    time.sleep(3)
     assert sorted(events()) == ["start a 0 ", "start b 1 "]
 
 

@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import termination_cleans_up
 from .config import TrainingConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -119,6 +120,7 @@ def command_line(arguments: list[str]) -> str:
     return "ouroboros " + shlex.join(arguments)
 
 
+@termination_cleans_up()
 def run_recipe(stages: list[Stage], out: Path, gpus: int) -> None:
     """Run all stages that are not done yet into `out`/NAME; stop everything when one fails.
 

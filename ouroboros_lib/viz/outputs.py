@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import check_writable
+from ..files import check_writable, termination_cleans_up
 from .sheets import multiview_sheet, recursion_sheet
 from .turntable import check_ffmpeg, render_turntable, write_mp4
 from .viewer import write_viewer
@@ -40,18 +40,19 @@ def staged(folder: Path) -> Iterator[Path]:
     Other files in `folder` stay as they are.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".ouroboros-", ignore_cleanup_errors=True) as stage:
-            yield Path(stage)
-            for path in sorted(Path(stage).iterdir()):
-                os.replace(path, folder / path.name)
-    except OSError as error:
-        raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
-    finally:
-        for path in made:
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+    with termination_cleans_up():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".ouroboros-", ignore_cleanup_errors=True) as stage:
+                yield Path(stage)
+                for path in sorted(Path(stage).iterdir()):
+                    os.replace(path, folder / path.name)
+        except OSError as error:
+            raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
+        finally:
+            for path in made:
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
 
 
 class Stopwatch:
