@@ -239,7 +239,10 @@ print("agree")
 
 def test_triton_kernels_under_the_interpreter():
     """The CUDA kernels' arithmetic on a machine without CUDA: a tiny picture, by Triton's interpreter."""
-    pytest.importorskip("triton")
+    triton = pytest.importorskip("triton")
+    older = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9)
+    if older and tuple(map(int, np.__version__.split(".")[:2])) >= (2, 5):
+        pytest.skip("the interpreter of Triton 3.6 uses conversions that NumPy 2.5 refuses; 3.9 is known to work")
     run = subprocess.run([sys.executable, "-c", _INTERPRETED], capture_output=True, text=True,
                          env={**os.environ, "TRITON_INTERPRET": "1"})
     assert run.returncode == 0 and "agree" in run.stdout, run.stderr[-2000:]
