@@ -269,7 +269,9 @@ def test_a_view_does_not_depend_on_the_others_or_on_threads():
         alone = rasterize(gaussians, cameras.views([2]), 48)
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(together.alpha[2:3], alone.alpha) and torch.equal(together.rgb[2:3], alone.rgb)
+    # not to the bit: some machines project one camera with other instructions than four
+    torch.testing.assert_close(together.alpha[2:3], alone.alpha, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together.rgb[2:3], alone.rgb, atol=1e-5, rtol=0)
 
 
 def test_numba_is_the_default_on_the_cpu_and_float32_under_autocast():
