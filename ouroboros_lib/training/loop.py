@@ -130,8 +130,9 @@ class _Trainer:
             set_seed(config.seed + self.step, device_specific=True)  # other noise than in the steps already done
         seconds_before, first_step = self.seconds, self.step
         self.ring.fill()
-        figures, progress = {}, tqdm(total=config.steps, initial=self.step, disable=not accelerator.is_main_process,
-                                     mininterval=1.0 if config.steps < 1000 else 10.0)
+        figures, sums, summed = {}, {}, 0  # a single batch's losses vary with its noise levels: log means
+        progress = tqdm(total=config.steps, initial=self.step, disable=not accelerator.is_main_process,
+                        mininterval=1.0 if config.steps < 1000 else 10.0)
         while (fraction := self.fraction()) < 1:
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate_factor(fraction, config.warmup)
@@ -144,6 +145,8 @@ class _Trainer:
             self.optimizer.step()
             for name in self.trained:
                 self.ema[name].step(unwrapped(self.models[name]).parameters())
+            sums = {name: sums.get(name, 0) + value.detach() for name, value in (losses | norms).items()}
+            summed += 1
             self.step += 1
             if self.step == first_step + 1:  # the clock starts here: compilation takes minutes, but trains nothing
                 started = time.monotonic()
@@ -153,7 +156,7 @@ class _Trainer:
             if self.step % config.refresh_every == 0:
                 self.ring.refresh()
             if self.step % config.log_every == 0 or self.step == config.steps:
-                figures = {name: float(value.detach()) for name, value in (losses | norms).items()}
+                figures, sums, summed = {name: float(value) / summed for name, value in sums.items()}, {}, 0
                 self._log(figures, progress)
             if config.checkpoint_every and self.step % config.checkpoint_every == 0:
                 self.save_checkpoint()
