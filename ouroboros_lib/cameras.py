@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .files import read_json
 
 CONVENTIONS = __doc__
 RADIUS = 1.742  # world units; the released renders' orbit
@@ -200,11 +201,15 @@ def field_of_view(cameras: Cameras) -> Tensor:
 
 def write_cameras(path: str | Path, cameras: Cameras, size: int) -> None:
     """Write V cameras as `cameras.json` (OpenCV axes, normalised intrinsics)."""
+    Path(path).write_text(json.dumps(cameras_to_record(cameras, size)))
+
+
+def cameras_to_record(cameras: Cameras, size: int) -> dict:
+    """The contents of `cameras.json` for V cameras."""
     if len(cameras.shape) != 1:
         raise ValueError(f"expected cameras of shape (V,), got {tuple(cameras.shape)}")
-    record = {"convention": "opencv", "size": size, "c2w": cameras.c2w.tolist(),
-              "intrinsics": cameras.intrinsics.tolist()}
-    Path(path).write_text(json.dumps(record))
+    return {"convention": "opencv", "size": size, "c2w": cameras.c2w.tolist(),
+            "intrinsics": cameras.intrinsics.tolist()}
 
 
 def read_cameras(path: str | Path) -> Cameras:
@@ -213,15 +218,11 @@ def read_cameras(path: str | Path) -> Cameras:
     `meta.json`: `camera_angle_x` in radians and `locations` (or `frames`) with OpenGL `transform_matrix`.
     Raises InputError when the file is missing, is not JSON or lacks an entry.
     """
-    path = Path(path)
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such camera file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a JSON camera file ({error})") from None
+    return cameras_from_record(read_json(path), path)
+
+
+def cameras_from_record(record: dict, path: str | Path) -> Cameras:
+    """The cameras of the contents of such a file; `path` is for messages only. Raises InputError."""
     try:
         if "c2w" in record:
             if record.get("convention", "opencv") != "opencv":

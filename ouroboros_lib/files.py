@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,6 +31,52 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from None
+
+
+def read_json(path: str | Path):
+    """The contents of a JSON file. Raises InputError with one line that names it."""
+    path = Path(path)
+    try:
+        return parse_json(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def parse_json(data: bytes, path: str | Path):
+    """Bytes that were read from `path` as JSON. Raises InputError."""
+    try:
+        return json.loads(data)
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise InputError(f"{path}: not a JSON file ({error})") from None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file beside `path` and move it into place: there is never half of it."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, beside `path` as `.NAME.part`; it takes the place of `path` when the block succeeds.
+
+    When the block fails nothing of it remains, and an older `path` stays. What a killed process left is cleared first.
+    """
+    part, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
+    for stale in (part, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

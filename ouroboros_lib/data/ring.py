@@ -40,6 +40,11 @@ class MultiviewBatch:
         return self.rgba[:, : self.num_orbit_views, :3].float() / 255
 
     @property
+    def condition_everywhere(self) -> Tensor:
+        """(B, V, 3, S, S): view 0 at every camera of the orbit, for a G that gets no other view."""
+        return self.orbit_images[:, :1].expand(-1, self.num_orbit_views, -1, -1, -1)
+
+    @property
     def orbit_cameras(self) -> Cameras:
         return self.cameras.views(slice(self.num_orbit_views))
 
@@ -73,8 +78,6 @@ class ObjectRing:
         self.device, self.split, self.seed, self.supersample = torch.device(device), split, seed, supersample
         self.rank, self.world_size = rank, world_size
         self.encode = encode
-        self.generator = torch.Generator().manual_seed(seed * 7919 + rank)  # cameras
-        self.picks = torch.Generator(self.device).manual_seed(seed * 104729 + rank)
         self.views = num_views + novel_views
         shape = (self.capacity, self.views)
         self.rgba = torch.empty(*shape, 4, image_size, image_size, dtype=torch.uint8, device=self.device)
@@ -93,7 +96,7 @@ class ObjectRing:
 
     def restart(self, next: int) -> None:
         """Empty the ring, so that `fill` brings back the objects before `next`, as they were at an interruption."""
-        self.first, self.made = max(0, next - self.capacity), 0
+        self.first, self.made = max(0, next - self.capacity) // self.chunk * self.chunk, 0
 
     def fill(self) -> None:
         while len(self) < self.capacity:
@@ -104,8 +107,10 @@ class ObjectRing:
         """Render the next `chunk` objects over the oldest ones."""
         indices = (torch.arange(self.next, self.next + self.chunk) * self.world_size + self.rank).numpy()
         objects = sample_objects(self.split, indices, seed=self.seed).to(self.device)
-        cameras = object_cameras(self.chunk, self.num_views, self.novel_views, self.generator).to(self.device)
-        slots = slice(self.made % self.capacity, self.made % self.capacity + self.chunk)
+        # seeded by the object's number: a resumed run sees the same cameras, in the same slots
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(indices[0]))
+        cameras = object_cameras(self.chunk, self.num_views, self.novel_views, generator).to(self.device)
+        slots = slice(self.next % self.capacity, self.next % self.capacity + self.chunk)
         self.rgba[slots] = render_objects(objects, cameras, self.image_size, self.supersample).rgba
         self.c2w[slots] = cameras.c2w
         if self.encode is not None:
@@ -116,21 +121,26 @@ class ObjectRing:
         self.made += self.chunk
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
-        """`size` objects drawn with replacement; `images=False` leaves the pictures out where latents suffice."""
-        index = torch.randint(len(self), (size,), generator=self.picks, device=self.device)
+        """`size` objects drawn with replacement, by the global generator; `images=False` leaves the pictures out."""
+        index = torch.randint(len(self), (size,), device=self.device)
         cameras = Cameras(self.c2w[index], self.intrinsics)
         rgba = self.rgba[index] if images else self.rgba.new_empty(size, 0, 4, 0, 0)
         latents = None if self.latents is None else self.latents[index].float()
         return MultiviewBatch(rgba, cameras, self.num_views, latents)
 
 
+def held_out_cameras(indices, num_views: int, novel_views: int = 4, seed: int = 0) -> Cameras:
+    """The fixed rigs (B, V + N) of held-out objects number `indices`."""
+    cameras = [object_cameras(1, num_views, novel_views, torch.Generator().manual_seed(1_000_003 * seed + index))
+               for index in indices]
+    return Cameras(torch.cat([c.c2w for c in cameras]), torch.cat([c.intrinsics for c in cameras]))
+
+
 def held_out_objects(split: str, count: int, image_size: int, num_views: int, novel_views: int = 4, seed: int = 0,
                      device="cpu", start: int = 0, family: str | None = None) -> MultiviewBatch:
     """The objects `start` ... `start + count - 1` of a split with fixed cameras: the same on every machine."""
     objects = sample_objects(split, range(start, start + count), seed=seed, family=family)
-    cameras = [object_cameras(1, num_views, novel_views, torch.Generator().manual_seed(1_000_003 * seed + index))
-               for index in range(start, start + count)]
-    rig = Cameras(torch.cat([c.c2w for c in cameras]), torch.cat([c.intrinsics for c in cameras]))
+    rig = held_out_cameras(range(start, start + count), num_views, novel_views, seed)
     rendered = [render_objects(objects[i:i + 32].to(device), rig[i:i + 32].to(device), image_size).rgba
                 for i in range(0, count, 32)]
     return MultiviewBatch(torch.cat(rendered), rig.to(device), num_views)

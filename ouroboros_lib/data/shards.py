@@ -1,0 +1,151 @@
+"""WebDataset shards: many multi-view objects in few big files, read as a stream.
+
+A shard is a tar file in which the files of an object, those of our folder layout, follow one another as
+`OBJECT.view_000.png ... OBJECT.cameras.json OBJECT.object.json`; any WebDataset reader understands it. `shards.json`
+beside the shards lists them with their objects: by it a shard that was cut off is told from one that simply ends, and
+an interrupted `write_shards` goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import torch
+
+from ..errors import InputError
+from ..files import read_json, replace_file
+from .folders import MultiviewObject, decode_object, encode_object
+
+INDEX = "shards.json"
+
+
+def read_index(folder: str | Path) -> list[dict]:
+    """The shards of a folder: [{"file", "bytes", "objects": [names]}]. Raises InputError."""
+    path = Path(folder) / INDEX
+    record = read_json(path)
+    try:
+        shards = [{"file": str(s["file"]), "bytes": int(s["bytes"]), "objects": list(s["objects"])}
+                  for s in record["shards"]]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not an index of shards; expected {{\"shards\": [...]}}") from None
+    for shard in shards:
+        if Path(shard["file"]).name != shard["file"]:
+            raise InputError(f"{path}: the shard {shard['file']!r} does not lie in this folder")
+    return shards
+
+
+def written_objects(folder: str | Path) -> set[str]:
+    """Names of the objects that are in the shards of a folder already; none if it has no index yet."""
+    if not (Path(folder) / INDEX).exists():
+        return set()
+    return {name for shard in read_index(folder) for name in shard["objects"]}
+
+
+def write_shards(objects: Iterable[MultiviewObject], out: str | Path, max_bytes: int = 512 * 2**20) -> int:
+    """Write objects into shards of about `max_bytes` after those that are there. Returns how many objects were written.
+
+    A shard and its place in the index appear when it is complete; objects of an interrupted one are written again by
+    the next call, which should be given those that `written_objects` does not name.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    index = read_index(out) if (out / INDEX).exists() else []
+    seen = {name for shard in index for name in shard["objects"]}
+    source, total = iter(objects), 0
+    while True:
+        path = out / f"shard-{len(index):06d}.tar"
+        names = _write_shard(path, source, max_bytes, seen)
+        if not names:
+            return total
+        index.append({"file": path.name, "bytes": path.stat().st_size, "objects": names})
+        replace_file(out / INDEX, json.dumps({"shards": index}, indent=1).encode())
+        total += len(names)
+
+
+def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, seen: set[str]) -> list[str]:
+    """Fill one shard from `source`; no shard when nothing is left."""
+    from webdataset import TarWriter
+
+    part, names, size = path.with_name(f".{path.name}.part"), [], 0
+    try:
+        with part.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
+            for views in source:
+                if views.name in seen:
+                    raise InputError(f"{path.parent}: there are two objects named {views.name}")
+                files = encode_object(views)
+                writer.write({"__key__": quote(views.name, safe="").replace(".", "%2E"), **files})
+                seen.add(views.name)
+                names.append(views.name)
+                size += sum(map(len, files.values()))
+                if size >= max_bytes:
+                    break
+        if names:
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return names
+
+
+class ShardStream(torch.utils.data.IterableDataset):
+    """The objects of a folder of shards, one after the other, as `MultiviewObject`s; `collate` makes batches.
+
+    Processes of a distributed run and workers of a DataLoader share the shards out among them, so have more shards than
+    readers. shuffle: size of the buffer that objects are drawn from, with shards in random order; 0 keeps the order of
+    writing. `epoch` enters the seed: raise it to see another order. Other settings are those of `read_object`.
+    """
+
+    def __init__(self, folder: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
+                 novel_views: int | None = None, depth: bool | None = None, shuffle: int = 0, seed: int = 0):
+        self.folder, self.shuffle, self.seed, self.epoch = Path(folder), shuffle, seed, 0
+        self.settings = {"image_size": image_size, "views": views, "novel_views": novel_views, "depth": depth}
+        self.shards = {}
+        for shard in read_index(folder):
+            path = (self.folder / shard["file"]).resolve()
+            if not path.is_file():
+                raise InputError(f"{path}: this shard is missing")
+            if path.stat().st_size != shard["bytes"]:
+                raise InputError(f"{path}: {path.stat().st_size} bytes, expected {shard['bytes']} as in {INDEX}")
+            self.shards[str(path)] = shard["objects"]
+        if not self.shards:
+            raise InputError(f"{self.folder / INDEX}: lists no shard")
+
+    def __len__(self) -> int:
+        return sum(map(len, self.shards.values()))
+
+    def __iter__(self) -> Iterator[MultiviewObject]:
+        import webdataset
+
+        paths = list(webdataset.split_by_worker(webdataset.split_by_node(self.shards)))
+        order = random.Random(self.seed + self.epoch)
+        if self.shuffle:
+            order.shuffle(paths)
+        samples = (sample for path in paths for sample in self._samples(path))
+        if self.shuffle:
+            samples = webdataset.shuffle(self.shuffle, rng=order)(samples)
+        for path, name, files in samples:
+            yield decode_object(files, Path(path) / name, **self.settings, name=name)
+
+    def _samples(self, path: str) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+        """Path, name and files of the objects of one shard; raises InputError where it is not as the index says."""
+        from webdataset.tariterators import tarfile_samples
+
+        left = list(self.shards[path])
+        samples = iter(tarfile_samples([{"url": path}]))
+        while True:
+            try:
+                sample = next(samples, None)
+            except (tarfile.TarError, OSError, ValueError) as error:
+                raise InputError(f"{path}: this shard cannot be read ({error.args[0]})") from None
+            if sample is None:
+                break
+            name = unquote(sample["__key__"])
+            if not left or left.pop(0) != name:
+                raise InputError(f"{path}: holds {name} where {INDEX} lists something else")
+            yield path, name, {key: value for key, value in sample.items() if not key.startswith("__")}
+        if left:
+            raise InputError(f"{path}: this shard ends before its object {left[0]}")
