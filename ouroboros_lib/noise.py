@@ -13,13 +13,14 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
     """Noise levels for training and sampling, the preconditioning of F, and the sampler's one step.
 
     p_mean, p_std: log sigma ~ N(p_mean, p_std^2) in training. sigma_min, sigma_max, rho: Karras schedule of sampling.
+    eta: how much of the noise sampling renews in each step, see `step`; 0, the paper's, is deterministic.
     """
 
     config_name = "scheduler_config.json"
 
     @register_to_config
     def __init__(self, p_mean: float = 1.0, p_std: float = 1.6, sigma_min: float = 0.002, sigma_max: float = 700.0,
-                 rho: float = 7.0):
+                 rho: float = 7.0, eta: float = 0.0):
         pass
 
     def sample_sigma(self, batch: int, generator: torch.Generator | None = None, device=None) -> Tensor:
@@ -47,9 +48,19 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
         return (1 + sigma**2) / sigma**2
 
     @staticmethod
-    def step(x: Tensor, pred_x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float) -> Tensor:
-        """One Euler step of the probability flow from sigma to sigma_next (Karras et al. 2022, algorithm 1)."""
-        return pred_x + (x - pred_x) * (sigma_next / sigma)
+    def step(x: Tensor, pred_x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float, eta: float = 0.0,
+             noise: Tensor | None = None) -> Tensor:
+        """One step from sigma to sigma_next, towards pred_x.
+
+        eta = 0: an Euler step of the probability flow (Karras et al. 2022, algorithm 1), which keeps the noise that x
+        has. eta = 1 replaces as much of it as possible by `noise` (like x, unit variance) without changing its level
+        (Song et al. 2021, DDIM, eq. 16): errors of earlier estimates, frozen into x, are forgotten on the way.
+        """
+        if not eta:
+            return pred_x + (x - pred_x) * (sigma_next / sigma)
+        renewed = eta * sigma_next * (1 - (sigma_next / sigma) ** 2) ** 0.5
+        kept = (sigma_next**2 - renewed**2) ** 0.5
+        return pred_x + (x - pred_x) * (kept / sigma) + renewed * noise
 
 
 def c_skip(sigma: Tensor) -> Tensor:

@@ -55,18 +55,19 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     autoencoder: VAE; multiview: F; reconstructor: G; scheduler: noise levels and solver step.
     reconstructor_sigma_min: G is told at least this noise level. The last estimates look clean but do not agree in 3D,
     unlike the ground-truth views that G has seen at noise level 0.
+    coordinate_map: what F was trained to take as CCM, see `render_feedback`.
     """
 
     model_cpu_offload_seq = "autoencoder->multiview->reconstructor"
     _callback_tensor_inputs = ["x_t", "pred_x", "pred_i"]
 
     def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_size: int = 128, num_views: int = 8,
-                 reconstructor_sigma_min: float = 1.0):
+                 reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical"):
         super().__init__()
         self.register_modules(autoencoder=autoencoder, multiview=multiview, reconstructor=reconstructor,
                               scheduler=scheduler)
         self.register_to_config(image_size=image_size, num_views=num_views,
-                                reconstructor_sigma_min=reconstructor_sigma_min)
+                                reconstructor_sigma_min=reconstructor_sigma_min, coordinate_map=coordinate_map)
 
     @property
     def image_size(self) -> int:
@@ -130,6 +131,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] = 1.0,
                  feedback: str = "both", feedback_from_step: int = 0, project_above: float | None = None,
+                 eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
@@ -141,7 +143,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
         linearly from view 0 to view V - 1. feedback: both, rgb, ccm or none; feedback_from_step: the first step whose
         reconstruction is fed back. project_above: while sigma is above it, the step goes towards the estimate's own 3D
-        render instead of the estimate (design (b) of the paper, which needs no training). return_trace: record every
+        render instead of the estimate (design (b) of the paper, which needs no training). eta: the share of the noise
+        that each step renews, 0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every
         step, or those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
@@ -149,6 +152,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             raise InputError(f"unknown feedback {feedback!r}: expected one of {', '.join(FEEDBACKS)}")
         if num_inference_steps < 1:
             raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
+        eta = self.scheduler.config.eta if eta is None else eta
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta must lie between 0 and 1, got {eta}")
         device = self._execution_device
         cond_image = self._prepare_images(images).to(device)
         batch = len(cond_image)
@@ -174,11 +180,12 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             projects = project_above is not None and sigmas[step] > project_above
             if feeds_back or projects or last or step in recorded:  # line 5; else nobody looks at it
                 gaussians = self.reconstruct(pred_i, cameras, sigma)
-                renders = render_feedback(gaussians, cameras, self.image_size)
+                renders = render_feedback(gaussians, cameras, self.image_size, self.config.coordinate_map)
                 self_cond = renders.keep(feedback) if feeds_back else None
             if projects:
                 pred_x = self.autoencoder.encode(renders.rgb.clamp(0, 1))
-            x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1])  # line 6
+            noise = randn_tensor(shape, generator=generator, device=device) if eta else None
+            x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1], eta, noise)  # line 6
             if step in recorded:
                 trace.append(self._record(step, sigmas[step], noisy, pred_i, renders))
             if callback_on_step_end is not None:
@@ -187,6 +194,18 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                 x_t = (callback_on_step_end(self, step, sigmas[step], tensors) or tensors).get("x_t", x_t)
         self.maybe_free_model_hooks()
         return Ouroboros3DOutput(views=pred_i, gaussians=gaussians, renders=renders, cameras=cameras, trace=trace)
+
+    def compile(self, **options) -> None:
+        """Compile F, the decoder and G's network; the first call with each batch size then takes minutes.
+
+        options: of `torch.compile`; without any, CUDA graphs are recorded ("reduce-overhead"), which pays most for
+        small models and few objects, where a GPU waits for the next kernel to be launched.
+        """
+        options = options or {"mode": "reduce-overhead"}
+        self.multiview.forward = torch.compile(self.multiview.forward, dynamic=False, **options)
+        self.autoencoder.decode = torch.compile(self.autoencoder.decode, dynamic=False, **options)
+        part = "network" if hasattr(self.reconstructor, "network") else "forward"  # what follows the network is cheap
+        setattr(self.reconstructor, part, torch.compile(getattr(self.reconstructor, part), dynamic=False, **options))
 
     def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras,
                  self_cond: SelfConditioning | None = None, guidance: Tensor | None = None) -> Tensor:

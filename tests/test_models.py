@@ -10,7 +10,15 @@ from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.models.autoencoder import Autoencoder
 from ouroboros_lib.models.feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning, render_feedback
-from ouroboros_lib.models.layers import MultiviewAttention, ResBlock, harmonic_embedding, sinusoidal_embedding
+from ouroboros_lib.models.layers import (
+    VIEW_ATTENTIONS,
+    MultiviewAttention,
+    ResBlock,
+    SpatialAttention,
+    TemporalAttention,
+    harmonic_embedding,
+    sinusoidal_embedding,
+)
 from ouroboros_lib.models.multiview import MultiviewUNet
 from ouroboros_lib.models.reconstructor import DEPTH_RANGE, GaussianReconstructor
 from ouroboros_lib.presets import load_preset, preset_names, random_models
@@ -73,6 +81,37 @@ def test_attention_looks_at_all_views_of_its_own_object(perturb):
     assert (difference[0] > 1e-4).all() and (difference[1] == 0).all()
     with pytest.raises(ValueError, match="multiple of 48 or 32"):
         MultiviewAttention(40)
+
+
+def test_factorised_attention_sees_its_own_view_and_its_own_pixel(perturb):
+    """What a pixel depends on: its view, then the same pixels of the other views; nothing of other objects."""
+    spatial, temporal = perturb(SpatialAttention(32), 0.2), perturb(TemporalAttention(32), 0.2)
+    x = torch.randn(6, 32, 4, 4, generator=torch.Generator().manual_seed(0))  # two objects of three views
+    changed = x.clone()
+    changed[1, :, 2, 3] += 1
+    for layer, reached in ((spatial, torch.zeros(6, 4, 4, dtype=torch.bool)),
+                           (temporal, torch.zeros(6, 4, 4, dtype=torch.bool))):
+        if layer is spatial:
+            reached[1] = True
+        else:
+            reached[:3, 2, 3] = True
+        # group norm looks at the whole view, so compare what the tokens alone decide
+        layer.norm = torch.nn.Identity()
+        difference = (layer(changed, 3) - layer(x, 3)).abs().amax(1) > 1e-6
+        assert torch.equal(difference, reached), type(layer).__name__
+
+
+@pytest.mark.parametrize("kind", VIEW_ATTENTIONS)
+def test_views_of_an_object_learn_of_each_other_with_either_attention(kind, perturb):
+    model = perturb(MultiviewUNet(image_size=SIZE, channels=(32, 64), attention=(True, True), embedding=64,
+                                  view_attention=kind), 0.05)
+    cameras = evenly_spaced_orbit(3).expand(2)
+    x = torch.randn(2, 3, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[0, 1] += 1
+    out, other = (model(value, torch.zeros(2), x[:, 0], cameras) for value in (x, changed))
+    moved = (out - other).abs().amax((2, 3, 4)) > 1e-6
+    assert moved.tolist() == [[True] * 3, [False] * 3]
 
 
 def test_attention_does_not_care_for_the_order_of_views(perturb):

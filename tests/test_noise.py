@@ -88,6 +88,30 @@ def test_one_euler_step_with_the_exact_image():
     torch.testing.assert_close(EDMNoise.step(x + sigma * noise, x, sigma, 0.0), x)
 
 
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_a_step_that_renews_noise_keeps_its_level(eta):
+    """Around the estimate there is noise of exactly the next level, less of it the old one's the larger eta is."""
+    generator = torch.Generator().manual_seed(0)
+    x, old, new = torch.randn(3, 200_000, generator=generator)
+    sigma, sigma_next = 4.0, 3.0
+    left = (EDMNoise.step(x + sigma * old, x, sigma, sigma_next, eta, new) - x) / sigma_next
+    assert float(left.std()) == pytest.approx(1, abs=0.01)
+    share = float((left * new).mean())
+    assert share == pytest.approx(eta * (1 - (sigma_next / sigma) ** 2) ** 0.5, abs=0.01)
+    torch.testing.assert_close(EDMNoise.step(x + sigma * old, x, sigma, 0.0, eta, new), x)
+
+
+def test_renewed_noise_samples_the_same_distribution():
+    """With the ideal denoiser of unit Gaussian data, eta = 1 and eta = 0 both end at unit variance."""
+    schedule, generator = EDMNoise(sigma_min=0.02, sigma_max=40.0), torch.Generator().manual_seed(0)
+    sigmas = schedule.sigmas(200)
+    for eta in (0.0, 1.0):
+        x = torch.randn(100_000, generator=generator) * sigmas[0]
+        for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+            x = schedule.step(x, x / (sigma**2 + 1), sigma, sigma_next, eta, torch.randn(x.shape, generator=generator))
+        assert float(x.std()) == pytest.approx(1, abs=0.03)
+
+
 def test_sampling_data_of_one_point_reaches_it():
     schedule = EDMNoise()
     sigmas = schedule.sigmas(25).double()
@@ -110,9 +134,9 @@ def test_training_noise_is_log_normal():
 
 
 def test_configuration_saves_and_loads(tmp_path):
-    schedule = EDMNoise(p_mean=0.9, p_std=1.5, sigma_min=0.05, sigma_max=80.0, rho=5.0)
+    schedule = EDMNoise(p_mean=0.9, p_std=1.5, sigma_min=0.05, sigma_max=80.0, rho=5.0, eta=0.7)
     schedule.save_pretrained(tmp_path)
     again = EDMNoise.from_pretrained(tmp_path)
-    for name in ("p_mean", "p_std", "sigma_min", "sigma_max", "rho"):
+    for name in ("p_mean", "p_std", "sigma_min", "sigma_max", "rho", "eta"):
         assert getattr(again.config, name) == getattr(schedule.config, name)
     assert torch.equal(again.sigmas(10), schedule.sigmas(10))

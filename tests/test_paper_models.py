@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
-from ouroboros_lib.models.feedback import SelfConditioning
+from ouroboros_lib.models.feedback import SelfConditioning, released_coordinate_map
 from ouroboros_lib.models.lgm import LGMReconstructor
 from ouroboros_lib.models.svd import SVDMultiviewUNet, released_harmonics
 
@@ -148,6 +148,13 @@ def test_g_gives_the_released_outputs(noise, key):
 
 
 @torch.no_grad()
+def test_the_released_coordinate_map():
+    depth = torch.where(draw("mask", 1, 8, 1, 32, 32) > 0, 1.7 + 0.2 * draw("depth", 1, 8, 1, 32, 32), 0.0)
+    maps = released_coordinate_map(depth, released_cameras(1))
+    assert_close(maps, load("position_map")["position_map"], atol=2e-7, rtol=0)
+    assert (maps - 0.5).abs().max() < 0.06  # nearly constant, whatever the object
+
+
 def test_examples_of_a_batch_do_not_see_each_other(narrow_f):
     """They would with the released order of the tokens."""
     both = narrow_f(**f_inputs(2))

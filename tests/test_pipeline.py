@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ouroboros_lib import benchmark
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.models.feedback import FEEDBACKS, render_feedback
@@ -224,11 +225,12 @@ def test_a_saved_folder_loads_in_a_fresh_process(tiny, picture, folder, tmp_path
 
 
 def test_settings_and_half_precision_weights_come_back(tiny, folder, tmp_path):
-    tiny.register_to_config(reconstructor_sigma_min=2.5)
+    tiny.register_to_config(reconstructor_sigma_min=2.5, coordinate_map="released")
     for name in ("autoencoder", "multiview", "reconstructor"):
         getattr(tiny, name).half()
     tiny.save_pretrained(tmp_path / "half")
     loaded = Ouroboros3DPipeline.from_pretrained(tmp_path / "half")
+    assert loaded.config.coordinate_map == "released"
     assert loaded.config.reconstructor_sigma_min == 2.5 and loaded.multiview.dtype == torch.float32
     assert not loaded.multiview.training
     for key, value in tiny.multiview.state_dict().items():
@@ -313,3 +315,39 @@ def test_tiny_is_always_the_same():
     a, b = (Ouroboros3DPipeline.from_pretrained("tiny") for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a.reconstructor.parameters(), b.reconstructor.parameters(),
                                                  strict=True))
+
+
+def test_compiled_models_give_the_same(tiny, picture):
+    """With the backend "eager" torch.compile traces the models and computes as before, so nothing may change."""
+    def run():
+        return tiny(picture, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+
+    before = run()
+    calls = []
+    tiny.compile(backend=lambda graph, _: calls.append(1) or graph)
+    after = run()
+    assert len(calls) >= 3  # F, the decoder, G
+    torch.testing.assert_close(after.views, before.views, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.renders.ccm, before.renders.ccm, atol=1e-4, rtol=0)
+
+
+def test_the_benchmark_times_every_mode_and_batch(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "RUNS", 1)
+    benchmark.main(["tiny", "--steps", "1", "--batches", "1,2", "--modes", "eager,bf16", "--device", "cpu"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["eager"] * 4 + ["bf16"] * 4
+    assert all(float(line.split()[5]) > 0 for line in lines)
+    with pytest.raises(SystemExit):
+        benchmark.main(["tiny", "--modes", "fast"])
+
+
+def test_renewed_noise_belongs_to_the_generator_and_the_scheduler_says_how_much(tiny, picture):
+    def run(**arguments):
+        return tiny(picture, num_inference_steps=3, generator=seeded(), **arguments).views
+
+    euler, renewed = run(), run(eta=1.0)
+    assert gap(euler, renewed) > 1e-4 and torch.equal(renewed, run(eta=1.0)) and torch.equal(euler, run(eta=0.0))
+    tiny.scheduler.register_to_config(eta=1.0)
+    assert torch.equal(run(), renewed)
+    with pytest.raises(InputError, match="eta must lie between 0 and 1"):
+        run(eta=1.5)

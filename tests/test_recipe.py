@@ -11,8 +11,11 @@ import pytest
 
 from ouroboros_lib.cli import main
 from ouroboros_lib.errors import InputError
+from ouroboros_lib.evaluation.ablation import DEFAULT_METHOD
+from ouroboros_lib.evaluation.heldout import all_variants
+from ouroboros_lib.evaluation.tables import PUBLISHED
 from ouroboros_lib.training import recipe
-from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_recipe, run_recipe
+from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_comparisons, load_recipe, run_recipe
 
 QUICK = {"steps": 1, "batch_size": 2, "reconstruction_batch": 1, "objects": 2, "refresh_objects": 2, "novel_views": 1,
          "validation_objects": 1, "checkpoint_every": 0}
@@ -27,17 +30,18 @@ def write(path, stages, **record):
 def test_recipes_that_ship_can_be_read(name):
     stages = load_recipe(name, minutes_scale=0.5)
     full = load_recipe(name)
-    assert [stage.settings["max_minutes"] for stage in stages] == [
-        stage.settings["max_minutes"] / 2 for stage in full]
+    assert [stage.settings["max_minutes"] for stage in stages if not stage.evaluates] == [
+        stage.settings["max_minutes"] / 2 for stage in full if not stage.evaluates]
     assert any(stage.after for stage in stages)
 
 
 def test_every_row_of_the_ablation_has_the_same_budget_and_start():
-    rows = [stage for stage in load_recipe("ablation") if "-seed" in stage.name]
-    assert len(rows) == 15 and len({stage.name for stage in rows}) == 15
+    rows = [stage for stage in load_recipe("ablation") if "-seed" in stage.name and not stage.evaluates
+            and not stage.name.startswith("single-view")]
+    assert len(rows) == 24 and len({stage.name for stage in rows}) == 24
     kinds = {(stage.settings.get("joint", True), stage.settings["feedback"]) for stage in rows}
     assert kinds == {(False, "none"), (True, "none"), (True, "ccm"), (True, "rgb"), (True, "both")}
-    differs = {"joint", "feedback", "seed"}
+    differs = {"joint", "feedback", "seed", "coordinate_map", "detach_feedback", "decoder_gradient"}
     shared = [{key: value for key, value in stage.settings.items() if key not in differs} for stage in rows]
     assert all(settings == shared[0] and stage.init == rows[0].init for settings, stage in zip(shared, rows,
                                                                                            strict=True))
@@ -45,9 +49,41 @@ def test_every_row_of_the_ablation_has_the_same_budget_and_start():
 
 def test_chosen_stages_bring_what_they_start_from():
     names = [stage.name for stage in choose_stages(load_recipe("ablation"), "joint-rgb-seed2")]
-    assert names == ["multiview", "reconstructor", "joint-rgb-seed2"]
+    assert names == ["multiview", "reconstructor", "joint-rgb-seed2", "evaluate-joint-rgb-seed2"]
     with pytest.raises(InputError, match="no stage other"):
         choose_stages(load_recipe("ablation"), "other")
+
+
+def test_every_comparison_of_the_ablation_is_evaluated():
+    """What the recipe compares is what its evaluations write: no label without figures."""
+    cells = set()
+    for stage in load_recipe("ablation"):
+        if stage.evaluates:
+            row, options = stage.evaluates.rsplit("-seed", 1)[0], stage.settings
+            if options.get("single_view"):
+                cells.add(f"{row}:single-view")
+                continue
+            variants = all_variants(
+                feedback=options["feedback"].split(","),
+                feedback_from=[int(step) for step in options.get("feedback_from", "0").split(",")],
+                project_above=[None if level == "off" else float(level)
+                               for level in options.get("project_above", "off").split(",")])
+            cells |= {f"{row}:{variant.method}" for variant in variants}
+    published = json.loads(PUBLISHED.read_text())["table 2"]["cells"]
+    compared = [cell for first, second, _ in load_comparisons("ablation") for cell in (first, second)]
+    for cell in published + compared:
+        assert (cell if ":" in cell else f"{cell}:{DEFAULT_METHOD}") in cells
+
+
+def test_an_evaluation_follows_each_seed_and_is_a_command(tmp_path):
+    plan = stages(tmp_path, {"name": "a", "seeds": [0, 1], "evaluate": {"objects": 3, "feedback": "both,none",
+                                                                        "geometry": True}})
+    assert [stage.name for stage in plan] == ["a-seed0", "evaluate-a-seed0", "a-seed1", "evaluate-a-seed1"]
+    out = tmp_path / "out"
+    assert plan[1].after == ["a-seed0"] and plan[1].result(out) == out / "evaluation" / "a-seed0.json"
+    assert plan[1].arguments(out) == ["evaluate", "--preset", str(out / "a-seed0" / "pipeline"), "--out",
+                                      str(out / "evaluation" / "a-seed0"), "--objects", "3", "--feedback",
+                                      "both,none", "--geometry"]
 
 
 BAD = {
@@ -60,6 +96,7 @@ BAD = {
     "successor first": ([{"name": "b", "init": ["a"]}, {"name": "a"}], "b starts from a"),
     "unknown setting": ([{"name": "a", "settings": {"lr": 1}}], "lr=1"),
     "unknown stage": ([{"name": "a", "settings": {"stage": "polish"}}], "polish"),
+    "unknown option": ([{"name": "a", "evaluate": {"metric": "psnr"}}], "a is evaluated with metric"),
 }
 
 
@@ -146,4 +183,28 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as leaving:
         main(["recipe", "nothing", "--out", str(tmp_path / "other")])
     assert leaving.value.code == 2 and not (tmp_path / "other").exists()
-    assert capsys.readouterr().err.startswith("error: nothing: neither a recipe (ablation, small) nor a file")
+    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.json")))
+    assert capsys.readouterr().err == f"error: nothing: neither a recipe ({known}) nor a file\n"
+
+
+def test_an_ablation_from_training_to_tables(tmp_path, capsys, monkeypatch):
+    """Two rows with one seed each, trained for one step, evaluated and compared by one command."""
+    options = {"objects": 2, "steps": "1", "device": "cpu", "lpips": "off"}
+    name = write(tmp_path / "recipe.json", [
+        {"name": "two-stage", "seeds": [0], "settings": {"joint": False, "feedback": "none"},
+         "evaluate": {"feedback": "none"}},
+        {"name": "joint-both", "seeds": [0], "evaluate": {"feedback": "both,none"}}],
+                 settings=QUICK | {"stage": "joint"}, evaluate=options,
+                 compare=[["joint-both:feedback-both-steps-1", "two-stage:feedback-none-steps-1", "all"],
+                          ["joint:other", "two-stage", "not there"]])
+    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+    with pytest.raises(SystemExit) as leaving:
+        main(["recipe", name, "--out", str(tmp_path / "out"), "--gpus", "0"])
+    output = capsys.readouterr()
+    assert leaving.value.code == 0, output.err
+    record = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert [entry["label"] for entry in record["comparisons"]] == ["all"]
+    assert record["missing"] == ["joint:other", "two-stage:feedback-none"]
+    assert {name for name in record["cells"] if "G-clean" not in name} == {
+        "two-stage:feedback-none-steps-1", "joint-both:feedback-both-steps-1", "joint-both:feedback-none-steps-1"}
+    assert "Not measured yet: joint:other" in output.out

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from ouroboros_lib.data import ring as ring_module
 from ouroboros_lib.data.procedural import sample_objects
 from ouroboros_lib.data.ring import ObjectRing, held_out_objects
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.models.feedback import FEEDBACKS, render_feedback
+from ouroboros_lib.models.feedback import COORDINATE_MAPS, FEEDBACKS, render_feedback
 from ouroboros_lib.models.multiview import MultiviewUNet
 from ouroboros_lib.noise import c_noise, denoise
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
@@ -160,6 +161,38 @@ def test_conditions_are_dropped_whole_and_as_often_as_told():
     assert torch.equal(drop_conditions(latents, 0.0), latents)
 
 
+def test_a_reconstructor_of_single_views_sees_no_other(tiny, objects):
+    """Whatever the other orbit views show, what G makes of them stays the same; the loss compares with all of them."""
+    seen = []
+    tiny.reconstructor.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    for single_view in (True, False):
+        reconstructor_losses(tiny.reconstructor, objects, TrainingConfig(single_view=single_view))
+    assert seen[0].shape == seen[1].shape
+    assert (seen[0] == objects.orbit_images[:, :1]).all() and torch.equal(seen[1], objects.orbit_images)
+
+
+def test_the_released_coordinate_map_is_fed_back_if_asked_for(tiny, objects, tmp_path):
+    """Same renders, other maps: with the released ones F gets another condition, and the pipeline remembers it."""
+    losses = [joint(tiny, objects, coordinate_map=name)[0] for name in COORDINATE_MAPS]
+    assert losses[0] != losses[1]
+    rgb_only = [joint(tiny, objects, coordinate_map=name, feedback="rgb")[0] for name in COORDINATE_MAPS]
+    assert rgb_only[0] == rgb_only[1]
+    tiny.register_to_config(coordinate_map="released")
+    save_pipeline(tiny, tmp_path / "released")
+    start = initial_pipeline("tiny", [f"multiview={tmp_path / 'released'}"], TrainingConfig(stage="multiview"))
+    assert start.config.coordinate_map == "released"
+    start = initial_pipeline("tiny", [str(tmp_path / "released")], TrainingConfig(stage="joint"))
+    assert start.config.coordinate_map == "canonical"  # a joint run has its own setting
+
+
+def test_the_attention_of_a_new_f_can_be_chosen(tiny, tmp_path):
+    start = initial_pipeline("tiny", [], TrainingConfig(stage="multiview", view_attention="factorised"))
+    assert start.multiview.config.view_attention == "factorised"
+    save_pipeline(tiny, tmp_path / "joint")
+    with pytest.raises(InputError, match="the F of --init has joint attention"):
+        initial_pipeline("tiny", [str(tmp_path / "joint")], TrainingConfig(view_attention="factorised"))
+
+
 # --- settings ---
 
 def test_settings_from_text():
@@ -219,7 +252,11 @@ def small_ring(monkeypatch, **options):
 
 
 def test_same_seed_same_batch(monkeypatch):
-    batches = [small_ring(monkeypatch, seed=seed)[0].batch(6) for seed in (1, 1, 2)]
+    batches = []
+    for seed in (1, 1, 2):
+        ring = small_ring(monkeypatch, seed=seed)[0]
+        torch.manual_seed(seed)  # which objects are drawn is up to the global generator, as the noise is
+        batches.append(ring.batch(6))
     assert batches[0].rgba.shape == (6, 4, 4, 16, 16) and batches[0].cameras.shape == (6, 4)
     assert batches[0].orbit_images.shape == (6, 3, 3, 16, 16) and batches[0].orbit_cameras.shape == (6, 3)
     assert torch.equal(batches[0].rgba, batches[1].rgba)
@@ -258,6 +295,8 @@ def test_a_restarted_ring_holds_the_same_objects_and_goes_on(monkeypatch):
     again.fill()
     again.refresh()
     assert numbers == [2, 3, 4, 5, 6, 7] and again.next == 8
+    ring.refresh()
+    assert torch.equal(again.rgba, ring.rgba) and torch.equal(again.c2w, ring.c2w)  # in the same slots
 
 
 def test_latents_pictures_and_cameras_of_a_batch_belong_together(monkeypatch):
@@ -379,6 +418,20 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(tmp_path, mon
     assert names == ["checkpoint-0000004", "checkpoint-0000006"] and not leftovers(tmp_path)
     assert trainers[-1].ring.next == 10  # 4 to fill the ring and 2 after every second step, as without interruption
     assert trainers[-1].step == 6 and (tmp_path / "pipeline" / "model_index.json").is_file()
+
+
+def test_a_resumed_run_ends_as_one_without_interruption(tmp_path):
+    """Weights, optimizer, averages, objects, cameras and noise: the same to the bit."""
+    settings = quick(steps=4, batch_size=4, objects=8, checkpoint_every=2)
+    train("tiny", tmp_path / "whole", settings)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoint-0000004")
+    train("tiny", tmp_path / "stopped", settings, resume=True)
+    for name in ("model.safetensors", "model_1.safetensors"):
+        whole, stopped = (load_file(tmp_path / run / "checkpoint-0000004" / name) for run in ("whole", "stopped"))
+        assert all(torch.equal(whole[key], stopped[key]) for key in whole)
+    losses = logged(tmp_path / "stopped", "multiview")
+    assert losses[2:4] == losses[4:6] and losses[:2] != losses[2:4]
 
 
 def test_resume_brings_all_weights_back(tmp_path, monkeypatch, trainers):

@@ -14,6 +14,7 @@ from ..rasterization import rasterize
 from .layers import ResBlock, zero_init
 
 FEEDBACKS = {"both": ("rgb", "ccm"), "rgb": ("rgb",), "ccm": ("ccm",), "none": ()}
+COORDINATE_MAPS = ("canonical", "released")
 
 
 @dataclass
@@ -39,13 +40,36 @@ class SelfConditioning:
                                   for name, value in (("rgb", self.rgb), ("ccm", self.ccm))), self.alpha)
 
 
-def render_feedback(gaussians: Gaussians, cameras: Cameras, size: int) -> SelfConditioning:
-    """Render colour and canonical coordinate map of Gaussians (B, N) at cameras (B, V), in one rasterization.
+def render_feedback(gaussians: Gaussians, cameras: Cameras, size: int,
+                    coordinate_map: str = "canonical") -> SelfConditioning:
+    """Render colour and coordinate map of Gaussians (B, N) at cameras (B, V), in one rasterization.
 
-    The CCM is the blend of the canonical coordinates of the Gaussians' centres (paper, section 3.2), in `ccm`.
+    coordinate_map: "canonical", the blend of the canonical coordinates of the Gaussians' centres (paper, section 3.2),
+    or "released", what the released code computes in its place (`released_coordinate_map`).
     """
+    if coordinate_map == "released":
+        rendering = rasterize(gaussians, cameras, size)
+        ccm = released_coordinate_map(rendering.depth * rendering.alpha, cameras)
+        return SelfConditioning(rendering.rgb, ccm, rendering.alpha)
     rendering = rasterize(gaussians, cameras, size, extra=to_canonical(gaussians.means))
     return SelfConditioning(rendering.rgb, rendering.extra, rendering.alpha)
+
+
+def released_coordinate_map(depth: Tensor, cameras: Cameras) -> Tensor:
+    """The released code's map of accumulated depth (..., V, 1, S, S), not divided by alpha: (..., V, 3, S, S).
+
+    It mixes units: pixel *indices* meet intrinsics for an image of side 1, so that "world" points lie S times too far
+    out, and the factor 0.001 pulls them back towards 0.5, which is also the background: to within 0.05 for S = 32. The
+    values depend on the resolution, and the same surface point has other values in every view.
+    """
+    size, k = depth.shape[-1], cameras.intrinsics[..., None, None, :, :]
+    index = torch.arange(size, device=depth.device, dtype=depth.dtype)
+    v, u = torch.meshgrid(index, index, indexing="ij")
+    local = torch.stack([(u - k[..., 0, 2]) / k[..., 0, 0], (v - k[..., 1, 2]) / k[..., 1, 1],
+                         torch.ones_like(u).expand(*cameras.shape, size, size)], dim=-1)
+    rotated = (cameras.c2w[..., None, None, :3, :3] * local[..., None, :]).sum(-1).movedim(-1, -3)
+    points = cameras.positions[..., None, None] + depth * rotated
+    return points * (depth > 0) * 0.001 + 0.5
 
 
 class FeedbackEncoder(nn.Module):

@@ -63,11 +63,8 @@ class ResBlock(nn.Module):
         return self.skip(x) + self.conv2(F.silu(h))
 
 
-class MultiviewAttention(nn.Module):
-    """Self-attention over the pixels of *all* views together (MVDream, Shi et al. 2023; LGM, Tang et al. 2024).
-
-    (B * V, C, H, W) with `num_views` = V: every pixel attends to all V * H * W pixels of its object.
-    """
+class Attention(nn.Module):
+    """Self-attention over sequences of tokens, (S, L, C) to (S, L, C), without the residual; starts at zero."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -79,29 +76,72 @@ class MultiviewAttention(nn.Module):
         self.query_norm, self.key_norm = nn.RMSNorm(head_channels, eps=1e-6), nn.RMSNorm(head_channels, eps=1e-6)
         self.out = zero_init(nn.Linear(channels, channels))
 
+    def attend(self, tokens: Tensor) -> Tensor:
+        # (S, L, 3 C) -> 3 x (S, heads, L, C / heads)
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.query_norm(q.float()).to(v.dtype), self.key_norm(k.float()).to(v.dtype)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class MultiviewAttention(Attention):
+    """Self-attention over the pixels of *all* views together (MVDream, Shi et al. 2023; LGM, Tang et al. 2024).
+
+    (B * V, C, H, W) with `num_views` = V: every pixel attends to all V * H * W pixels of its object.
+    """
+
     def forward(self, x: Tensor, num_views: int) -> Tensor:
         n, c, h, w = x.shape
         # (B V, C, h, w) -> (B, V h w, C): one sequence for each object, without a copy in channels-last memory
         tokens = self.norm(x).movedim(1, -1).reshape(n // num_views, num_views * h * w, c)
-        # (B, V h w, 3 C) -> 3 x (B, heads, V h w, C / heads)
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = self.query_norm(q.float()).to(v.dtype), self.key_norm(k.float()).to(v.dtype)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + self.out(attended).view(n, h, w, c).movedim(-1, 1)
+        return x + self.attend(tokens).view(n, h, w, c).movedim(-1, 1)
+
+
+class SpatialAttention(Attention):
+    """Self-attention over the pixels of each view alone, (B * V, C, H, W)."""
+
+    def forward(self, x: Tensor, num_views: int) -> Tensor:
+        n, c, h, w = x.shape
+        tokens = self.norm(x).movedim(1, -1).reshape(n, h * w, c)
+        return x + self.attend(tokens).view(n, h, w, c).movedim(-1, 1)
+
+
+class TemporalAttention(Attention):
+    """Self-attention of each pixel over the views, (B * V, C, H, W): what lies at one place of all V pictures."""
+
+    def forward(self, x: Tensor, num_views: int) -> Tensor:
+        n, c, h, w = x.shape
+        # (B V, C, h, w) -> (B h w, V, C)
+        tokens = self.norm(x).movedim(1, -1).unflatten(0, (-1, num_views)).permute(0, 2, 3, 1, 4).flatten(0, 2)
+        attended = self.attend(tokens).unflatten(0, (n // num_views, h, w))  # (B, h, w, V, C)
+        return x + attended.permute(0, 3, 4, 1, 2).flatten(0, 1)
+
+
+class FactorisedAttention(nn.Module):
+    """Spatial, then temporal attention, as in Stable Video Diffusion (Blattmann et al. 2023): the orbit as video."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.spatial, self.temporal = SpatialAttention(channels), TemporalAttention(channels)
+
+    def forward(self, x: Tensor, num_views: int) -> Tensor:
+        return self.temporal(self.spatial(x, num_views), num_views)
+
+
+VIEW_ATTENTIONS = {"joint": MultiviewAttention, "factorised": FactorisedAttention}
 
 
 class UNetStage(nn.Module):
-    """`depth` residual blocks at one resolution, each followed by multi-view attention if `attention`.
+    """`depth` residual blocks at one resolution, each followed by attention of the class `attention` if there is one.
 
     skip_channels: for the way up, the channels of the skip connection that each block takes from the way down.
     """
 
-    def __init__(self, channels_in: int, channels: int, embedding: int, depth: int, attention: bool,
+    def __init__(self, channels_in: int, channels: int, embedding: int, depth: int, attention: type | None,
                  skip_channels: int = 0):
         super().__init__()
         widths = [channels_in] + [channels] * (depth - 1)
         self.blocks = nn.ModuleList(ResBlock(width + skip_channels, channels, embedding) for width in widths)
-        self.attentions = nn.ModuleList(MultiviewAttention(channels) for _ in widths) if attention else None
+        self.attentions = nn.ModuleList(attention(channels) for _ in widths) if attention else None
 
     def forward(self, x: Tensor, embedding: Tensor, num_views: int, skips: list[Tensor] | None = None):
         """Returns the output and, one per block, the activations that the way up takes as skips."""
@@ -114,23 +154,26 @@ class UNetStage(nn.Module):
         return x, outputs
 
 
-def way_down(channels: tuple[int, ...], embedding: int, depths: tuple[int, ...],
-             attention: tuple[bool, ...]) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """The stages of a U-Net from fine to coarse, and the strided convolutions between them."""
+def way_down(channels: tuple[int, ...], embedding: int, depths: tuple[int, ...], attention: tuple[bool, ...],
+             kind: type = MultiviewAttention) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """The stages of a U-Net from fine to coarse, and the strided convolutions between them.
+
+    attention: which stages have it; kind: its class.
+    """
     stages, shrink = nn.ModuleList(), nn.ModuleList()
     for stage, width in enumerate(channels):
-        stages.append(UNetStage(width, width, embedding, depths[stage], attention[stage]))
+        stages.append(UNetStage(width, width, embedding, depths[stage], kind if attention[stage] else None))
         if stage + 1 < len(channels):
             shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
     return stages, shrink
 
 
-def way_up(channels: tuple[int, ...], embedding: int, depth: int,
-           attention: tuple[bool, ...]) -> tuple[nn.ModuleList, nn.ModuleList]:
+def way_up(channels: tuple[int, ...], embedding: int, depth: int, attention: tuple[bool, ...],
+           kind: type = MultiviewAttention) -> tuple[nn.ModuleList, nn.ModuleList]:
     """The stages from coarse to fine, each block with a skip connection, and the convolutions after upsampling."""
     stages, grow = nn.ModuleList(), nn.ModuleList()
     for stage, width in reversed(list(enumerate(channels))):
-        stages.append(UNetStage(width, width, embedding, depth, attention[stage], skip_channels=width))
+        stages.append(UNetStage(width, width, embedding, depth, kind if attention[stage] else None, width))
         if stage:
             grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
     return stages, grow

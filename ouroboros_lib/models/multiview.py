@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..cameras import Cameras
 from .feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning
 from .layers import (
-    MultiviewAttention,
+    VIEW_ATTENTIONS,
     NoiseEmbedding,
     ResBlock,
     group_norm,
@@ -29,13 +29,16 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
     Conditions: the condition view's latents, concatenated to every noisy view and pooled into the noise embedding;
     Pluecker coordinates of the cameras, added at the input of every stage; features of the fed-back RGB and CCM
     renders, added at the input of every stage on the way down. `feedback` names the encoders that exist.
+    view_attention: "joint", over all pixels of all views, or "factorised" into space and views, as in SVD.
     """
 
     @register_to_config
     def __init__(self, latent_channels: int = 8, image_size: int = 128, channels: tuple[int, ...] = (96, 128, 160),
                  attention: tuple[bool, ...] = (True, True, True), depth: int = 2, embedding: int = 160,
-                 camera_octaves: int = 2, feedback: str = "both", feedback_width: int = 64):
+                 camera_octaves: int = 2, feedback: str = "both", feedback_width: int = 64,
+                 view_attention: str = "joint"):
         super().__init__()
+        kind = VIEW_ATTENTIONS[view_attention]
         self.input = nn.Conv2d(2 * latent_channels, channels[0], 3, padding=1)
         self.noise_embedding = NoiseEmbedding(embedding)
         self.condition_embedding = nn.Sequential(
@@ -49,10 +52,10 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
         self.feedback_encoders = nn.ModuleDict({
             name: FeedbackEncoder(tuple(channels), feedback_width) for name in FEEDBACKS[feedback]})
 
-        self.down, self.shrink = way_down(channels, embedding, (depth,) * len(channels), attention)
+        self.down, self.shrink = way_down(channels, embedding, (depth,) * len(channels), attention, kind)
         self.middle = ResBlock(channels[-1], channels[-1], embedding)
-        self.middle_attention = MultiviewAttention(channels[-1])
-        self.up, self.grow = way_up(channels, embedding, depth, attention)
+        self.middle_attention = kind(channels[-1])
+        self.up, self.grow = way_up(channels, embedding, depth, attention, kind)
         self.output_norm = group_norm(channels[0])
         self.output = zero_init(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
 

@@ -105,7 +105,7 @@ def main(settings: list[str]) -> None:
         trainer.ring.fill()
         with accelerator.autocast():
             for name, part in parts_of_a_step(trainer).items():
-                print(f"{name:<36} {median_milliseconds(part):9.1f} ms", flush=True)
+                print(f"{name:<36} {median_milliseconds(part):9.2f} ms", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..models.feedback import FEEDBACKS
+from ..models.feedback import COORDINATE_MAPS, FEEDBACKS
+from ..models.layers import VIEW_ATTENTIONS
 
 STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
 
@@ -30,11 +31,14 @@ class TrainingConfig:
     compile: bool = False  # torch.compile: a minute first, then faster steps
     seed: int = 0
 
+    single_view: bool = False  # G alone sees the condition view at all cameras: a feed-forward peer without diffusion
+    view_attention: str = ""  # of a new F: joint or factorised (as in SVD); empty: what the preset says
     train_encoder: bool = True  # of the autoencoder; False polishes the decoder and leaves the latents as they are
 
     # Algorithm 1
     joint: bool = True  # G learns from F's estimates as well; False: two stages, G sees clean views only
     feedback: str = "both"  # which maps F is given back: both, rgb, ccm, none
+    coordinate_map: str = "canonical"  # what is fed back as CCM: the paper's map, or the released code's: released
     self_conditioning_probability: float = 0.5  # line 5: share of examples that take the second pass
     detach_feedback: bool = True  # no gradient from the second pass through the renders into G
     decoder_gradient: bool = False  # loss_recon also reaches F, through the decoder
@@ -53,7 +57,8 @@ class TrainingConfig:
     checkpoint_every: int = 500
 
     def __post_init__(self):
-        for name, allowed in (("stage", STAGES), ("feedback", tuple(FEEDBACKS)),
+        for name, allowed in (("stage", STAGES), ("feedback", tuple(FEEDBACKS)), ("coordinate_map", COORDINATE_MAPS),
+                              ("view_attention", ("", *VIEW_ATTENTIONS)),
                               ("mixed_precision", ("no", "fp16", "bf16"))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")

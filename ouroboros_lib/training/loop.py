@@ -27,6 +27,7 @@ from .validation import validate
 COMPONENTS = ("autoencoder", "multiview", "reconstructor")
 TRAINED = {"autoencoder": ("autoencoder",), "reconstructor": ("reconstructor",), "multiview": ("multiview",),
            "joint": ("multiview", "reconstructor")}
+SETTINGS_OF = {"multiview": ("coordinate_map",), "reconstructor": ("reconstructor_sigma_min",)}  # kept with a model
 
 
 def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] | None = None,
@@ -124,10 +125,11 @@ class _Trainer:
         accelerator, config = self.accelerator, self.config
         accelerator.init_trackers("logs", config=asdict(config))
         if checkpoint is not None:
+            # for processes that the checkpoint does not know; load_state brings the random states of the others back
+            set_seed(config.seed + int(checkpoint.name.rpartition("-")[2]), device_specific=True)
             accelerator.load_state(checkpoint)
             for ema in self.ema.values():  # accelerate loads what is not a model onto the CPU
                 ema.to(accelerator.device)
-            set_seed(config.seed + self.step, device_specific=True)  # other noise than in the steps already done
         seconds_before, first_step = self.seconds, self.step
         self.ring.fill()
         figures, sums, summed = {}, {}, 0  # a single batch's losses vary with its noise levels: log means
@@ -284,6 +286,9 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig) 
     An F without encoders that `config.feedback` asks for gets new ones, which start at zero.
     """
     pipeline = Ouroboros3DPipeline.from_preset(preset_name, seed=config.seed)
+    if config.view_attention:
+        new = type(pipeline.multiview).from_config(pipeline.multiview.config, view_attention=config.view_attention)
+        pipeline.register_modules(multiview=new)
     for entry in init:
         component, equals, path = entry.partition("=")
         if equals and component not in COMPONENTS:
@@ -295,6 +300,11 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig) 
                 raise InputError(f"--init {entry}: its {name} is for images of {size} pixels, the preset for "
                                  f"{pipeline.image_size}; choose the preset it was trained with")
             pipeline.register_modules(**{name: getattr(source, name)})
+            for setting in SETTINGS_OF.get(name, ()):
+                pipeline.register_to_config(**{setting: source.config[setting]})
+    if config.view_attention not in ("", pipeline.multiview.config.view_attention):
+        raise InputError(f"--set view_attention={config.view_attention}: the F of --init has "
+                         f"{pipeline.multiview.config.view_attention} attention; leave the setting out or start anew")
     if config.stage in ("multiview", "joint") and pipeline.multiview.config.feedback != config.feedback:
         old = pipeline.multiview
         pipeline.register_modules(multiview=type(old).from_config(old.config, feedback=config.feedback))
@@ -302,6 +312,8 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig) 
         foreign = [key for key in mismatch.missing_keys if not key.startswith("feedback_encoders.")]
         if foreign:
             raise InputError(f"--init: F lacks {foreign[0]} and {len(foreign) - 1} more tensors")
+    if config.stage == "joint":
+        pipeline.register_to_config(coordinate_map=config.coordinate_map)
     return pipeline
 
 
@@ -319,7 +331,8 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path) -> None:
         half[name] = copy.half()
     Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_size=pipeline.image_size,
                         num_views=pipeline.num_views,
-                        reconstructor_sigma_min=pipeline.config.reconstructor_sigma_min).save_pretrained(partial)
+                        reconstructor_sigma_min=pipeline.config.reconstructor_sigma_min,
+                        coordinate_map=pipeline.config.coordinate_map).save_pretrained(partial)
     if folder.exists():
         os.replace(folder, old)
     os.replace(partial, folder)

@@ -1,12 +1,15 @@
 """Several training runs that build on each other, from one file: the shipped weights, the rows of an ablation.
 
-A recipe is a JSON file: preset, settings for all stages, and stages with name, settings, init, gpus and seeds. A stage
-is one `ouroboros train` command, or one for each of its seeds; `init` names earlier stages, as NAME or component=NAME,
-a preset or pipeline folders. Stages whose predecessors are done run side by side, as many as there are GPUs for.
+A recipe is a JSON file: preset, settings for all stages, and stages with name, settings, init, gpus, seeds and
+evaluate. A stage is one `ouroboros train` command, or one for each of its seeds; `init` names earlier stages, as NAME
+or component=NAME, a preset or pipeline folders. `evaluate` holds options of `ouroboros evaluate`, which then follows as
+a stage of its own, into OUT/evaluation; `compare` says which of those are compared in the end (evaluation/ablation.py).
+Stages whose predecessors are done run side by side, as many as there are GPUs for.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
@@ -25,9 +28,15 @@ from .config import TrainingConfig
 RECIPES = Path(__file__).parent / "recipes"
 
 
+STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}
+
+
 @dataclass
 class Stage:
-    """One training run. settings: keys of TrainingConfig; after: names of the stages it starts from."""
+    """One run of `ouroboros train`, or of `ouroboros evaluate` if `evaluates` names the stage that made the weights.
+
+    settings: keys of TrainingConfig, or options of evaluate; after: names of the stages it starts from.
+    """
 
     name: str
     preset: str
@@ -35,12 +44,19 @@ class Stage:
     init: list[str]
     after: list[str]
     gpus: int = 1
+    evaluates: str = ""
     processes: list[subprocess.Popen] = field(default_factory=list)
     devices: list[int] = field(default_factory=list)
     started: float = 0.0
 
     def arguments(self, out: Path) -> list[str]:
         """What follows `ouroboros` to run this stage by hand."""
+        if self.evaluates:
+            words = ["evaluate", "--preset", str(out / self.evaluates / "pipeline"),
+                     "--out", str(out / "evaluation" / self.evaluates)]
+            for option, value in self.settings.items():
+                words += ["--" + option.replace("_", "-")] + ([] if value is True else [str(value)])
+            return words
         words = ["train", "--preset", self.preset, "--out", str(out / self.name)]
         for entry in self.init:
             component, equals, source = entry.rpartition("=")
@@ -49,6 +65,12 @@ class Stage:
         for setting in self.assignments():
             words += ["--set", setting]
         return words
+
+    def result(self, out: Path) -> Path:
+        """The file that is written last: the stage is done when it is there."""
+        if self.evaluates:
+            return out / "evaluation" / f"{self.evaluates}.json"
+        return out / self.name / "pipeline" / "model_index.json"
 
     def assignments(self) -> list[str]:
         return [f"{key}={str(value).lower() if isinstance(value, bool) else value}"
@@ -60,22 +82,14 @@ def load_recipe(name: str, minutes_scale: float = 1.0) -> list[Stage]:
 
     Raises InputError for what cannot run: unknown names, keys or settings, or a stage before its predecessor.
     """
-    path = RECIPES / f"{name}.json"
-    if not path.is_file():
-        path = Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.json")))
-        raise InputError(f"{name}: neither a recipe ({known}) nor a file")
-    try:
-        record = json.loads(path.read_text())
-        entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a recipe: expected JSON with preset and stages ({error})") from None
+    path, record = _read(name)
+    entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
+    shared_options = record.get("evaluate", {})
     stages: list[Stage] = []
     for entry in chain.from_iterable(map(_one_for_each_seed, entries)):
-        unknown = entry.keys() - {"name", "settings", "init", "gpus"}
+        unknown = entry.keys() - STAGE_KEYS
         if unknown or "name" not in entry:
-            raise InputError(f"{path}: a stage has name, settings, init, gpus and seeds, not "
+            raise InputError(f"{path}: a stage has name, settings, init, gpus, seeds and evaluate, not "
                              f"{', '.join(sorted(unknown)) or 'no name'}")
         earlier = [stage.name for stage in stages]
         if entry["name"] in earlier:
@@ -92,7 +106,39 @@ def load_recipe(name: str, minutes_scale: float = 1.0) -> list[Stage]:
                                  "pipeline folder")
         TrainingConfig.from_settings(stage.assignments())
         stages.append(stage)
+        if "evaluate" in entry:
+            options = shared_options | entry["evaluate"]
+            if unknown := options.keys() - evaluate_options():
+                raise InputError(f"{path}: {stage.name} is evaluated with {sorted(unknown)[0]}, which is no option of "
+                                 "`ouroboros evaluate`")
+            stages.append(Stage(f"evaluate-{stage.name}", preset, options, [], [stage.name], evaluates=stage.name))
     return stages
+
+
+def load_comparisons(name: str) -> list[list[str]]:
+    """What a recipe compares in the end, see evaluation/ablation.py; often nothing."""
+    return _read(name)[1].get("compare", [])
+
+
+def _read(name: str) -> tuple[Path, dict]:
+    path = RECIPES / f"{name}.json"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.json")))
+        raise InputError(f"{name}: neither a recipe ({known}) nor a file")
+    try:
+        record = json.loads(path.read_text())
+        record["stages"], record["preset"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a recipe: expected JSON with preset and stages ({error})") from None
+    return path, record
+
+
+def evaluate_options() -> set[str]:
+    from ..cli_training import evaluate
+
+    return set(inspect.signature(evaluate).parameters) - {"out", "preset"}
 
 
 def _one_for_each_seed(entry: dict) -> list[dict]:
@@ -105,11 +151,12 @@ def _one_for_each_seed(entry: dict) -> list[dict]:
 
 
 def choose_stages(stages: list[Stage], only: str) -> list[Stage]:
-    """The stages named in `only` (NAME,NAME,...; empty: all) and their predecessors. Raises InputError."""
+    """The stages named in `only` (NAME,NAME,...; empty: all), their evaluation and predecessors. Raises InputError."""
     wanted = {name for name in only.split(",") if name} or {stage.name for stage in stages}
     if unknown := wanted - {stage.name for stage in stages}:
         raise InputError(f"--only {only}: no stage {sorted(unknown)[0]}, there are "
                          f"{', '.join(stage.name for stage in stages)}")
+    wanted |= {stage.name for stage in stages if stage.evaluates in wanted}
     for stage in reversed(stages):
         if stage.name in wanted:
             wanted |= set(stage.after)
@@ -122,13 +169,13 @@ def command_line(arguments: list[str]) -> str:
 
 @termination_cleans_up()
 def run_recipe(stages: list[Stage], out: Path, gpus: int) -> None:
-    """Run all stages that are not done yet into `out`/NAME; stop everything when one fails.
+    """Run all stages that are not done yet into `out`/NAME and `out`/evaluation; stop everything when one fails.
 
     gpus: how many there are; 0 runs one stage at a time on the CPU. Raises InputError with the last line of the log of
     a stage that failed; run again to go on.
     """
     out.mkdir(parents=True, exist_ok=True)
-    done = {stage.name for stage in stages if (out / stage.name / "pipeline" / "model_index.json").is_file()}
+    done = {stage.name for stage in stages if stage.result(out).is_file()}
     for name in done:
         print(f"{name}: done before", flush=True)
     free, running = list(range(max(gpus, 1))), []
@@ -163,7 +210,7 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int) -> None:
 
 def _start(stage: Stage, out: Path, on_gpu: bool) -> None:
     """One process a GPU; each sees its own as the only one, so that all share one compilation cache."""
-    resume = ["--resume"] if any((out / stage.name).glob("checkpoint-*")) else []
+    resume = ["--resume"] if not stage.evaluates and any((out / stage.name).glob("checkpoint-*")) else []
     print(f"{stage.name}: {command_line(stage.arguments(out) + resume)}", flush=True)
     stage.started, stage.processes = time.monotonic(), []
     port = _free_port()

@@ -23,9 +23,10 @@ def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfi
 
 
 def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
-    """G alone, from clean views: what the two-stage pipeline trains."""
+    """G alone, from clean views: what the two-stage pipeline trains. Or from the condition view alone."""
     sigma = torch.full((len(batch.rgba),), config.clean_sigma, device=batch.rgba.device)
-    gaussians = reconstructor(batch.orbit_images, batch.orbit_cameras, c_noise(sigma))
+    views = batch.condition_everywhere if config.single_view else batch.orbit_images
+    gaussians = reconstructor(views, batch.orbit_cameras, c_noise(sigma))
     return {"reconstruction": reconstruction_loss(gaussians, batch)}
 
 
@@ -65,7 +66,7 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     if again:
         with torch.set_grad_enabled(not config.detach_feedback):  # line 4
             gaussians = unwrapped(reconstructor)(pred_i[:again], cameras[:again], c_noise(sigma[:again]))
-            self_cond = render_feedback(gaussians, cameras[:again], size).keep(config.feedback)
+            self_cond = render_feedback(gaussians, cameras[:again], size, config.coordinate_map).keep(config.feedback)
             self_cond = self_cond.map(lambda maps: pad_with_zeros(maps, count))
     pred_x = denoise(multiview, noisy_x, sigma, cond, cameras, self_cond)  # line 5; line 2 where self_cond is zero
     losses = {"multiview": denoising_loss(noise, pred_x, x, sigma)}  # line 6, loss_mv

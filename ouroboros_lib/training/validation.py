@@ -29,7 +29,8 @@ def validate(pipeline: Ouroboros3DPipeline, objects: MultiviewBatch, config: Tra
         rows, figures = [objects.orbit_images, views], {"psnr": psnr(views, objects.orbit_images).mean()}
     elif config.stage == "reconstructor":
         sigma = torch.full((count,), config.clean_sigma, device=images.device)
-        gaussians = pipeline.reconstructor(objects.orbit_images, objects.orbit_cameras, c_noise(sigma))
+        views = objects.condition_everywhere if config.single_view else objects.orbit_images
+        gaussians = pipeline.reconstructor(views, objects.orbit_cameras, c_noise(sigma))
         renders = rasterize(gaussians, objects.cameras, images.shape[-1]).rgb.clamp(0, 1)
         score = psnr(renders, images)
         rows = [images, renders]
