@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except _ClickException as error:
         code = _complain(error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        print("\ninterrupted, nothing was left half-written", file=sys.stderr)
         code = 130
+    if code == 130:  # newer typer turns Ctrl-C into this code by itself
+        print("\ninterrupted, nothing was left half-written", file=sys.stderr)
     sys.exit(code or 0)
 
 
@@ -204,11 +205,14 @@ def _announce(image: Path, folder: Path, record: dict) -> None:
 
 # ---- further commands ------------------------------------------------------------------------------------------------
 
-from .cli_training import evaluate, recipe, train  # noqa: E402
+from .cli_data import data_app  # noqa: E402
+from .cli_training import evaluate, recipe, tables, train  # noqa: E402
 
 app.command()(train)
 app.command()(recipe)
 app.command()(evaluate)
+app.add_typer(data_app, name="data")
+app.command()(tables)
 
 if __name__ == "__main__":
     main()

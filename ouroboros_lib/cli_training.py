@@ -47,7 +47,7 @@ def recipe(
     check_range("--gpus", gpus, -1, 1024)
     check_range("--minutes-scale", minutes_scale, 0.001, 10_000)
     check_writable(out)
-    from .training.recipe import choose_stages, command_line, load_recipe, run_recipe
+    from .training.recipe import choose_stages, command_line, load_comparisons, load_recipe, run_recipe
 
     stages = choose_stages(load_recipe(name, minutes_scale), only)
     if show:
@@ -58,6 +58,39 @@ def recipe(
 
         gpus = torch.cuda.device_count()
     run_recipe(stages, out, gpus)
+    if (comparisons := load_comparisons(name)) and any(stage.evaluates for stage in stages):
+        from .evaluation.ablation import collect
+        from .evaluation.tables import paper_tables, render
+
+        collect(out / "evaluation", out / "ablation", comparisons)
+        print("\n".join(render(table) for table in paper_tables(out)[1:]))
+        print(f"wrote {out / 'ablation.csv'} and {out / 'ablation.json'}")
+
+
+def tables(
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder with ablation.json.")] = Path("results"),
+    style: Annotated[str, typer.Option("--format", metavar="text|markdown|latex|csv", help="How to write.")] = "text",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
+) -> None:
+    """The paper's tables: published values, and measured ones in columns of their own."""
+    from .cli import check_choice
+    from .errors import InputError
+    from .evaluation.tables import FORMATS, paper_tables, render
+    from .files import check_writable, replace_file
+
+    check_choice("--format", style, FORMATS)
+    if not results.is_dir():
+        raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
+    text = "\n".join(render(table, style) for table in paper_tables(results))
+    if out is None:
+        print(text, end="")
+        return
+    check_writable(out.parent)
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; --out is the file to write")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, text.encode())
+    print(f"wrote {out}")
 
 
 def evaluate(
@@ -67,14 +100,40 @@ def evaluate(
     objects: Annotated[int, typer.Option(help="How many of them.")] = 128,
     seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds of the recursion's noise.")] = "0",
     feedback: Annotated[str, typer.Option(metavar="KIND,KIND,...", help="Kinds of feedback to compare.")] = "both,none",
+    feedback_from: Annotated[str, typer.Option(metavar="STEP,...", help="First steps that feed back.")] = "0",
     project_above: Annotated[str, typer.Option(
         metavar="off|SIGMA,...", help="Project estimates onto their 3D render above this noise level.")] = "off",
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is off.")] = 1.0,
+    steps: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of denoising steps.")] = "25",
+    guidance: Annotated[str, typer.Option(metavar="SCALE,...", help="Classifier-free guidance; 1 is off.")] = "1",
+    eta: Annotated[str, typer.Option(
+        metavar="default|SHARE,...", help="Share of the noise that a step renews.")] = "default",
     batch: Annotated[int, typer.Option(help="Objects at a time; does not change the figures.")] = 16,
+    lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS, if its backbone is here.")] = "alex",
+    flip: Annotated[bool, typer.Option("--flip", help="Measure FLIP as well: 8 ms a picture.")] = False,
+    geometry: Annotated[bool, typer.Option("--geometry", help="Also PATH_geometry.csv: Chamfer, IoU.")] = False,
+    single_view: Annotated[bool, typer.Option(
+        "--single-view", help="Measure only a G that was trained with single_view=true.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = "auto",
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Measure on the rendered objects in this folder "
+                                              "instead of procedural ones made on the fly.")] = None,
+    method: Annotated[str, typer.Option(metavar="ours|images:DIR|splat:DIR|mesh:DIR", help="With --data: the model, or "
+                                        "another method's outputs, one per object.")] = "ours",
+    protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="With --data: insist that it was rendered for "
+                                          "this protocol.")] = "",
+    convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method."
+                                            )] = "ouroboros",
+    align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit the outputs to the truth first; "
+                                       "the rows say so.")] = "none",
+    meshes: Annotated[list[Path] | None, typer.Option(metavar="PATH", help="True meshes of --data, repeatable: compare "
+                                                      "3D with them.")] = None,
+    all_objects: Annotated[bool, typer.Option("--all-objects", help="All that is in --data, whatever the protocol "
+                                              "lists.")] = False,
 ) -> None:
-    """Measure a model on held-out procedural objects: its parts, and the recursion with and without feedback."""
+    """Measure a model on held-out procedural objects: its parts, and the recursion in all combinations of the lists.
+
+    With --data, measure the model or any other method on a folder that `ouroboros data render --protocol` made; also
+    writes a contact sheet PATH.png. Exit code 1: some objects were skipped, each with a line that says why.
+    """
     from .cli import check_choice, check_range, resolve_device
     from .errors import InputError
     from .files import check_writable
@@ -85,26 +144,98 @@ def evaluate(
         if path.is_dir():
             raise InputError(f"{path}: is a folder where a result must go; choose another --out")
     check_choice("--split", split, ("val", "test", "heldout"))
-    for name, value, high in (("--objects", objects, 100_000), ("--steps", steps, 1000), ("--batch", batch, 4096)):
-        check_range(name, value, 1, high)
-    kinds = tuple(feedback.split(","))
-    for kind in kinds:
+    check_choice("--lpips", lpips, ("alex", "vgg", "off"))
+    check_range("--objects", objects, 1, 100_000)
+    check_range("--batch", batch, 1, 4096)
+    choices = {"feedback": feedback.split(","), "feedback_from": _numbers("--feedback-from", feedback_from, int),
+               "project_above": _numbers("--project-above", project_above, float, "off"),
+               "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float),
+               "eta": _numbers("--eta", eta, float, "default")}
+    for share in choices["eta"]:
+        if share is not None:
+            check_range("--eta", share, 0, 1)
+    for kind in choices["feedback"]:
         check_choice("--feedback", kind, tuple(FEEDBACKS))
-    try:
-        numbers = tuple(int(seed) for seed in seeds.split(","))
-    except ValueError:
-        raise InputError(f"--seeds {seeds}: expected whole numbers separated by commas, for example 0,1,2") from None
-    try:
-        projections = tuple(None if part == "off" else float(part) for part in project_above.split(","))
-    except ValueError:
-        raise InputError(f"--project-above {project_above}: expected off or noise levels, for example off,1") from None
+    for name, values, low in (("--steps", choices["steps"], 1), ("--feedback-from", choices["feedback_from"], 0)):
+        for value in values:
+            check_range(name, value, low, 1000)
+    numbers = tuple(_numbers("--seeds", seeds, int))
     where = resolve_device(device)
+    other = _other_method(data, method, protocol, convention, align, geometry, meshes, all_objects)
+    if data is not None:
+        for option, given in (("--split", split != "test"), ("--objects", objects != 128), ("--batch", batch != 16),
+                              ("--single-view", single_view)):
+            if given:
+                raise InputError(f"{option}: is for procedural objects made on the fly, not for --data")
 
-    from .evaluation.heldout import evaluate_heldout
+    from .evaluation.heldout import all_variants, evaluate_heldout
+    from .evaluation.metrics import flip as flip_error
+    from .evaluation.metrics import load_lpips
     from .pipeline import Ouroboros3DPipeline
 
-    pipeline = Ouroboros3DPipeline.from_pretrained(preset).to(where)
-    summary = evaluate_heldout(pipeline, out, split, objects, kinds, numbers, steps, guidance, batch,
-                               projections)
+    pipeline = None if other else Ouroboros3DPipeline.from_pretrained(preset).to(where)
+    metrics = {"flip": flip_error} if flip else {}
+    if lpips != "off":
+        try:
+            metrics["lpips"] = load_lpips(lpips, where)
+        except InputError as missing:
+            print(f"{missing}; its column stays empty")
+    if data is not None:
+        from .evaluation.folder_evaluation import Ours, evaluate_folder
+        from .evaluation.protocols import load_protocol
+        from .files import termination_cleans_up
+
+        ours = other or Ours(pipeline, preset, tuple(all_variants(**choices)), numbers)
+        with termination_cleans_up():
+            summary, skipped = evaluate_folder(data, out, ours, load_protocol(protocol) if protocol else None, align,
+                                               metrics, meshes, all_objects)
+        print(json.dumps(summary, indent=1))
+        print(f"wrote {out.with_suffix('.csv')}, {out.with_suffix('.json')} and {out.with_suffix('.png')}")
+        if skipped:
+            print(f"{len(skipped)} skipped: {', '.join(skipped)}")
+            raise typer.Exit(1)
+        return
+    summary = evaluate_heldout(pipeline, out, split, objects, all_variants(**choices), numbers, batch, metrics,
+                               geometry, single_view)
     print(json.dumps(summary, indent=1))
     print(f"wrote {out.with_suffix('.csv')} and {out.with_suffix('.json')}")
+
+
+def _other_method(data: Path | None, method: str, protocol: str, convention: str, align: str, geometry: bool,
+                  meshes: list[Path] | None, all_objects: bool):
+    """The outputs that `evaluate --method` names, None for the model itself. Raises InputError."""
+    from .errors import InputError
+
+    if data is None:
+        given = {"--method": method != "ours", "--protocol": protocol, "--align": align != "none", "--meshes": meshes,
+                 "--convention": convention != "ouroboros", "--all-objects": all_objects}
+        if names := [name for name, value in given.items() if value]:
+            raise InputError(f"{names[0]}: needs --data, a folder of rendered objects")
+        return None
+    if geometry and not meshes:
+        raise InputError("--geometry: with --data, give the true meshes instead, --meshes PATH")
+    from .evaluation.alignment import check_alignment
+    from .evaluation.methods import parse_method
+    from .evaluation.protocols import load_protocol
+
+    found = None if method == "ours" else parse_method(method, convention)
+    if found is None and convention != "ouroboros":
+        raise InputError(f"--convention {convention}: is for other methods' outputs, not for --method ours")
+    check_alignment(align, found.kind if found else "splat")
+    if protocol:
+        load_protocol(protocol)
+    if not data.is_dir():
+        raise InputError(f"--data {data}: no such folder")
+    return found
+
+
+def _numbers(option: str, text: str, kind: type, none: str = "") -> list:
+    """The values of a list like 0,1,2; the word `none` among them, if there is one, gives None. Raises InputError."""
+    from .errors import InputError
+
+    try:
+        return [None if none and part == none else kind(part) for part in text.split(",")]
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise InputError(f"{option} {text}: expected {none + ' or ' if none else ''}{what} separated by commas, for "
+                         f"example {none + ',1' if none else '1,2'}") from None

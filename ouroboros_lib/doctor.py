@@ -14,7 +14,6 @@ from pathlib import Path
 
 SYMBOLS = {"ok": "ok", "off": "--", "missing": "!!"}
 REINSTALL = "pip install -e . in the repository, or make demo"
-LPIPS_BACKBONE = "vgg16-397923af.pth"  # torchvision's file, which the lpips package does not bring along
 
 
 @dataclass
@@ -35,7 +34,7 @@ def run_checks() -> list[Check]:
     """All checks, in the order in which they are shown; a few seconds, most of them importing torch."""
     checks = [_python(), *_packages()]
     if all(check.state == "ok" for check in checks):
-        checks += [_gpu(), _memory(), _rasterizer(), *_shipped_weights(), _ffmpeg(), _lpips()]
+        checks += [_gpu(), _memory(), _rasterizer(), *_shipped_weights(), _ffmpeg(), _meshes(), _lpips()]
     return [*checks, _rembg()]
 
 
@@ -177,15 +176,25 @@ def _ffmpeg() -> Check:
 
 
 def _lpips() -> Check:
-    import torch
+    from .evaluation.metrics import LPIPS_BACKBONES, lpips_weights
 
-    path = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONE
     if importlib.util.find_spec("lpips") is None:
         return Check("LPIPS", "off", "lpips is not installed; only its column in evaluations stays empty", REINSTALL)
-    if path.is_file():
-        return Check("LPIPS", "ok", str(path))
+    there = [backbone for backbone in LPIPS_BACKBONES if lpips_weights(backbone).is_file()]
+    if there:
+        return Check("LPIPS", "ok", f"backbones: {', '.join(there)}")
+    path = lpips_weights("alex")
     return Check("LPIPS", "off", "backbone not there; only its column in evaluations stays empty",
-                 f"put https://download.pytorch.org/models/{LPIPS_BACKBONE} at {path}")
+                 f"put https://download.pytorch.org/models/{path.name} at {path}")
+
+
+def _meshes() -> Check:
+    try:
+        importlib.import_module("embreex.rtcore_scene")
+    except ImportError as error:
+        return Check("Meshes", "off", f"no embreex ({_shorten(error)}): `ouroboros data render` cannot run",
+                     "pip install embreex (there is none for Linux on ARM)")
+    return Check("Meshes", "ok", f"embreex {metadata.version('embreex')}, trimesh {metadata.version('trimesh')}")
 
 
 def _rembg() -> Check:

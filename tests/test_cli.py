@@ -137,9 +137,11 @@ def test_bad_options(run, photo, tmp_path, no_weights, name):
 
 BAD_EVALUATIONS = {
     "split": (["--split", "train"], "val, test, heldout"), "no objects": (["--objects", "0"], "--objects"),
-    "feedback": (["--feedback", "both,all"], "both, rgb, ccm, none"), "seeds": (["--seeds", "1,x"], "0,1,2"),
+    "feedback": (["--feedback", "both,all"], "both, rgb, ccm, none"), "seeds": (["--seeds", "1,x"], "whole numbers"),
     "no steps": (["--steps", "0"], "--steps"), "projection": (["--project-above", "on"], "off,1"),
-    "preset": (["--preset", "huge"], "huge"),
+    "preset": (["--preset", "huge"], "huge"), "some steps": (["--steps", "25,0"], "--steps"),
+    "guidance": (["--guidance", "1,high"], "--guidance"), "first step": (["--feedback-from", "-1"], "--feedback-from"),
+    "lpips": (["--lpips", "squeeze"], "alex, vgg, off"), "eta": (["--eta", "0,2"], "--eta"),
 }
 
 
@@ -305,7 +307,7 @@ def test_doctor_checks_this_machine(monkeypatch):
     for name in ("Python", "torch", "torchvision", "diffusers", "numba", "pillow", "ffmpeg", "Rasterizer"):
         assert checks[name].state == "ok", checks[name]
     assert checks["torch"].found == metadata.version("torch")
-    assert {"GPU", "Memory", "Weights small", "LPIPS", "rembg"} <= set(checks)
+    assert {"GPU", "Memory", "Weights small", "Meshes", "LPIPS", "rembg"} <= set(checks)
     assert all(check.advice for check in checks.values() if check.state == "missing")
     monkeypatch.setattr(sys, "version_info", (3, 9, 0))
     assert doctor._python().state == "missing"

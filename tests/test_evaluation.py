@@ -9,8 +9,17 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ouroboros_lib.evaluation.heldout import COLUMNS, evaluate_heldout, paired_interval, summarize
-from ouroboros_lib.evaluation.metrics import psnr, ssim
+from ouroboros_lib.errors import InputError
+from ouroboros_lib.evaluation.heldout import (
+    COLUMNS,
+    Variant,
+    all_variants,
+    evaluate_heldout,
+    paired_interval,
+    summarize,
+    summarize_geometry,
+)
+from ouroboros_lib.evaluation.metrics import LPIPS_BACKBONES, flip, load_lpips, psnr, ssim
 
 
 @pytest.fixture
@@ -51,14 +60,64 @@ def test_metrics_by_hand():
                                atol=1e-4, rtol=0)
 
 
+def test_one_picture_is_measured_as_one_of_many(pictures):
+    clean, noisy = pictures
+    for metric in (psnr, ssim, flip):
+        alone, among = metric(noisy[0, 1], clean[0, 1]), metric(noisy, clean)[0, 1]
+        assert alone.shape == () and float(alone) == pytest.approx(float(among), abs=1e-5), metric.__name__
+
+
+def test_flip_by_hand_and_in_order(pictures):
+    clean, noisy = pictures
+    errors = flip(noisy, clean)
+    assert errors.shape == (2, 3) and (errors[0].diff() > 0).all()  # more noise, larger error
+    assert (flip(clean, clean) == 0).all()
+    black = torch.zeros(1, 3, 24, 24)
+    assert float(flip(black + 1, black)) > 0.9  # black for white is as wrong as it gets
+
+
+def test_lpips_is_the_packages_own_or_says_which_file_is_missing(pictures, tmp_path, monkeypatch):
+    import lpips
+    from torchvision.models import alexnet
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    with pytest.raises(InputError, match=LPIPS_BACKBONES["vgg"]):
+        load_lpips("vgg")
+    (tmp_path / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    backbone = alexnet()
+    path = tmp_path / "checkpoints" / LPIPS_BACKBONES["alex"]
+    torch.save(backbone.state_dict(), path)
+    # torchvision checks that the file is the one it published, which this one is not
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: torch.load(path, weights_only=True))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url",
+                        lambda *_, **__: torch.load(path, weights_only=True))
+    clean, noisy = (torch.nn.functional.interpolate(images.flatten(0, 1), (64, 64)).unflatten(0, (2, 3))
+                    for images in pictures)
+    ours = load_lpips("alex")(noisy, clean)
+    reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    reference.net.load_state_dict({key: value for key, value in load_slices(backbone).items()})
+    theirs = reference(noisy.flatten(0, 1) * 2 - 1, clean.flatten(0, 1) * 2 - 1).view(2, 3)
+    torch.testing.assert_close(ours, theirs.detach())
+    assert ours.min() > 0 and load_lpips("alex")(clean, clean).abs().max() < 1e-6
+
+
+def load_slices(backbone) -> dict:
+    """AlexNet's features under the names that lpips gives them: cut into slices at the layers it compares."""
+    cuts = (0, 2, 5, 8, 10, 12)
+    return {f"slice{part + 1}.{layer}.{name}": value for part in range(5) for layer in range(cuts[part], cuts[part + 1])
+            for name, value in backbone.features[layer].state_dict().items()}
+
+
 # --- the protocol ---
 
 FEEDBACKS, SEEDS = ("both", "none"), (0, 3)
+METHODS = BOTH, NONE = "feedback-both-steps-2", "feedback-none-steps-2"
 
 
 def measure(pipeline, folder, batch):
-    summary = evaluate_heldout(pipeline, folder / "figures", "test", objects=3, feedbacks=FEEDBACKS, seeds=SEEDS,
-                               steps=2, batch=batch)
+    summary = evaluate_heldout(pipeline, folder / "figures", "test", 3, all_variants(feedback=FEEDBACKS, steps=[2]),
+                               SEEDS, batch)
     with open(folder / "figures.csv") as file:
         rows = list(csv.DictReader(file))
     return summary, rows, json.loads((folder / "figures.json").read_text())
@@ -74,16 +133,15 @@ def test_there_is_a_row_for_every_image(measured, _tiny):
     assert tuple(rows[0]) == COLUMNS
     views, novel = _tiny.num_views, 4
     counts = {("autoencoder", "0", "autoencoder"): views, ("G-clean", "0", "render"): views + novel}
-    for feedback in FEEDBACKS:
+    for method in METHODS:
         for seed in SEEDS:
-            counts |= {(f"feedback-{feedback}", str(seed), "multiview"): views,
-                       (f"feedback-{feedback}", str(seed), "render"): views + novel,
-                       (f"feedback-{feedback}", str(seed), "self-consistency"): views}
+            counts |= {(method, str(seed), "multiview"): views, (method, str(seed), "render"): views + novel,
+                       (method, str(seed), "self-consistency"): views}
     keys = [(row["method"], row["seed"], row["kind"], row["object"], row["view"]) for row in rows]
     assert sorted(keys) == sorted((*key, str(i), str(v)) for key, count in counts.items() for i in range(3)
                                   for v in range(count))
     for row in rows:
-        assert row["protocol"] == "procedural-test-3" and row["lpips"] == ""
+        assert row["protocol"] == "procedural-test-3" and row["lpips"] == row["flip"] == ""
         assert row["is_input_view"] == str(int(row["view"] == "0"))
         assert 0 < float(row["psnr"]) <= 100 and -1 <= float(row["ssim"]) <= 1
 
@@ -91,18 +149,50 @@ def test_there_is_a_row_for_every_image(measured, _tiny):
 def test_the_record_says_how_the_figures_were_made(measured):
     summary, _, record = measured[2]
     assert record["summary"] == summary
-    assert record["settings"] == {"split": "test", "objects": 3, "seeds": list(SEEDS), "steps": 2,
-                                  "guidance_scale": 1.0, "project_above": [None]}
+    settings = record["settings"]
+    assert settings.pop("variants") == {
+        method: {"feedback": feedback, "feedback_from_step": 0, "guidance_scale": 1.0, "project_above": None,
+                 "num_inference_steps": 2, "eta": None} for method, feedback in zip(METHODS, FEEDBACKS, strict=True)}
+    assert settings == {"split": "test", "objects": 3, "num_views": 4, "seeds": list(SEEDS),
+                        "metrics": ["psnr", "ssim"]}
     assert {"command", "date", "commit", "device", "versions", "minutes"} <= record.keys()
     assert record["device"] == "cpu" and record["versions"]["torch"] == version("torch")
 
 
-def test_projection_is_a_method_of_its_own(_tiny, tmp_path):
-    summary = evaluate_heldout(_tiny, tmp_path / "figures", "val", objects=1, feedbacks=("both",), seeds=(0,), steps=2,
-                               projections=(None, 0.5))
-    projected = summary["means"].pop("feedback-both-projected-above-0.5")
-    assert projected != summary["means"]["feedback-both"]
-    assert list(summary["paired differences in dB"]) == ["feedback-both minus feedback-both-projected-above-0.5"]
+def test_every_variant_is_a_method_of_its_own(_tiny, tmp_path):
+    variants = all_variants(feedback=["both"], steps=[2], project_above=[None, 0.5])
+    summary = evaluate_heldout(_tiny, tmp_path / "figures", "val", 1, variants)
+    projected = summary["means"].pop("feedback-both-project-above-0.5-steps-2")
+    assert projected != summary["means"][BOTH]
+    assert list(summary["paired differences in dB"]) == [f"{BOTH} minus feedback-both-project-above-0.5-steps-2"]
+
+
+def test_names_of_variants():
+    assert Variant().method == "feedback-both"
+    assert Variant("ccm", 10, 1.0, 50, 1.5, 0.5).method == (
+        "feedback-ccm-feedback-from-10-project-above-1-steps-50-guidance-1.5-eta-0.5")
+    combinations = all_variants(feedback=["both", "none"], feedback_from=[0, 10], guidance=[1.0])
+    assert [variant.method for variant in combinations] == [
+        "feedback-both", "feedback-both-feedback-from-10", "feedback-none"]  # none has no first step
+
+
+def test_further_metrics_and_geometry(_tiny, tmp_path):
+    summary = evaluate_heldout(_tiny, tmp_path / "figures", "val", 2, [Variant(steps=1)],
+                               metrics={"flip": flip, "lpips": lambda a, b: (a - b).abs().mean((-3, -2, -1))},
+                               geometry=True)
+    with open(tmp_path / "figures.csv") as file:
+        assert all(row["flip"] and row["lpips"] for row in csv.DictReader(file))
+    with open(tmp_path / "figures_geometry.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["object"]) for row in rows] == [
+        (method, number) for method in ("G-clean", "feedback-both-steps-1") for number in ("0", "1")]
+    assert set(summary["means"]["G-clean"]["3D novel"]) == {"psnr", "ssim", "lpips", "flip"}
+    assert summary["geometry"].keys() == {"G-clean", "feedback-both-steps-1"}
+
+
+def test_a_reconstructor_of_single_views_is_measured_alone(_tiny, tmp_path):
+    summary = evaluate_heldout(_tiny, tmp_path / "figures", "val", 1, single_view=True)
+    assert list(summary["means"]) == ["single-view"] and "3D novel" in summary["means"]["single-view"]
 
 
 def test_figures_do_not_depend_on_the_batch(measured):
@@ -124,15 +214,15 @@ def test_summary_is_the_mean_of_the_rows(measured):
                         if row["method"] == method and row["kind"] == kind and int(row["view"]) in views])
 
     means = summary["means"]
-    assert means.keys() == {"autoencoder", "G-clean", "feedback-both", "feedback-none"}
+    assert means.keys() == {"autoencoder", "G-clean", BOTH, NONE}
     for method, name, kind, views in (
             ("autoencoder", "PSNR", "autoencoder", range(4)), ("G-clean", "3D novel", "render", range(4, 8)),
-            ("feedback-both", "views 0", "multiview", [0]), ("feedback-both", "views 1+", "multiview", [1, 2, 3]),
-            ("feedback-none", "3D view 0", "render", [0]), ("feedback-none", "3D views 1+", "render", [1, 2, 3]),
-            ("feedback-none", "self-consistency", "self-consistency", range(4))):
+            (BOTH, "views 0", "multiview", [0]), (BOTH, "views 1+", "multiview", [1, 2, 3]),
+            (NONE, "3D view 0", "render", [0]), (NONE, "3D views 1+", "render", [1, 2, 3]),
+            (NONE, "self-consistency", "self-consistency", range(4))):
         assert means[method][name]["psnr"] == pytest.approx(mean(method, kind, views), abs=0.006), (method, name)
-    difference = summary["paired differences in dB"]["feedback-both minus feedback-none"]["views 1+"]
-    expected = mean("feedback-both", "multiview", [1, 2, 3]) - mean("feedback-none", "multiview", [1, 2, 3])
+    difference = summary["paired differences in dB"][f"{BOTH} minus {NONE}"]["views 1+"]
+    expected = mean(BOTH, "multiview", [1, 2, 3]) - mean(NONE, "multiview", [1, 2, 3])
     assert difference["mean"] == pytest.approx(expected, abs=0.001)
     assert difference["low"] <= difference["mean"] <= difference["high"]
 
@@ -141,9 +231,9 @@ def test_a_failure_leaves_nothing_that_looks_finished(_tiny, tmp_path, monkeypat
     def full(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr("ouroboros_lib.evaluation.heldout.os.replace", full)
+    monkeypatch.setattr("ouroboros_lib.files.os.replace", full)
     with pytest.raises(OSError, match="disk full"):
-        evaluate_heldout(_tiny, tmp_path / "figures", objects=1, feedbacks=("none",), steps=1)
+        evaluate_heldout(_tiny, tmp_path / "figures", objects=1, variants=[Variant("none", steps=1)])
     assert not (tmp_path / "figures.csv").exists() and not (tmp_path / "figures.json").exists()
 
 
@@ -175,7 +265,7 @@ def test_interval_covers_the_seeds_as_well():
 
 def test_summary_by_hand():
     def row(method, number, view, kind, score, seed=0):
-        return ("p", method, seed, number, view, int(view == 0), kind, score, score / 100, "")
+        return ("p", method, seed, number, view, int(view == 0), kind, score, score / 100, "", "")
 
     rows = [row("feedback-both", n, v, "multiview", 10.0 + 10 * n + v) for n in range(2) for v in range(3)]
     rows += [row("feedback-both", n, v, "render", 5.0 + v) for n in range(2) for v in range(5)]
@@ -185,3 +275,11 @@ def test_summary_by_hand():
         "3D view 0": {"psnr": 5.0, "ssim": 0.05}, "3D views 1+": {"psnr": 6.5, "ssim": 0.065},
         "3D novel": {"psnr": 8.5, "ssim": 0.085}}}
     assert summary["paired differences in dB"] == {}
+
+
+def test_geometry_summary_leaves_out_splats_that_nobody_sees():
+    inf = float("inf")
+    rows = [("p", "m", 0, 0, 0.1, 0.2, 0.15, 0.5, 0.4), ("p", "m", 0, 1, 0.3, 0.2, 0.25, 0.7, 0.6),
+            ("p", "m", 0, 2, inf, inf, inf, 0.0, 0.0)]
+    assert summarize_geometry(rows) == {"m": {"accuracy": 0.2, "completeness": 0.2, "chamfer": 0.2, "f_score": 0.6,
+                                              "iou": 0.5, "unseen": 1}}

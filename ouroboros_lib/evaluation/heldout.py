@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from datetime import date
 from importlib.metadata import version
 from itertools import product
@@ -15,105 +17,174 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from ..data.procedural import sample_objects
 from ..data.ring import MultiviewBatch, held_out_objects
+from ..files import replace_file
+from ..gaussians import Gaussians
 from ..noise import c_noise
 from ..pipeline import Ouroboros3DPipeline
 from ..rasterization import rasterize
+from .geometry import GEOMETRY_COLUMNS, measure_geometry
 from .metrics import psnr, ssim
 
-COLUMNS = ("protocol", "method", "seed", "object", "view", "is_input_view", "kind", "psnr", "ssim", "lpips")
+KEYS = ("protocol", "method", "seed", "object")
+COLUMNS = (*KEYS, "view", "is_input_view", "kind", "psnr", "ssim", "lpips", "flip")
+KINDS = {  # quantity -> kind of rows, and whether view v of V orbit views belongs to it
+    "views 0": ("multiview", lambda v, views: v == 0), "views 1+": ("multiview", lambda v, views: v > 0),
+    "3D view 0": ("render", lambda v, views: v == 0), "3D views 1+": ("render", lambda v, views: 0 < v < views),
+    "3D novel": ("render", lambda v, views: v >= views),
+    "self-consistency": ("self-consistency", lambda v, views: True)}
 CLEAN_SIGMA = 0.002
+Metrics = dict[str, Callable[[Tensor, Tensor], Tensor]]  # column -> (prediction, target) to one number per image
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the recursion with the same weights: the pipeline's arguments, and the rows' `method`."""
+
+    feedback: str = "both"
+    feedback_from: int = 0
+    project_above: float | None = None
+    steps: int = 25
+    guidance: float = 1.0
+    eta: float | None = None
+
+    @property
+    def method(self) -> str:
+        """feedback-KIND, and what differs from the defaults."""
+        parts = [f"-{field.name.replace('_', '-')}-{getattr(self, field.name):g}" for field in fields(self)[1:]
+                 if getattr(self, field.name) != field.default]
+        return f"feedback-{self.feedback}" + "".join(parts)
+
+    @property
+    def arguments(self) -> dict:
+        return {"feedback": self.feedback, "feedback_from_step": self.feedback_from, "guidance_scale": self.guidance,
+                "project_above": self.project_above, "num_inference_steps": self.steps, "eta": self.eta}
+
+
+def all_variants(**choices: Iterable) -> list[Variant]:
+    """All combinations of the values given for Variant's fields; without feedback, its first step does not matter."""
+    combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+    for entry in combinations:
+        if entry.get("feedback") == "none":
+            entry.pop("feedback_from", None)
+    return list(dict.fromkeys(Variant(**entry) for entry in combinations))
 
 
 def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str = "test", objects: int = 128,
-                     feedbacks: tuple[str, ...] = ("both", "none"), seeds: tuple[int, ...] = (0,), steps: int = 25,
-                     guidance_scale: float = 1.0, batch: int = 16,
-                     projections: tuple[float | None, ...] = (None,)) -> dict:
-    """Measure autoencoder, G on clean views, and the recursion with each kind of feedback in the same weights.
+                     variants: Iterable[Variant] = (Variant("both"), Variant("none")), seeds: tuple[int, ...] = (0,),
+                     batch: int = 16, metrics: Metrics | None = None, geometry: bool = False,
+                     single_view: bool = False) -> dict:
+    """Measure autoencoder, G on clean views, and the recursion in several variants of the same weights.
 
-    projections: the pipeline's `project_above`; each is measured with each feedback.
+    metrics: beside PSNR and SSIM, for the columns lpips and flip, which stay empty otherwise. geometry: also write
+    `out`_geometry.csv, see `measure_geometry`. single_view: a reconstructor that was trained on the condition view
+    alone is measured (method single-view) and nothing else.
 
-    Writes `out`.csv, a row per image (COLUMNS; lpips stays empty here), and `out`.json: how it was made, and the
-    summary that is returned. Kinds: autoencoder, render (of G), multiview (F's views), and self-consistency, which
-    compares F's views with the renders of their own reconstruction. Views 0 ... V - 1 are the orbit, view 0 the input;
-    later ones are novel.
+    Writes `out`.csv, a row per image (COLUMNS), and `out`.json: how it was made, and the summary that is returned.
+    Kinds: autoencoder, render (of G), multiview (F's views), and self-consistency, which compares F's views with the
+    renders of their own reconstruction. Views 0 ... V - 1 are the orbit, view 0 the input; later ones are novel.
     """
-    out = Path(out)
+    out, variants = Path(out), list(variants)
     out.parent.mkdir(parents=True, exist_ok=True)
     protocol = f"procedural-{split}-{objects}"
-    started, rows = time.monotonic(), []
+    started, rows, shapes = time.monotonic(), [], []
     device = pipeline.device
     pipeline.set_progress_bar_config(disable=True)
+    metrics = {"psnr": psnr, "ssim": ssim} | (metrics or {})
     for first in tqdm(range(0, objects, batch), desc="objects"):
-        count = min(batch, objects - first)
-        data = held_out_objects(split, count, pipeline.image_size, pipeline.num_views, device=device, start=first)
-        for method, seed, kind, scores in _measure(pipeline, data, first, feedbacks, projections, seeds, steps,
-                                                   guidance_scale):
-            rows += _rows(protocol, method, seed, first, kind, scores)
+        numbers = range(first, min(first + batch, objects))
+        data = held_out_objects(split, len(numbers), pipeline.image_size, pipeline.num_views, device=device,
+                                start=first)
+        exact = sample_objects(split, numbers).to(device) if geometry else None
+        parts = _single_view(pipeline, data) if single_view else _measure(pipeline, data, first, variants, seeds)
+        for method, seed, kind, pairs, gaussians in parts:
+            scores = {name: f(*pairs) for name, f in metrics.items()}
+            rows += image_rows((protocol, method, seed), numbers, kind, scores)
+            if exact is not None and gaussians is not None:
+                shapes += [(protocol, method, seed, number, *(round(record[c], 5) for c in GEOMETRY_COLUMNS))
+                           for number, record in zip(numbers, measure_geometry(gaussians, exact), strict=True)]
     summary = summarize(rows, pipeline.num_views)
-    record = {"command": "ouroboros " + " ".join(sys.argv[1:]), "date": date.today().isoformat(), "commit": _commit(),
-              "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-              "versions": {name: version(name) for name in ("torch", "diffusers")},
-              "minutes": round((time.monotonic() - started) / 60, 2),
-              "settings": {"split": split, "objects": objects, "seeds": list(seeds), "steps": steps,
-                           "guidance_scale": guidance_scale, "project_above": list(projections)}, "summary": summary}
-    _write(out.with_suffix(".csv"), rows)
-    _replace(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    if geometry:
+        summary["geometry"] = summarize_geometry(shapes)
+    settings = {"split": split, "objects": objects, "num_views": pipeline.num_views, "seeds": list(seeds),
+                "metrics": list(metrics),
+                "variants": {} if single_view else {variant.method: variant.arguments for variant in variants}}
+    record = how_made(device, started) | {"settings": settings, "summary": summary}
+    write_rows(out.with_suffix(".csv"), COLUMNS, rows)
+    if geometry:
+        write_rows(out.with_name(out.name + "_geometry.csv"), (*KEYS, *GEOMETRY_COLUMNS), shapes)
+    replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
     return summary
 
 
+Part = tuple[str, int, str, tuple[Tensor, Tensor], "Gaussians | None"]  # method, seed, kind, images and truth, splats
+
+
 @torch.no_grad()
-def _measure(pipeline, data: MultiviewBatch, first: int, feedbacks, projections, seeds, steps, guidance_scale):
-    """Yields (method, seed, kind, (psnr, ssim)), the scores (B, views)."""
+def _measure(pipeline, data: MultiviewBatch, first: int, variants, seeds) -> Iterator[Part]:
     orbit, truth = data.num_orbit_views, data.images
     decoded = pipeline.autoencoder.decode(pipeline.autoencoder.encode(data.orbit_images)).clamp(0, 1)
-    yield "autoencoder", 0, "autoencoder", _scores(decoded, data.orbit_images)
-
-    clean = c_noise(torch.full((len(truth),), CLEAN_SIGMA, device=truth.device))
-    gaussians = pipeline.reconstructor(data.orbit_images, data.orbit_cameras, clean)
-    yield "G-clean", 0, "render", _scores(rasterize(gaussians, data.cameras, truth.shape[-1]).rgb.clamp(0, 1), truth)
-
-    for seed in seeds:
-        for feedback, above in product(feedbacks, projections):
-            # one generator per object, so that its noise does not depend on the batch; the same for every feedback
-            generator = [torch.Generator(truth.device).manual_seed(1_000_003 * seed + first + i)
-                         for i in range(len(truth))]
-            result = pipeline(truth[:, 0], cameras=data.orbit_cameras, num_inference_steps=steps,
-                              guidance_scale=guidance_scale, feedback=feedback, project_above=above,
-                              generator=generator)
-            renders = rasterize(result.gaussians, data.cameras, truth.shape[-1]).rgb.clamp(0, 1)
-            method = f"feedback-{feedback}" + ("" if above is None else f"-projected-above-{above:g}")
-            yield method, seed, "multiview", _scores(result.views, data.orbit_images)
-            yield method, seed, "render", _scores(renders, truth)
-            yield method, seed, "self-consistency", _scores(renders[:, :orbit], result.views)
+    yield "autoencoder", 0, "autoencoder", (decoded, data.orbit_images), None
+    gaussians = _from_clean_views(pipeline, data, data.orbit_images)
+    yield "G-clean", 0, "render", (_renders(gaussians, data), truth), gaussians
+    for seed, variant in product(seeds, variants):
+        # one generator per object, so that its noise does not depend on the batch; the same for every variant
+        generator = [torch.Generator(truth.device).manual_seed(1_000_003 * seed + first + i)
+                     for i in range(len(truth))]
+        result = pipeline(truth[:, 0], cameras=data.orbit_cameras, generator=generator, **variant.arguments)
+        renders = _renders(result.gaussians, data)
+        yield variant.method, seed, "multiview", (result.views, data.orbit_images), None
+        yield variant.method, seed, "render", (renders, truth), result.gaussians
+        yield variant.method, seed, "self-consistency", (renders[:, :orbit], result.views), None
 
 
-def _scores(images, truth):
-    return psnr(images, truth).cpu(), ssim(images, truth).cpu()
+@torch.no_grad()
+def _single_view(pipeline, data: MultiviewBatch) -> Iterator[Part]:
+    gaussians = _from_clean_views(pipeline, data, data.condition_everywhere)
+    yield "single-view", 0, "render", (_renders(gaussians, data), data.images), gaussians
 
 
-def _rows(protocol, method, seed, first, kind, scores):
-    return [(protocol, method, seed, first + i, v, int(v == 0), kind, round(float(scores[0][i, v]), 3),
-             round(float(scores[1][i, v]), 4), "") for i in range(len(scores[0])) for v in range(scores[0].shape[1])]
+def _from_clean_views(pipeline, data: MultiviewBatch, views: Tensor) -> Gaussians:
+    clean = c_noise(torch.full((len(views),), CLEAN_SIGMA, device=views.device))
+    return pipeline.reconstructor(views, data.orbit_cameras, clean)
+
+
+def _renders(gaussians: Gaussians, data: MultiviewBatch) -> Tensor:
+    return rasterize(gaussians, data.cameras, data.rgba.shape[-1]).rgb.clamp(0, 1)
+
+
+def image_rows(keys: tuple, objects: Sequence, kind: str, scores: dict[str, Tensor],
+               views: Sequence[int] | None = None, input_view: int = 0) -> list[tuple]:
+    """A row (COLUMNS) per object and view; scores: (objects, views) for each metric; views: their numbers."""
+    scores = {name: value.cpu() for name, value in scores.items()}
+    views = range(scores["psnr"].shape[1]) if views is None else views
+
+    def cell(name: str, i: int, v: int) -> float | str:
+        return round(float(scores[name][i, v]), 3 if name == "psnr" else 4) if name in scores else ""
+
+    return [(*keys, name, view, int(view == input_view), kind,
+             *(cell(column, i, v) for column in ("psnr", "ssim", "lpips", "flip")))
+            for i, name in enumerate(objects) for v, view in enumerate(views)]
 
 
 def summarize(rows: list[tuple], num_views: int) -> dict:
     """Means over objects and seeds; for each pair of feedbacks the paired difference with a 95 % bootstrap interval."""
-    kinds = {"views 0": ("multiview", lambda v: v == 0), "views 1+": ("multiview", lambda v: v > 0),
-             "3D view 0": ("render", lambda v: v == 0), "3D views 1+": ("render", lambda v: 0 < v < num_views),
-             "3D novel": ("render", lambda v: v >= num_views), "self-consistency": ("self-consistency", lambda v: True)}
+    measured = [name for name, value in zip(COLUMNS[7:], rows[0][7:], strict=True) if value != ""]
     means, tables = {}, {}
     for method in dict.fromkeys(row[1] for row in rows):
         mine = [row for row in rows if row[1] == method]
-        chosen = {"PSNR": ("autoencoder", lambda v: True)} if method == "autoencoder" else kinds
+        chosen = {"PSNR": ("autoencoder", lambda v, views: True)} if method == "autoencoder" else KINDS
         for name, (kind, keep) in chosen.items():
-            table = _per_object([row for row in mine if row[6] == kind and keep(row[4])])
+            table = per_object([row for row in mine if row[6] == kind and keep(row[4], num_views)])
             if table.size:
-                tables[method, name] = table  # (objects, seeds, 2)
-                means.setdefault(method, {})[name] = {"psnr": round(float(table[..., 0].mean()), 2),
-                                                      "ssim": round(float(table[..., 1].mean()), 4)}
+                tables[method, name] = table  # (objects, seeds, metrics)
+                means.setdefault(method, {})[name] = {
+                    metric: round(float(table[..., i].mean()), 2 if metric == "psnr" else 4)
+                    for i, metric in enumerate(measured)}
     differences = {}
     methods = [method for method in means if method.startswith("feedback-")]
     for a, b in ((a, b) for i, a in enumerate(methods) for b in methods[i + 1:]):
@@ -122,38 +193,52 @@ def summarize(rows: list[tuple], num_views: int) -> dict:
     return {"means": means, "paired differences in dB": differences}
 
 
-def _per_object(rows: list[tuple]) -> np.ndarray:
-    """(objects, seeds, 2): PSNR and SSIM, averaged over the views of `rows`."""
+def summarize_geometry(rows: list[tuple]) -> dict:
+    """Per method, the mean over objects and seeds of what is finite, and how many splats nobody sees."""
+    summary = {}
+    for method in dict.fromkeys(row[1] for row in rows):
+        table = np.array([row[4:] for row in rows if row[1] == method])
+        seen = np.isfinite(table).all(axis=1)
+        means = table[seen].mean(axis=0) if seen.any() else np.full(table.shape[1], np.nan)
+        summary[method] = {name: round(float(mean), 4) for name, mean in zip(GEOMETRY_COLUMNS, means, strict=True)}
+        summary[method]["unseen"] = int((~seen).sum())
+    return summary
+
+
+def per_object(rows: list[tuple]) -> np.ndarray:
+    """(objects, seeds, metrics): averaged over the views of `rows`, metrics that were not measured left out."""
     cells: dict[tuple, list] = {}
     for row in rows:
-        cells.setdefault((row[3], row[2]), []).append(row[7:9])
+        cells.setdefault((row[3], row[2]), []).append([value for value in row[7:] if value != ""])
     objects, seeds = sorted({key[0] for key in cells}), sorted({key[1] for key in cells})
     return np.array([[np.mean(cells[o, s], axis=0) for s in seeds] for o in objects])
 
 
-def paired_interval(a: np.ndarray, b: np.ndarray, resamples: int = 2000) -> dict:
+def paired_interval(a: np.ndarray, b: np.ndarray, resamples: int = 2000, digits: int = 3) -> dict:
     """Mean of a - b, (objects, seeds) each, with a 95 % interval from resampling objects and seeds (Efron 1979)."""
     difference, random = a - b, np.random.default_rng(0)
     objects, seeds = difference.shape
     means = [difference[random.integers(objects, size=objects)][:, random.integers(seeds, size=seeds)].mean()
              for _ in range(resamples)]
     low, high = np.percentile(means, [2.5, 97.5])
-    return {"mean": round(float(difference.mean()), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+    return {name: round(float(value), digits) for name, value in (("mean", difference.mean()), ("low", low),
+                                                                  ("high", high))}
 
 
-def _write(path: Path, rows: list[tuple]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    os.replace(partial, path)
+def how_made(device: torch.device, started: float) -> dict:
+    """Command, date, commit, device, versions and minutes of a run that began at `started` (time.monotonic)."""
+    return {"command": "ouroboros " + " ".join(sys.argv[1:]), "date": date.today().isoformat(), "commit": _commit(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
+            "minutes": round((time.monotonic() - started) / 60, 2)}
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+def write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[tuple]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    replace_file(path, text.getvalue().encode())
 
 
 def _commit() -> str:

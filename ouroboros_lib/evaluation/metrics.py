@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
+
+from ..errors import InputError
+
+# torchvision's backbones, by the names under which it keeps their weights
+LPIPS_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -15,7 +23,49 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004; 11 x 11 Gaussian window, no padding): (..., 3, H, W) twice to (...)."""
-    lead = prediction.shape[:-3]
-    values = _ssim(prediction.float().flatten(0, -4), target.float().flatten(0, -4), data_range=1.0,
+    lead, image = prediction.shape[:-3], prediction.shape[-3:]
+    values = _ssim(prediction.float().reshape(-1, *image), target.float().reshape(-1, *image), data_range=1.0,
                    size_average=False)
     return values.view(lead)
+
+
+def flip(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean LDR-FLIP error (Andersson et al. 2020), 0 is best: (..., 3, H, W) twice to (...) on the CPU.
+
+    By flip-evaluator, for its default viewer at 67 pixels per degree; about 8 ms an image of 128 pixels.
+    """
+    from flip_evaluator import evaluate
+
+    flat = (images.detach().float().clamp(0, 1).cpu().reshape(-1, *images.shape[-3:])
+            for images in (target, prediction))
+    pairs = zip(*(images.movedim(1, -1).contiguous().numpy() for images in flat), strict=True)
+    errors = [evaluate(reference, test, "LDR", applyMagma=False)[1] for reference, test in pairs]
+    return torch.tensor(errors).view(prediction.shape[:-3])
+
+
+def lpips_weights(backbone: str = "alex") -> Path:
+    """Where torchvision keeps the weights of an LPIPS backbone, "alex" or "vgg", whether they are there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONES[backbone]
+
+
+def load_lpips(backbone: str = "alex", device="cpu") -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS (Zhang et al. 2018) of images in [0, 1], 0 is best: a function (..., 3, H, W) twice to (...).
+
+    The function's attribute `backbone` says which. Raises InputError when the backbone's weights are not on this
+    machine: nothing is downloaded here.
+    """
+    path = lpips_weights(backbone)
+    if not path.is_file():
+        raise InputError(f"LPIPS ({backbone}): {path} is missing; fetch https://download.pytorch.org/models/{path.name}")
+    import lpips
+
+    network = lpips.LPIPS(net=backbone, verbose=False).to(device).eval()
+
+    @torch.no_grad()
+    def distance(prediction: Tensor, target: Tensor) -> Tensor:
+        lead = prediction.shape[:-3]
+        pair = (images.float().to(device).flatten(0, -4) * 2 - 1 for images in (prediction, target))
+        return network(*pair).view(lead)
+
+    distance.backbone = backbone
+    return distance

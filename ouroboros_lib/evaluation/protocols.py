@@ -1,0 +1,172 @@
+"""Protocols: what is compared with what, as data. One small JSON file each in protocols/, or one of your own.
+
+A protocol states the cameras (azimuths and elevation of an orbit, radius, field of view, novel cameras), the sizes of
+the pictures, which view is the input and which count, the background, the objects and the metrics; `source` says where
+this comes from and `not_stated` what its authors left open. Two figures belong into one table only if their protocols,
+whose labels stand in every row, are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..cameras import ELEVATION_RANGE, Cameras, orbit_cameras
+from ..data.renders import RenderSettings
+from ..errors import InputError
+from ..files import read_json
+from .conventions import Convention
+
+FOLDER = Path(__file__).with_name("protocols")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Angles in degrees, radius in world units. elevation: None draws one an object, from its name; or one a view.
+
+    novel: (azimuth, elevation) of cameras off the orbit. sizes: pixels a side that it is defined for, the first being
+    the default. objects: names, or None for all that a data set holds.
+    """
+
+    name: str
+    version: int
+    about: str
+    azimuths: tuple[float, ...]
+    elevation: float | None | tuple[float, ...]
+    radius: float
+    fov: float
+    novel: tuple[tuple[float, float], ...]
+    sizes: tuple[int, ...]
+    input_view: int
+    primary_views: tuple[int, ...]
+    background: str
+    objects: tuple[str, ...] | None
+    metrics: tuple[str, ...]
+    source: str
+    not_stated: tuple[str, ...] = ()
+
+    def cameras(self, name: str) -> Cameras:
+        """(V + N,) cameras for the object `name`: the orbit, then the novel ones."""
+        elevation = self.elevation
+        if elevation is None:
+            low, high = ELEVATION_RANGE
+            draw = torch.rand(1, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+            elevation = float(low + (high - low) * draw)
+        elevations = torch.tensor(elevation).expand(len(self.azimuths)).tolist()
+        angles = [*zip(self.azimuths, elevations, strict=True), *self.novel]
+        return orbit_cameras(*(torch.tensor(column) for column in zip(*angles, strict=True)), radius=self.radius,
+                             fov=self.fov)
+
+    def size(self, wanted: int | None = None) -> int:
+        """`wanted` if the protocol is defined for it, its first size by default. Raises InputError."""
+        if wanted is not None and wanted not in self.sizes:
+            raise InputError(f"--size {wanted}: protocol {self.name} is defined for "
+                             f"{' and '.join(map(str, self.sizes))} pixels")
+        return wanted or self.sizes[0]
+
+    def label(self, size: int) -> str:
+        """What stands in the rows: name, version and pixels."""
+        return f"{self.name}-v{self.version}-{size}"
+
+    def at(self, convention: Convention) -> Protocol:
+        """The same with the cameras of a method that cannot be asked for others: for its own views there must be truth.
+
+        View 0 stays the input; the method's other views follow and are the primary ones. The method is given the whole
+        input view, so its cameras stand where the object looks as large as there (see `Convention.view_cameras`).
+        """
+        if not isinstance(convention.views, dict):
+            return self
+        if self.elevation is None or isinstance(self.elevation, tuple):
+            raise InputError(f"protocol {self.name}: cannot be seen from the cameras of {convention.name}, which needs "
+                             "one elevation for all objects")
+        angles = [(azimuth, elevation) for azimuth, elevation in convention.angles(self.elevation)
+                  if azimuth % 360 or elevation != self.elevation]
+        radius, fov = convention.rig(self.radius, self.fov)
+        azimuths, elevations = zip((0.0, self.elevation), *angles, strict=True)
+        return replace(self, name=f"{self.name}@{convention.name.replace(' ', '-')}", azimuths=azimuths,
+                       elevation=elevations, radius=radius, fov=fov, novel=(), input_view=0,
+                       primary_views=tuple(range(1, len(azimuths))), sizes=(convention.size or self.sizes[0],))
+
+    def render_settings(self, size: int | None = None, **options) -> ProtocolSettings:
+        """For `render_meshes`; options: those of RenderSettings that are not about cameras."""
+        size = self.size(size)
+        return ProtocolSettings(size, len(self.azimuths), len(self.novel), None, self.radius, self.fov, **options,
+                                label=self.label(size), protocol=self)
+
+    def record(self) -> dict:
+        """What its file says, as JSON holds it."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class ProtocolSettings(RenderSettings):
+    """How meshes are rendered for a protocol; each folder's object.json then names it."""
+
+    label: str = ""
+    protocol: Protocol | None = None
+
+    def cameras(self, name: str) -> Cameras:
+        return self.protocol.cameras(name)
+
+    def record(self) -> dict:
+        record = super().record()
+        about = record.pop("protocol")
+        return record | {"protocol": record.pop("label"), "azimuths": list(about["azimuths"]),
+                         "elevation": json.loads(json.dumps(about["elevation"])),
+                         "novel_cameras": json.loads(json.dumps(about["novel"]))}
+
+
+def protocol_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def load_protocol(name: str | Path) -> Protocol:
+    """A protocol by its name, or from a JSON file. Raises InputError."""
+    path = Path(name)
+    if path.suffix != ".json":
+        path = FOLDER / f"{name}.json"
+        if str(name) not in protocol_names():
+            raise InputError(f"--protocol {name}: expected one of {', '.join(protocol_names())}, or a .json file")
+    return _parse(read_json(path), path)
+
+
+def _parse(record: dict, path: Path) -> Protocol:
+    try:
+        entry = dict(record)
+        unknown = entry.keys() - Protocol.__dataclass_fields__.keys()
+        if unknown:
+            raise ValueError(f"{sorted(unknown)[0]} is not part of a protocol")
+        for key in ("azimuths", "sizes", "primary_views", "metrics", "not_stated"):
+            entry[key] = tuple(entry.get(key, ()))
+        entry["novel"] = tuple((float(azimuth), float(elevation)) for azimuth, elevation in entry["novel"])
+        entry["objects"] = None if entry["objects"] == "all" else tuple(entry["objects"])
+        if entry["elevation"] == "random":
+            entry["elevation"] = None
+        elif isinstance(entry["elevation"], list):
+            entry["elevation"] = tuple(map(float, entry["elevation"]))
+        else:
+            entry["elevation"] = float(entry["elevation"])
+        entry["azimuths"] = tuple(map(float, entry["azimuths"]))
+        protocol = Protocol(**entry)
+        views = range(len(protocol.azimuths))
+        if not views or not protocol.sizes or not protocol.primary_views:
+            raise ValueError("it needs azimuths, sizes and primary_views")
+        if protocol.input_view not in views or not set(protocol.primary_views) <= set(views):
+            raise ValueError(f"input_view and primary_views must be among the {len(views)} views of the orbit")
+        if protocol.azimuths[protocol.input_view] != 0:
+            raise ValueError("the input view must stand at azimuth 0")
+        if isinstance(protocol.elevation, tuple) and len(protocol.elevation) != len(views):
+            raise ValueError("one elevation for all views or one a view")
+        if not all(isinstance(size, int) and 16 <= size <= 4096 for size in protocol.sizes):
+            raise ValueError("sizes must be whole numbers from 16 to 4096")
+        if protocol.background != "white":
+            raise ValueError(f"background {protocol.background}: only white is rendered here")
+        if not (0.6 < protocol.radius < 100 and 0 < protocol.fov < 170):
+            raise ValueError("radius must be from 0.6 to 100 and fov below 170 degrees")
+        return protocol
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a protocol ({' '.join(str(error).split())})") from None

@@ -1,0 +1,72 @@
+"""Geometry of splats against exact procedural objects and against shapes whose numbers are known."""
+
+import math
+
+import pytest
+import torch
+
+from ouroboros_lib.data.procedural import render_objects, sample_objects, signed_distance
+from ouroboros_lib.evaluation.geometry import (
+    _carved,
+    _grid,
+    _iou,
+    measure_geometry,
+    surrounding_cameras,
+)
+from ouroboros_lib.gaussians import Gaussians
+
+
+def splat(points, sigma=0.003, opacity=0.9):
+    count = len(points)
+    return Gaussians(points, torch.full((count,), opacity), torch.full((count, 3), sigma),
+                     torch.tensor([1.0, 0, 0, 0]).expand(count, 4), torch.full((count, 3), 0.5))
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """An object, and the points of its surface that the cameras see."""
+    obj, rig = sample_objects("test", [4]), surrounding_cameras()
+    depth = render_objects(obj, rig[None], 128, supersample=1, depth=True).depth
+    points = rig.unproject(depth[0]).movedim(1, -1)[depth[0, :, 0] > 0]
+    return obj, rig, depth[0], points
+
+
+def test_a_splat_on_the_surface_scores_high_and_a_shifted_one_low(scene):
+    obj, _, _, points = scene
+    good, shifted = (measure_geometry(splat(p).map(lambda value: value[None]), obj)[0]
+                     for p in (points, points + torch.tensor([0.06, 0, 0])))
+    # Gaussians with their centres on the surface stand out of it by about a standard deviation
+    assert good["accuracy"] < 0.01 and good["completeness"] < 0.01 and good["f_score"] > 0.97 and good["iou"] > 0.88
+    assert shifted["chamfer"] > 2.5 * good["chamfer"] and shifted["f_score"] < 0.8 and shifted["iou"] < 0.75
+    assert good["chamfer"] == pytest.approx((good["accuracy"] + good["completeness"]) / 2)
+
+
+def test_half_a_splat_is_accurate_but_not_complete(scene):
+    obj, _, _, points = scene
+    whole, half = (measure_geometry(splat(p).map(lambda value: value[None]), obj)[0]
+                   for p in (points, points[points[:, 0] > 0]))
+    assert half["completeness"] > 5 * whole["completeness"] and half["f_score"] < 0.8
+
+
+def test_carving_exact_depth_gives_the_object_back(scene):
+    obj, rig, depth, _ = scene
+    assert _iou(_carved(depth, rig), signed_distance(obj, _grid("cpu")[None])[0] < 0) > 0.9
+
+
+def test_carving_a_ball():
+    """Depth of a ball of radius 0.4 from its closed form, (V, 1, S, S); the volume from pi."""
+    rig, radius = surrounding_cameras(), 0.4
+    origins, directions = rig.rays(128)
+    along = -(origins * directions).sum(-1)
+    inside = radius**2 - (origins.square().sum(-1) - along.square())
+    t = torch.where(inside > 0, along - inside.clamp_min(0).sqrt(), 0.0)
+    forward = rig.c2w[:, None, None, :3, 2]
+    depth = (t * (directions * forward).sum(-1))[:, None]
+    cells = _carved(depth, rig).sum().item()
+    assert cells * (1.1 / 64) ** 3 == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.06)
+
+
+def test_an_invisible_splat_is_infinitely_far_away(scene):
+    obj, _, _, points = scene
+    record = measure_geometry(splat(points, opacity=1e-4).map(lambda value: value[None]), obj)[0]
+    assert math.isinf(record["chamfer"]) and record["f_score"] == 0 and record["iou"] == 0
