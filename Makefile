@@ -12,8 +12,10 @@ STAMP := .venv/.stamp
 UNFINISHED := .venv/.unfinished
 SAMPLES := $(sort $(wildcard $(addprefix ouroboros_lib/data/samples/*.,png webp jpg)))
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+SOLUTIONS := $(sort $(wildcard notebooks/solutions/*.ipynb))
+PAPERMILL := .venv/bin/python -m papermill --no-progress-bar --log-level WARNING -k python3
 
-.PHONY: help demo test lint pytest notebooks clean
+.PHONY: help demo test lint pytest notebooks book figures clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,19 +33,27 @@ lint: $(STAMP)  ## ruff
 pytest: $(STAMP)  ## the tests alone
 	@$(PY) -m pytest
 
-# papermill: each notebook runs from top to bottom; nbval: what is committed compares with what comes out
+# papermill: each notebook runs from top to bottom; nbval: once more, with the solutions, and what is marked compares.
+# Two at a time: a notebook keeps little more than one core busy.
 notebooks: $(STAMP)  ## run all notebooks and compare their outputs
-ifeq ($(NOTEBOOKS),)
-	@echo "notebooks/ has no notebooks yet"
-else
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
-	for notebook in $(NOTEBOOKS); do \
+	printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} sh -c 'echo "papermill {}"; $(PAPERMILL) --cwd notebooks "{}" "$$0/$$(basename "{}")"' "$$folder"
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest --nbval-lax --nbval-current-env -n 2 --dist loadfile \
+		$(NOTEBOOKS) $(SOLUTIONS)
+
+book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/index.html
+	@$(PY) -m ouroboros_lib.viz.book notebooks outputs/book
+
+figures: $(STAMP)  ## make all pictures in figures/ again
+	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
+	@$(PY) -c "from PIL import Image; sheet = Image.open('outputs/figures/recursion.png').convert('RGB'); \
+		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save('figures/recursion.png', optimize=True)"
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
+	for notebook in $(filter-out notebooks/00%,$(NOTEBOOKS)) notebooks/solutions/03_solutions.ipynb; do \
 		echo "papermill $$notebook"; \
-		$(PY) -m papermill --no-progress-bar --log-level WARNING -k python3 --cwd notebooks \
+		$(PAPERMILL) --cwd "$$(dirname "$$notebook")" -p figure_folder "$(CURDIR)/figures" \
 			"$$notebook" "$$folder/$$(basename "$$notebook")"; \
 	done
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS)
-endif
 
 clean:  ## remove .venv, caches and the demo's outputs
 	rm -rf .venv outputs/demo build dist .pytest_cache .ruff_cache *.egg-info

@@ -1,4 +1,5 @@
-"""`viewer.html`: splat, turntable and sheets in one page that needs no network, no server and no other file."""
+"""`viewer.html`: splat, turntable and sheets in one page that needs no network, no server and no other file; and the
+same viewer, smaller, for a notebook's cell."""
 
 from __future__ import annotations
 
@@ -8,8 +9,11 @@ import io
 import json
 import re
 import tempfile
+import zlib
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
 
 from ..cameras import FOV, RADIUS
@@ -26,10 +30,6 @@ def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0
     gaussians: one set (N). elevation: degrees, where the viewer starts. video: an .mp4 to show. pictures: heading ->
     image file, shown below. Everything is stored inline.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        splat = Path(folder) / "gaussians.splat"
-        gaussians[gaussians.opacities > INVISIBLE].save_splat(splat)
-        record = {"splat": _encode(splat.read_bytes()), "elevation": elevation, "radius": RADIUS, "fov": FOV}
     media = []
     if video is not None:
         data = _encode(Path(video).read_bytes())
@@ -40,9 +40,43 @@ def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0
         Image.open(picture).convert("RGB").save(webp, "WEBP", quality=88)
         media.append(f'<section class="wide"><h2>{html.escape(heading)}</h2><img alt="{html.escape(heading)}" '
                      f'src="data:image/webp;base64,{_encode(webp.getvalue())}"></section>')
-    values = {"TITLE": html.escape(title), "MEDIA": "\n".join(media), "SCENE": json.dumps(record)}
-    page = re.sub(r"%%([A-Z]+)%%", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
-    Path(path).write_text(page, encoding="utf-8")
+    scene = {"splat": _encode(_splat(gaussians[gaussians.opacities > INVISIBLE])), "elevation": elevation}
+    Path(path).write_text(_page(scene, title, "\n".join(media)), encoding="utf-8")
+
+
+def viewer_iframe(gaussians: Gaussians, elevation: float = 10.0, side: int = 384, min_opacity: float = 0.02) -> str:
+    """The viewer inline in an iframe, side x side pixels, for a notebook: turns under the mouse, without a kernel.
+
+    gaussians: one set (N). elevation: degrees, where it starts, in front. To keep the notebook small, Gaussians below
+    `min_opacity` are left out, positions keep 10 bits of mantissa (0.2 pixels at 512) and scales 5, and the bytes are
+    sorted by their place in the records and deflated: 20 bytes a Gaussian instead of 43.
+    """
+    kept = gaussians[gaussians.opacities > min_opacity]
+    kept.means, kept.scales = _round_mantissa(kept.means, 10), _round_mantissa(kept.scales, 5)
+    planes = np.frombuffer(_splat(kept), np.uint8).reshape(-1, 32).T.tobytes()
+    scene = {"splat": _encode(zlib.compress(planes, 9)), "deflate": True, "elevation": elevation, "bare": True,
+             "side": side}
+    return (f'<iframe class="splat-viewer" srcdoc="{html.escape(_page(scene, "splat"))}" width="{side + 4}" '
+            f'height="{side + 56}" style="border: 0"></iframe>')
+
+
+def _page(scene: dict, title: str, media: str = "") -> str:
+    scene = {"radius": RADIUS, "fov": FOV} | scene
+    values = {"TITLE": html.escape(title), "MEDIA": media, "SCENE": json.dumps(scene)}
+    return re.sub(r"%%([A-Z]+)%%", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _splat(gaussians: Gaussians) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        gaussians.save_splat(Path(folder) / "gaussians.splat")
+        return (Path(folder) / "gaussians.splat").read_bytes()
+
+
+def _round_mantissa(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """float32 with all but the leading `bits` of the mantissa zero, which deflate to little."""
+    unit = 1 << (23 - bits)
+    words = values.detach().to("cpu", torch.float32).numpy().view(np.uint32)
+    return torch.from_numpy(((words + unit // 2) & ~np.uint32(unit - 1)).view(np.float32))
 
 
 def _encode(data: bytes) -> str:
