@@ -13,7 +13,7 @@ UNFINISHED := .venv/.unfinished
 SAMPLES := $(sort $(wildcard $(addprefix ouroboros_lib/data/samples/*.,png webp jpg)))
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(sort $(wildcard notebooks/solutions/*.ipynb))
-PAPERMILL := .venv/bin/python -m papermill --no-progress-bar --log-level WARNING -k python3
+PAPERMILL := .venv/bin/python tests/kernels_over_ipc.py --no-progress-bar --log-level WARNING -k python3
 
 .PHONY: help demo test lint pytest notebooks book figures clean
 
@@ -38,7 +38,8 @@ pytest: $(STAMP)  ## the tests alone
 notebooks: $(STAMP)  ## run all notebooks and compare their outputs
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
 	printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} sh -c 'echo "papermill {}"; $(PAPERMILL) --cwd notebooks "{}" "$$0/$$(basename "{}")"' "$$folder"
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest --nbval-lax --nbval-current-env -n 2 --dist loadfile \
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests $(PY) -m pytest -p kernels_over_ipc \
+		--nbval-lax --nbval-current-env -n 2 --dist loadfile \
 		$(NOTEBOOKS) $(SOLUTIONS)
 
 book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/index.html
