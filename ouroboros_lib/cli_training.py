@@ -36,6 +36,8 @@ def recipe(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, or a JSON file of yours.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
     gpus: Annotated[int, typer.Option(help="How many to use; -1: all there are; 0: the CPU.")] = -1,
+    per_gpu: Annotated[int, typer.Option(help="How many stages may share a GPU: a small model leaves most of one "
+                                         "idle.")] = 1,
     minutes_scale: Annotated[float, typer.Option(help="Multiplies all time limits of the recipe.")] = 1.0,
     only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages and what they start from.")] = "",
     show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
@@ -45,6 +47,7 @@ def recipe(
     from .files import check_writable
 
     check_range("--gpus", gpus, -1, 1024)
+    check_range("--per-gpu", per_gpu, 1, 64)
     check_range("--minutes-scale", minutes_scale, 0.001, 10_000)
     check_writable(out)
     from .training.recipe import choose_stages, command_line, load_comparisons, load_recipe, run_recipe
@@ -57,7 +60,7 @@ def recipe(
         import torch
 
         gpus = torch.cuda.device_count()
-    run_recipe(stages, out, gpus)
+    run_recipe(stages, out, gpus, per_gpu)
     if (comparisons := load_comparisons(name)) and any(stage.evaluates for stage in stages):
         from .evaluation.ablation import collect
         from .evaluation.tables import paper_tables, render
@@ -110,7 +113,8 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="Objects at a time; does not change the figures.")] = 16,
     lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS, if its backbone is here.")] = "alex",
     flip: Annotated[bool, typer.Option("--flip", help="Measure FLIP as well: 8 ms a picture.")] = False,
-    geometry: Annotated[bool, typer.Option("--geometry", help="Also PATH_geometry.csv: Chamfer, IoU.")] = False,
+    geometry: Annotated[int, typer.Option(metavar="N", help="Compare the shape of the first N of them with the exact "
+                                          "one: PATH_geometry.csv.")] = 0,
     single_view: Annotated[bool, typer.Option(
         "--single-view", help="Measure only a G that was trained with single_view=true.")] = False,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = "auto",
@@ -147,6 +151,7 @@ def evaluate(
     check_choice("--lpips", lpips, ("alex", "vgg", "off"))
     check_range("--objects", objects, 1, 100_000)
     check_range("--batch", batch, 1, 4096)
+    check_range("--geometry", geometry, 0, objects)
     choices = {"feedback": feedback.split(","), "feedback_from": _numbers("--feedback-from", feedback_from, int),
                "project_above": _numbers("--project-above", project_above, float, "off"),
                "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float),
@@ -168,11 +173,15 @@ def evaluate(
             if given:
                 raise InputError(f"{option}: is for procedural objects made on the fly, not for --data")
 
+    import torch
+
     from .evaluation.heldout import all_variants, evaluate_heldout
     from .evaluation.metrics import flip as flip_error
     from .evaluation.metrics import load_lpips
     from .pipeline import Ouroboros3DPipeline
 
+    if where.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as in training
     pipeline = None if other else Ouroboros3DPipeline.from_pretrained(preset).to(where)
     metrics = {"flip": flip_error} if flip else {}
     if lpips != "off":
@@ -201,7 +210,7 @@ def evaluate(
     print(f"wrote {out.with_suffix('.csv')} and {out.with_suffix('.json')}")
 
 
-def _other_method(data: Path | None, method: str, protocol: str, convention: str, align: str, geometry: bool,
+def _other_method(data: Path | None, method: str, protocol: str, convention: str, align: str, geometry: int,
                   meshes: list[Path] | None, all_objects: bool):
     """The outputs that `evaluate --method` names, None for the model itself. Raises InputError."""
     from .errors import InputError

@@ -179,7 +179,7 @@ def test_names_of_variants():
 def test_further_metrics_and_geometry(_tiny, tmp_path):
     summary = evaluate_heldout(_tiny, tmp_path / "figures", "val", 2, [Variant(steps=1)],
                                metrics={"flip": flip, "lpips": lambda a, b: (a - b).abs().mean((-3, -2, -1))},
-                               geometry=True)
+                               geometry=2)
     with open(tmp_path / "figures.csv") as file:
         assert all(row["flip"] and row["lpips"] for row in csv.DictReader(file))
     with open(tmp_path / "figures_geometry.csv") as file:

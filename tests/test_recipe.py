@@ -30,8 +30,9 @@ def write(path, stages, **record):
 def test_recipes_that_ship_can_be_read(name):
     stages = load_recipe(name, minutes_scale=0.5)
     full = load_recipe(name)
-    assert [stage.settings["max_minutes"] for stage in stages if not stage.evaluates] == [
-        stage.settings["max_minutes"] / 2 for stage in full if not stage.evaluates]
+    limits, full_limits = ([stage.settings["max_minutes"] for stage in plan if "max_minutes" in stage.settings]
+                           for plan in (stages, full))
+    assert limits and limits == [limit / 2 for limit in full_limits]
     assert any(stage.after for stage in stages)
 
 
@@ -77,13 +78,13 @@ def test_every_comparison_of_the_ablation_is_evaluated():
 
 def test_an_evaluation_follows_each_seed_and_is_a_command(tmp_path):
     plan = stages(tmp_path, {"name": "a", "seeds": [0, 1], "evaluate": {"objects": 3, "feedback": "both,none",
-                                                                        "geometry": True}})
+                                                                        "geometry": 2, "flip": True}})
     assert [stage.name for stage in plan] == ["a-seed0", "evaluate-a-seed0", "a-seed1", "evaluate-a-seed1"]
     out = tmp_path / "out"
     assert plan[1].after == ["a-seed0"] and plan[1].result(out) == out / "evaluation" / "a-seed0.json"
     assert plan[1].arguments(out) == ["evaluate", "--preset", str(out / "a-seed0" / "pipeline"), "--out",
                                       str(out / "evaluation" / "a-seed0"), "--objects", "3", "--feedback",
-                                      "both,none", "--geometry"]
+                                      "both,none", "--geometry", "2", "--flip"]
 
 
 BAD = {
@@ -145,6 +146,20 @@ def test_side_by_side_on_gpus_of_their_own_and_after_their_predecessors(monkeypa
     assert "c: 0.0 min, fine" in capsys.readouterr().out
     run_recipe(plan, tmp_path / "out", gpus=2)
     assert events() == lines and capsys.readouterr().out.count("done before") == 3
+
+
+def test_stages_that_share_gpus_are_spread_evenly(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path, "time.sleep(0.5)")
+    run_recipe(stages(tmp_path, *({"name": name} for name in "abcde")), tmp_path / "out", gpus=2, per_gpu=2)
+    lines = events()
+    assert sorted(lines[:4]) == ["start a 0 ", "start b 1 ", "start c 0 ", "start d 1 "]
+    assert [line for line in lines if line.startswith("start e")] and lines.index("start e 0 ") > 4
+
+
+def test_all_rows_have_their_first_seed_before_the_second(tmp_path):
+    plan = stages(tmp_path, {"name": "base"}, {"name": "a", "seeds": [0, 1], "init": ["base"]},
+                  {"name": "b", "seeds": [4, 5]})
+    assert [stage.name for stage in plan] == ["base", "a-seed0", "b-seed4", "a-seed1", "b-seed5"]
 
 
 def test_one_at_a_time_without_gpus(monkeypatch, tmp_path):

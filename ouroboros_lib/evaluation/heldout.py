@@ -76,13 +76,13 @@ def all_variants(**choices: Iterable) -> list[Variant]:
 
 def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str = "test", objects: int = 128,
                      variants: Iterable[Variant] = (Variant("both"), Variant("none")), seeds: tuple[int, ...] = (0,),
-                     batch: int = 16, metrics: Metrics | None = None, geometry: bool = False,
+                     batch: int = 16, metrics: Metrics | None = None, geometry: int = 0,
                      single_view: bool = False) -> dict:
     """Measure autoencoder, G on clean views, and the recursion in several variants of the same weights.
 
-    metrics: beside PSNR and SSIM, for the columns lpips and flip, which stay empty otherwise. geometry: also write
-    `out`_geometry.csv, see `measure_geometry`. single_view: a reconstructor that was trained on the condition view
-    alone is measured (method single-view) and nothing else.
+    metrics: beside PSNR and SSIM, for the columns lpips and flip, which stay empty otherwise. geometry: of so many
+    objects, the first ones, also write `out`_geometry.csv, see `measure_geometry`. single_view: a reconstructor that
+    was trained on the condition view alone is measured (method single-view) and nothing else.
 
     Writes `out`.csv, a row per image (COLUMNS), and `out`.json: how it was made, and the summary that is returned.
     Kinds: autoencoder, render (of G), multiview (F's views), and self-consistency, which compares F's views with the
@@ -99,14 +99,16 @@ def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str 
         numbers = range(first, min(first + batch, objects))
         data = held_out_objects(split, len(numbers), pipeline.image_size, pipeline.num_views, device=device,
                                 start=first)
-        exact = sample_objects(split, numbers).to(device) if geometry else None
+        shaped = range(first, min(numbers.stop, geometry))
+        exact = sample_objects(split, shaped).to(device) if shaped else None
         parts = _single_view(pipeline, data) if single_view else _measure(pipeline, data, first, variants, seeds)
         for method, seed, kind, pairs, gaussians in parts:
             scores = {name: f(*pairs) for name, f in metrics.items()}
             rows += image_rows((protocol, method, seed), numbers, kind, scores)
             if exact is not None and gaussians is not None:
+                records = measure_geometry(gaussians[: len(shaped)], exact)
                 shapes += [(protocol, method, seed, number, *(round(record[c], 5) for c in GEOMETRY_COLUMNS))
-                           for number, record in zip(numbers, measure_geometry(gaussians, exact), strict=True)]
+                           for number, record in zip(shaped, records, strict=True)]
     summary = summarize(rows, pipeline.num_views)
     if geometry:
         summary["geometry"] = summarize_geometry(shapes)

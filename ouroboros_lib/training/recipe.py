@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 from ..errors import InputError
@@ -86,7 +85,7 @@ def load_recipe(name: str, minutes_scale: float = 1.0) -> list[Stage]:
     entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
     shared_options = record.get("evaluate", {})
     stages: list[Stage] = []
-    for entry in chain.from_iterable(map(_one_for_each_seed, entries)):
+    for entry in _one_for_each_seed(entries):
         unknown = entry.keys() - STAGE_KEYS
         if unknown or "name" not in entry:
             raise InputError(f"{path}: a stage has name, settings, init, gpus, seeds and evaluate, not "
@@ -141,13 +140,16 @@ def evaluate_options() -> set[str]:
     return set(inspect.signature(evaluate).parameters) - {"out", "preset"}
 
 
-def _one_for_each_seed(entry: dict) -> list[dict]:
-    """A stage with seeds [0, 1] stands for NAME-seed0 and NAME-seed1."""
-    if "seeds" not in entry:
-        return [entry]
-    rest = {key: value for key, value in entry.items() if key != "seeds"}
-    return [rest | {"name": f"{entry['name']}-seed{seed}", "settings": entry.get("settings", {}) | {"seed": seed}}
-            for seed in entry["seeds"]]
+def _one_for_each_seed(entries: list[dict]) -> list[dict]:
+    """A stage with seeds [0, 1] stands for NAME-seed0 and NAME-seed1. All first seeds come before the second ones, so
+    that a recipe that is stopped early leaves whole rows to compare."""
+    expanded = []
+    for entry in entries:
+        rest = {key: value for key, value in entry.items() if key != "seeds"}
+        expanded += [(turn, rest | {"name": f"{entry['name']}-seed{seed}",
+                                    "settings": entry.get("settings", {}) | {"seed": seed}})
+                     for turn, seed in enumerate(entry["seeds"])] if "seeds" in entry else [(0, rest)]
+    return [entry for _, entry in sorted(expanded, key=lambda pair: pair[0])]
 
 
 def choose_stages(stages: list[Stage], only: str) -> list[Stage]:
@@ -168,24 +170,27 @@ def command_line(arguments: list[str]) -> str:
 
 
 @termination_cleans_up()
-def run_recipe(stages: list[Stage], out: Path, gpus: int) -> None:
+def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> None:
     """Run all stages that are not done yet into `out`/NAME and `out`/evaluation; stop everything when one fails.
 
-    gpus: how many there are; 0 runs one stage at a time on the CPU. Raises InputError with the last line of the log of
-    a stage that failed; run again to go on.
+    gpus: how many there are, 0 for the CPU; per_gpu: how many stages may run on one at a time. Raises InputError with
+    the last line of the log of a stage that failed; run again to go on.
     """
     out.mkdir(parents=True, exist_ok=True)
     done = {stage.name for stage in stages if stage.result(out).is_file()}
     for name in done:
         print(f"{name}: done before", flush=True)
-    free, running = list(range(max(gpus, 1))), []
+    free, running = list(range(max(gpus, 1))) * per_gpu, []  # a GPU as often as it has places
     waiting = [stage for stage in stages if stage.name not in done]
     try:
         while waiting or running:
             for stage in list(waiting):
                 share = min(stage.gpus, max(gpus, 1))
-                if set(stage.after) <= done and share <= len(free):
-                    stage.devices, free = free[:share], free[share:]
+                emptiest = sorted(set(free), key=lambda device: (-free.count(device), device))
+                if set(stage.after) <= done and share <= len(emptiest):
+                    stage.devices = emptiest[:share]
+                    for device in stage.devices:
+                        free.remove(device)
                     _start(stage, out, on_gpu=gpus > 0)
                     waiting.remove(stage)
                     running.append(stage)
@@ -201,7 +206,7 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int) -> None:
                     print(f"{stage.name}: {minutes:.1f} min, {_last_line(log)}", flush=True)
                     running.remove(stage)
                     done.add(stage.name)
-                    free = sorted(free + stage.devices)
+                    free += stage.devices
     finally:
         for stage in running:
             for process in stage.processes:
