@@ -223,6 +223,34 @@ def test_interrupted_rendering_goes_on(meshes, tmp_path):
     assert json.loads((out / "one" / "object.json").read_text())["render"]["size"] == 64
 
 
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="needs pgrep")
+@pytest.mark.parametrize("blow", ["interrupt", "kill"])
+def test_workers_end_quietly_with_the_first_process(meshes, tmp_path, blow):
+    """Ctrl-C reaches them while they still import torch; a killed parent cannot tell them anything."""
+    command = [sys.executable, "-m", "ouroboros_lib", "data", "render", str(meshes), "--out", str(tmp_path / "out"),
+               "--size", "512", "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    deadline = time.monotonic() + 60
+
+    def workers():
+        found = subprocess.run(["pgrep", "-g", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+        return found.stdout.split()
+
+    while len(workers()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if blow == "kill":
+        time.sleep(2)
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if blow == "kill" else 130) and "Traceback" not in errors
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not workers()
+
+
 BAD = {
     "no mesh": ["render", "{tmp}/none.obj", "--out", "{tmp}/out"],
     "empty folder": ["render", "{tmp}", "--out", "{tmp}/out"],
