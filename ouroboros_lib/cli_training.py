@@ -134,13 +134,15 @@ def evaluate(
     With --data, measure the model or any other method on a folder that `ouroboros data render --protocol` made; also
     writes a contact sheet PATH.png. Exit code 1: some objects were skipped, each with a line that says why.
     """
-    from .cli import check_choice, check_range, resolve_device
+    from .cli import check_choice, check_range, load_pipeline, resolve_device
     from .errors import InputError
     from .files import check_writable
     from .models.feedback import FEEDBACKS
 
+    if out.suffix:
+        raise InputError(f"--out {out}: expected a name without a dot; .csv, .json and others are appended")
     check_writable(out.parent)
-    for path in (out.with_suffix(".csv"), out.with_suffix(".json")):
+    for path in (out.with_suffix(".csv"), out.with_suffix(".json"), out.with_suffix(".png")):
         if path.is_dir():
             raise InputError(f"{path}: is a folder where a result must go; choose another --out")
     check_choice("--split", split, ("val", "test", "heldout"))
@@ -171,9 +173,8 @@ def evaluate(
     from .evaluation.heldout import all_variants, evaluate_heldout
     from .evaluation.metrics import flip as flip_error
     from .evaluation.metrics import load_lpips
-    from .pipeline import Ouroboros3DPipeline
 
-    pipeline = None if other else Ouroboros3DPipeline.from_pretrained(preset).to(where)
+    pipeline = None if other else load_pipeline(preset).to(where)
     metrics = {"flip": flip_error} if flip else {}
     if lpips != "off":
         try:
