@@ -68,29 +68,39 @@ def recipe(
 
 
 def tables(
-    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder with ablation.json.")] = Path("results"),
-    style: Annotated[str, typer.Option("--format", metavar="text|markdown|latex|csv", help="How to write.")] = "text",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder with what `evaluate` wrote, and ablation.json."
+                                          )] = Path("results"),
+    style: Annotated[str, typer.Option("--format", metavar="text|markdown|latex|csv", help="How to write; text is the "
+                                       "default.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="Write here instead of printing: a file with all "
+                                             "tables (.md, .tex, .csv and .txt say the format), or a folder with a "
+                                             "file for each table, in all formats.")] = None,
 ) -> None:
     """The paper's tables: published values, and measured ones in columns of their own."""
     from .cli import check_choice
     from .errors import InputError
-    from .evaluation.tables import FORMATS, paper_tables, render
+    from .evaluation.tables import FORMATS, SUFFIXES, paper_tables, render
     from .files import check_writable, replace_file
 
-    check_choice("--format", style, FORMATS)
+    check_choice("--format", style or "text", FORMATS)
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
-    text = "\n".join(render(table, style) for table in paper_tables(results))
+    found = paper_tables(results)
     if out is None:
-        print(text, end="")
+        print("\n".join(render(table, style or "text") for table in found), end="")
         return
-    check_writable(out.parent)
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; --out is the file to write")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, text.encode())
-    print(f"wrote {out}")
+    if out.suffix and not out.is_dir():
+        by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+        style = style or by_suffix.get(out.suffix.lower(), "text")
+        files = {out: "\n".join(render(table, style) for table in found)}
+    else:
+        files = {out / f"{table.name}{SUFFIXES[name]}": render(table, name) for table in found
+                 for name in ([style] if style else FORMATS)}
+    for path, text in files.items():
+        check_writable(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode())
+        print(f"wrote {path}")
 
 
 def evaluate(
