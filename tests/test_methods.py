@@ -447,6 +447,10 @@ def spoil_size(folder):
     Image.new("RGB", (30, 40)).save(folder / "thing" / "view_001.png")
 
 
+def spoil_one_size(folder):
+    Image.open(folder / "thing" / "view_002.png").resize((32, 32)).save(folder / "thing" / "view_002.png")
+
+
 def spoil_picture(folder):
     (folder / "thing" / "view_001.png").write_bytes(b"no picture")
 
@@ -461,6 +465,7 @@ def spoil_number(folder):
 @pytest.mark.parametrize(("spoil", "word"), [(spoil_missing, "view_002 is missing"),
                                              (spoil_number, "thing: 3 pictures"),
                                              (spoil_size, "view_001.png: 30 x 40"),
+                                             (spoil_one_size, "view_002.png: 32 pixels a side, but view_000.png"),
                                              (spoil_picture, "view_001.png: cannot be read")])
 def test_bad_pictures_are_skipped_and_named(run, mesh_data, protocol, tmp_path, spoil, word):
     for name in ("thing", "other"):
@@ -483,7 +488,7 @@ def test_bad_splats_meshes_and_data_are_skipped_and_named(mesh_data, protocol, t
         method = parse_method(f"{folder[:-1].replace('meshe', 'mesh')}:{tmp_path / folder}", "ouroboros")
         with pytest.raises(InputError, match="none of 2 objects") as caught:
             evaluate_folder(mesh_data / "views", tmp_path / f"out{suffix}", method, protocol)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and not list(tmp_path.glob("out*"))
     data = tmp_path / "views"
     for name in ("thing", "other"):
         write_object(data / name, read_object(mesh_data / "views" / name))

@@ -141,6 +141,7 @@ def evaluate_folder(data: str | Path, out: str | Path, method: Ours | Method, pr
             skipped[name] = str(error) if name in str(error) else f"{name}: {error}"
             _say(f"skipped: {skipped[name]}")
     if not done:
+        parts.remove()
         raise InputError(f"{data}: none of {len(skipped)} objects could be measured; the first: "
                          f"{next(iter(skipped.values()))}")
     summary = _finish(job, settings, out, parts, done, skipped, started)

@@ -144,7 +144,14 @@ class Method:
         if len(paths) != len(views):
             raise InputError(f"{truth.name}: {len(paths)} pictures in {self.folder / truth.name}, expected "
                              f"{len(views)} for {self.convention.name}")
-        return {view: read_picture(path, size) for path, view in zip(paths, views, strict=True) if view is not None}
+        pictures = {path: read_picture(path) for path, view in zip(paths, views, strict=True) if view is not None}
+        first = next(iter(pictures), None)
+        for path, picture in pictures.items():
+            if picture.shape != pictures[first].shape:
+                raise InputError(f"{path}: {picture.shape[-1]} pixels a side, but {first.name} has "
+                                 f"{pictures[first].shape[-1]}")
+        return {view: resized(pictures[path], size) for path, view in zip(paths, views, strict=True)
+                if view is not None}
 
     def files(self, name: str) -> list[Path]:
         """The files of an object's output, as far as they are known by name. Raises InputError."""
@@ -218,8 +225,8 @@ def check_views(method: Method, cameras: Cameras, primary: tuple[int, ...], prot
                          f"{protocol} --convention \"{name}\"`")
 
 
-def read_picture(path: Path, size: int) -> Tensor:
-    """A square picture, composited on white if it has alpha, to (3, size, size). Raises InputError."""
+def read_picture(path: Path) -> Tensor:
+    """A square picture, composited on white if it has alpha, (3, S, S). Raises InputError."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGBA"))
@@ -227,8 +234,7 @@ def read_picture(path: Path, size: int) -> Tensor:
         raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
     if pixels.shape[0] != pixels.shape[1]:
         raise InputError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected a square picture")
-    rgb = torch.from_numpy(on_white(pixels)).permute(2, 0, 1)[:3].float() / 255
-    return resized(rgb, size)
+    return torch.from_numpy(on_white(pixels)).permute(2, 0, 1)[:3].float() / 255
 
 
 def resized(images: Tensor, size: int) -> Tensor:
