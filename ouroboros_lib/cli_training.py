@@ -130,8 +130,8 @@ def evaluate(
                                         "another method's outputs, one per object.")] = "ours",
     protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="With --data: insist that it was rendered for "
                                           "this protocol.")] = "",
-    convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method."
-                                            )] = "ouroboros",
+    convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method; "
+                                            "see `ouroboros data conventions`.")] = "ouroboros",
     align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit the outputs to the truth first; "
                                        "the rows say so.")] = "none",
     meshes: Annotated[list[Path] | None, typer.Option(metavar="PATH", help="True meshes of --data, repeatable: compare "

@@ -20,6 +20,8 @@ from ouroboros_lib.data.folders import MultiviewFolder, read_object
 from ouroboros_lib.data.gso import evaluation_objects
 from ouroboros_lib.data.ring import held_out_objects
 from ouroboros_lib.data.shards import ShardStream
+from ouroboros_lib.evaluation.conventions import convention_names
+from ouroboros_lib.evaluation.protocols import protocol_names
 
 SMALL = ("--size", 16, "--views", 3, "--workers", 1)
 
@@ -198,6 +200,20 @@ def test_procedural_objects_are_those_of_the_evaluation(run, tmp_path):
     assert torch.equal(batch.rgba, memory.rgba) and torch.equal(batch.cameras.c2w, memory.cameras.c2w)
     assert batch.num_orbit_views == 4 and disk[0].info["source"]["procedural"]
     assert (disk[0].depth > 0).float().mean() > 0.02
+
+
+def test_protocols_and_recipes_can_be_read(run):
+    code, text, _ = run("protocols")
+    assert code == 0 and [line.split(":")[0] for line in text.splitlines()] == protocol_names()
+    code, text, _ = run("protocols", "syncdreamer-30")
+    assert code == 0 and "elevation: 30" in text and "sorting_board" in text
+    code, text, _ = run("conventions")
+    assert code == 0 and "VideoMV (GS): splat" in text and len(text.splitlines()) == len(convention_names())
+    code, text, _ = run("conventions", "instantmesh")
+    assert code == 0 and "licence: Apache-2.0" in text and "--export_texmap" in text and "radius: 4" in text
+    for command in ("protocols", "conventions"):
+        code, _, errors = run(command, "nothing")
+        assert code == 2 and errors.count("\n") == 1 and "expected one of" in errors
 
 
 def test_interrupted_rendering_goes_on(meshes, tmp_path):
