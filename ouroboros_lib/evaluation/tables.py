@@ -76,8 +76,8 @@ def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]
     notes = [f"Published: {published['source']}. {published['data']}.", *table["notes"]]
     if found:
         notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
-                  "[95 % interval over objects and seeds of the noise]. Published and measured values are of different "
-                  "objects, cameras and pixels: compare only lines that name the same file.",
+                  "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
+                  "which it does not name, nor with its cameras: compare only lines that name the same file.",
                   *(f"{file}: {command}" for file, command in commands.items())]
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
