@@ -163,7 +163,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
 
     loading = Stopwatch()
     with loading("load"):
-        pipe = _load_pipeline(settings["preset"]).to(device)
+        pipe = load_pipeline(settings["preset"]).to(device)
     for image, folder in folders.items():
         watch = Stopwatch()
         watch.seconds |= loading.seconds
@@ -178,7 +178,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
         _announce(image, folder, record)
 
 
-def _load_pipeline(name: str):
+def load_pipeline(name: str):
     """The pipeline in silence: diffusers' loading bars would hide an error's one line."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from diffusers.utils import logging

@@ -6,7 +6,10 @@ could not be carried out as given. Interrupted commands go on where they stopped
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -266,6 +269,39 @@ def objects(
         render_procedural(split, range(start, start + count), out, size or 128, views, novel, seed, supersample,
                           tally.done, overwrite, settings=rig)
     tally.finish(out)
+
+
+# ---- protocols and conventions --------------------------------------------------------------------------------------
+
+
+@data_app.command()
+def protocols(
+    name: Annotated[str, typer.Argument(metavar="[NAME|FILE]", help="All that this one states.")] = "",
+) -> None:
+    """Protocols of `evaluate`: their names, or what one states."""
+    from .evaluation.protocols import load_protocol, protocol_names
+
+    if name:
+        _print_record(load_protocol(name).record())
+    else:
+        print("\n".join(f"{known}: {load_protocol(known).about}" for known in protocol_names()))
+
+
+@data_app.command()
+def conventions(name: Annotated[str, typer.Argument(metavar="[NAME]", help="All about this one.")] = "") -> None:
+    """Camera conventions of other methods: their names, or how one's outputs are made and where they lie."""
+    from .evaluation.conventions import convention_names, load_convention
+
+    if name:
+        _print_record(dataclasses.asdict(load_convention(name)))
+    else:
+        print("\n".join(f"{known}: {', '.join(load_convention(known).outputs)}" for known in convention_names()))
+
+
+def _print_record(record: dict) -> None:
+    for key, value in record.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        print(textwrap.fill(f"{key.replace('_', ' ')}: {text}", 100, subsequent_indent="    "))
 
 
 # ---- checking and packing -------------------------------------------------------------------------------------------

@@ -71,29 +71,39 @@ def recipe(
 
 
 def tables(
-    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder with ablation.json.")] = Path("results"),
-    style: Annotated[str, typer.Option("--format", metavar="text|markdown|latex|csv", help="How to write.")] = "text",
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder with what `evaluate` wrote, and ablation.json."
+                                          )] = Path("results"),
+    style: Annotated[str, typer.Option("--format", metavar="text|markdown|latex|csv", help="How to write; text is the "
+                                       "default.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="Write here instead of printing: a file with all "
+                                             "tables (.md, .tex, .csv and .txt say the format), or a folder with a "
+                                             "file for each table, in all formats.")] = None,
 ) -> None:
     """The paper's tables: published values, and measured ones in columns of their own."""
     from .cli import check_choice
     from .errors import InputError
-    from .evaluation.tables import FORMATS, paper_tables, render
+    from .evaluation.tables import FORMATS, SUFFIXES, paper_tables, render
     from .files import check_writable, replace_file
 
-    check_choice("--format", style, FORMATS)
+    check_choice("--format", style or "text", FORMATS)
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
-    text = "\n".join(render(table, style) for table in paper_tables(results))
+    found = paper_tables(results)
     if out is None:
-        print(text, end="")
+        print("\n".join(render(table, style or "text") for table in found), end="")
         return
-    check_writable(out.parent)
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; --out is the file to write")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, text.encode())
-    print(f"wrote {out}")
+    if out.suffix and not out.is_dir():
+        by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+        style = style or by_suffix.get(out.suffix.lower(), "text")
+        files = {out: "\n".join(render(table, style) for table in found)}
+    else:
+        files = {out / f"{table.name}{SUFFIXES[name]}": render(table, name) for table in found
+                 for name in ([style] if style else FORMATS)}
+    for path, text in files.items():
+        check_writable(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode())
+        print(f"wrote {path}")
 
 
 def evaluate(
@@ -124,8 +134,8 @@ def evaluate(
                                         "another method's outputs, one per object.")] = "ours",
     protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="With --data: insist that it was rendered for "
                                           "this protocol.")] = "",
-    convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method."
-                                            )] = "ouroboros",
+    convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method; "
+                                            "see `ouroboros data conventions`.")] = "ouroboros",
     align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit the outputs to the truth first; "
                                        "the rows say so.")] = "none",
     meshes: Annotated[list[Path] | None, typer.Option(metavar="PATH", help="True meshes of --data, repeatable: compare "
@@ -138,13 +148,15 @@ def evaluate(
     With --data, measure the model or any other method on a folder that `ouroboros data render --protocol` made; also
     writes a contact sheet PATH.png. Exit code 1: some objects were skipped, each with a line that says why.
     """
-    from .cli import check_choice, check_range, resolve_device
+    from .cli import check_choice, check_range, load_pipeline, resolve_device
     from .errors import InputError
     from .files import check_writable
     from .models.feedback import FEEDBACKS
 
+    if out.suffix:
+        raise InputError(f"--out {out}: expected a name without a dot; .csv, .json and others are appended")
     check_writable(out.parent)
-    for path in (out.with_suffix(".csv"), out.with_suffix(".json")):
+    for path in (out.with_suffix(".csv"), out.with_suffix(".json"), out.with_suffix(".png")):
         if path.is_dir():
             raise InputError(f"{path}: is a folder where a result must go; choose another --out")
     check_choice("--split", split, ("val", "test", "heldout"))
@@ -178,11 +190,10 @@ def evaluate(
     from .evaluation.heldout import all_variants, evaluate_heldout
     from .evaluation.metrics import flip as flip_error
     from .evaluation.metrics import load_lpips
-    from .pipeline import Ouroboros3DPipeline
 
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as in training
-    pipeline = None if other else Ouroboros3DPipeline.from_pretrained(preset).to(where)
+    pipeline = None if other else load_pipeline(preset).to(where)
     metrics = {"flip": flip_error} if flip else {}
     if lpips != "off":
         try:

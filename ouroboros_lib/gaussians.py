@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +95,13 @@ class Gaussians:
         PlyData([PlyElement.describe(table, "vertex")]).write(str(path))
 
     @classmethod
-    def load_ply(cls, path: str | Path) -> Gaussians:
-        """Read a 3DGS `.ply`; spherical harmonics beyond the constant are ignored. Raises InputError."""
+    def load_ply(cls, path: str | Path, unit_quaternions: bool = True) -> Gaussians:
+        """Read a 3DGS `.ply`; spherical harmonics beyond the constant are ignored. Raises InputError.
+
+        unit_quaternions: quaternions of another length are normalised, as 3DGS does. False: they are put into the
+        rotation's formula as they are, as LGM's rasterizer does; what comes out is no rotation, and the Gaussians
+        returned are those with the same covariances.
+        """
         from plyfile import PlyData, PlyParseError
 
         try:
@@ -107,14 +112,29 @@ class Gaussians:
             colors = columns("f_dc_0", "f_dc_1", "f_dc_2") * SH_C0 + 0.5
             opacities = torch.sigmoid(columns("opacity")[:, 0])
             scales = columns("scale_0", "scale_1", "scale_2").exp()
-            quaternions = F.normalize(columns("rot_0", "rot_1", "rot_2", "rot_3"), dim=-1)
+            quaternions = columns("rot_0", "rot_1", "rot_2", "rot_3")
         except FileNotFoundError:
             raise InputError(f"{path}: no such file") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except (PlyParseError, KeyError, ValueError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a 3D Gaussian splatting .ply ({error})") from None
-        return cls(means, opacities, scales, quaternions, colors)
+        loaded = cls(means, opacities, scales, F.normalize(quaternions, dim=-1), colors)
+        if unit_quaternions:
+            return loaded
+        length = quaternions.norm(dim=-1)
+        return loaded._with_stored_quaternions(quaternions, ((length - 1).abs() > 1e-3) & length.isfinite()
+                                               & scales.isfinite().all(-1))
+
+    def _with_stored_quaternions(self, quaternions: Tensor, chosen: Tensor) -> Gaussians:
+        """The same with the covariances that the formula gives for quaternions (N, 4) where `chosen` (N,) is true."""
+        half = _rotation_formula(quaternions[chosen].double()) * self.scales[chosen, None].double()
+        variances, axes = torch.linalg.eigh(half @ half.transpose(-1, -2))
+        axes = axes * torch.linalg.det(axes).sign()[:, None, None]  # a rotation, no mirror
+        scales, units = self.scales.clone(), self.quaternions.clone()
+        scales[chosen] = variances.clamp_min(0).sqrt().to(scales)
+        units[chosen] = matrix_to_quaternion(axes).to(units)
+        return replace(self, scales=scales, quaternions=units)
 
     def save_splat(self, path: str | Path) -> None:
         """Write the 32-byte `.splat` records of web viewers, most visible Gaussians first.
@@ -159,7 +179,25 @@ _SPLAT_RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1"
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     """(..., 4) wxyz of any length above 0 to (..., 3, 3) rotation matrices."""
-    w, x, y, z = F.normalize(quaternions, dim=-1).unbind(-1)
+    return _rotation_formula(F.normalize(quaternions, dim=-1))
+
+
+def matrix_to_quaternion(rotations: Tensor) -> Tensor:
+    """The inverse: (..., 3, 3) to (..., 4) wxyz of unit length, w not negative."""
+    xx, yy, zz = rotations.diagonal(dim1=-2, dim2=-1).unbind(-1)
+    # 4 q q^T, each row of which is a multiple of q; that with the largest diagonal element is the most exact
+    (xy, yx), (xz, zx), (yz, zy) = ((rotations[..., i, j], rotations[..., j, i]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    rows = torch.stack([
+        1 + xx + yy + zz, zy - yz, xz - zx, yx - xy, zy - yz, 1 + xx - yy - zz, yx + xy, xz + zx,
+        xz - zx, yx + xy, 1 - xx + yy - zz, zy + yz, yx - xy, xz + zx, zy + yz, 1 - xx - yy + zz,
+    ], dim=-1).unflatten(-1, (4, 4))
+    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*rows.shape[:-2], 1, 4)
+    quaternions = F.normalize(rows.gather(-2, best)[..., 0, :], dim=-1)
+    return torch.where(quaternions[..., :1] < 0, -quaternions, quaternions)
+
+
+def _rotation_formula(quaternions: Tensor) -> Tensor:
+    w, x, y, z = quaternions.unbind(-1)
     return torch.stack([
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),

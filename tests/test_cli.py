@@ -46,7 +46,7 @@ def no_weights(monkeypatch):
     """Loading weights is a failure: whatever is wrong must be found before."""
     def fail(name):
         raise AssertionError("the weights were loaded")
-    monkeypatch.setattr(cli, "_load_pipeline", fail)
+    monkeypatch.setattr(cli, "load_pipeline", fail)
 
 
 def test_generate_writes_everything(run, photo, tmp_path):

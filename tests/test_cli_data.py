@@ -20,6 +20,8 @@ from ouroboros_lib.data.folders import MultiviewFolder, read_object
 from ouroboros_lib.data.gso import evaluation_objects
 from ouroboros_lib.data.ring import held_out_objects
 from ouroboros_lib.data.shards import ShardStream
+from ouroboros_lib.evaluation.conventions import convention_names
+from ouroboros_lib.evaluation.protocols import protocol_names
 
 SMALL = ("--size", 16, "--views", 3, "--workers", 1)
 
@@ -200,6 +202,20 @@ def test_procedural_objects_are_those_of_the_evaluation(run, tmp_path):
     assert (disk[0].depth > 0).float().mean() > 0.02
 
 
+def test_protocols_and_recipes_can_be_read(run):
+    code, text, _ = run("protocols")
+    assert code == 0 and [line.split(":")[0] for line in text.splitlines()] == protocol_names()
+    code, text, _ = run("protocols", "syncdreamer-30")
+    assert code == 0 and "elevation: 30" in text and "sorting_board" in text
+    code, text, _ = run("conventions")
+    assert code == 0 and "VideoMV (GS): splat" in text and len(text.splitlines()) == len(convention_names())
+    code, text, _ = run("conventions", "instantmesh")
+    assert code == 0 and "licence: Apache-2.0" in text and "--export_texmap" in text and "radius: 4" in text
+    for command in ("protocols", "conventions"):
+        code, _, errors = run(command, "nothing")
+        assert code == 2 and errors.count("\n") == 1 and "expected one of" in errors
+
+
 def test_interrupted_rendering_goes_on(meshes, tmp_path):
     for number in range(12):
         shutil.copy(meshes / "three.ply", meshes / f"copy_{number:02d}.ply")
@@ -221,6 +237,34 @@ def test_interrupted_rendering_goes_on(meshes, tmp_path):
     assert done.returncode == 0 and "15 of 15 objects" in done.stdout
     assert before.items() <= stamps(out).items() and len(list(out.iterdir())) == 15
     assert json.loads((out / "one" / "object.json").read_text())["render"]["size"] == 64
+
+
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="needs pgrep")
+@pytest.mark.parametrize("blow", ["interrupt", "kill"])
+def test_workers_end_quietly_with_the_first_process(meshes, tmp_path, blow):
+    """Ctrl-C reaches them while they still import torch; a killed parent cannot tell them anything."""
+    command = [sys.executable, "-m", "ouroboros_lib", "data", "render", str(meshes), "--out", str(tmp_path / "out"),
+               "--size", "512", "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    deadline = time.monotonic() + 60
+
+    def workers():
+        found = subprocess.run(["pgrep", "-g", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+        return found.stdout.split()
+
+    while len(workers()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if blow == "kill":
+        time.sleep(2)
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if blow == "kill" else 130) and "Traceback" not in errors
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not workers()
 
 
 BAD = {

@@ -1,5 +1,7 @@
 """Gaussians: covariances, packing, and the .ply and .splat files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from plyfile import PlyData, PlyElement
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.gaussians import SH_C0, Gaussians, quaternion_to_matrix
+from ouroboros_lib.gaussians import SH_C0, Gaussians, matrix_to_quaternion, quaternion_to_matrix
 
 
 def random_gaussians(*shape, seed=0):
@@ -63,6 +65,34 @@ def test_ply_round_trip_is_lossless_to_float32(tmp_path):
     assert torch.equal(again.means, gaussians.means)
     for name in ("opacities", "scales", "quaternions", "colors"):
         torch.testing.assert_close(getattr(again, name), getattr(gaussians, name), atol=3e-7, rtol=1e-6)
+
+
+def test_quaternions_can_be_taken_as_stored(tmp_path):
+    """As a rasterizer that does not normalise sees them; by hand: the axes of R = I + 2 (w [v] + [v]^2), v the rest."""
+    unit = random_gaussians(40)
+    length = torch.tensor([1.0, 0.007, 0.6, 1.7]).repeat(10)
+    stored = replace(unit, quaternions=unit.quaternions * length[:, None])
+    stored.save_ply(tmp_path / "g.ply")
+    w, v = stored.quaternions.double().split([1, 3], -1)
+    cross = torch.stack([torch.linalg.cross(v, axis.expand_as(v)) for axis in torch.eye(3, dtype=v.dtype)], -1)
+    turn = torch.eye(3) + 2 * (w[..., None] * cross + cross @ cross)
+    half = turn * unit.scales[:, None].double()
+    taken = Gaussians.load_ply(tmp_path / "g.ply", unit_quaternions=False)
+    torch.testing.assert_close(taken.covariances().double(), half @ half.mT, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(taken.quaternions.norm(dim=-1), torch.ones(40))
+    normalised = Gaussians.load_ply(tmp_path / "g.ply")
+    torch.testing.assert_close(normalised.covariances(), unit.covariances(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(taken.to_tensor()[::4], normalised.to_tensor()[::4])  # of length 1: nothing changes
+    error = (taken.covariances() - normalised.covariances()).flatten(1).norm(dim=1)
+    assert error[1::4].median() > 0.1  # the short ones are nearly unturned
+
+
+def test_matrices_to_quaternions():
+    turns = F.normalize(torch.randn(500, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0)), dim=-1)
+    turns = torch.cat([turns, torch.eye(4).double()])  # among them half turns, where w is 0
+    found = matrix_to_quaternion(quaternion_to_matrix(turns))
+    torch.testing.assert_close((found * turns).sum(-1).abs(), torch.ones(504, dtype=torch.double))
+    assert (found[:, 0] >= 0).all()
 
 
 def test_ply_keeps_extremes_finite(tmp_path):

@@ -112,7 +112,7 @@ def scores(data, method, out, protocol, kind, **options):
 def test_true_images_and_meshes_score_as_they_must(mesh_data, protocol, tmp_path):
     images = scores(mesh_data / "views", parse_method(f"images:{mesh_data / 'views'}", "ouroboros"), tmp_path / "a",
                     protocol, "multiview")
-    assert images == dict.fromkeys(range(5), 100.0)
+    assert images == dict.fromkeys(range(5), 100.0)  # no error at all: where PSNR is capped
     for number, convention in enumerate(("source", "ouroboros")):  # in these files, both are the same
         method = parse_method(f"mesh:{mesh_data / 'meshes'}", convention)
         meshes = scores(mesh_data / "views", method, tmp_path / f"b{number}", protocol, "render")
@@ -128,6 +128,22 @@ def test_true_meshes_in_their_own_units(protocol, tmp_path):
     right, wrong = (scores(tmp_path / "views", parse_method(f"mesh:{tmp_path}", convention), tmp_path / convention,
                            protocol, "render") for convention in ("source", "ouroboros"))
     assert min(right.values()) > 40 and np.mean(list(wrong.values())) < 25
+
+
+def test_true_meshes_whose_texture_was_given_by_hand(protocol, tmp_path, capsys):
+    (tmp_path / "meshes").mkdir()
+    ball = trimesh.creation.uv_sphere(count=[24, 24])
+    lines = [f"v {x} {y} {z}\nvt {0.5 + x / 3} {0.5 + y / 3}" for x, y, z in ball.vertices]
+    lines += ["f " + " ".join(f"{i}/{i}" for i in face + 1) for face in ball.faces]
+    (tmp_path / "meshes" / "thing.obj").write_text("\n".join(lines))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 4, 3), np.uint8)).resize((64, 64))
+    noise.save(tmp_path / "skin.png")
+    render_meshes({"thing": tmp_path / "meshes" / "thing.obj"}, tmp_path / "views",
+                  protocol.render_settings(texture=str(tmp_path / "skin.png")), 1, lambda *done: None)
+    right, grey = (scores(tmp_path / "views", parse_method(f"mesh:{tmp_path / 'meshes'}", convention),
+                          tmp_path / convention, protocol, "render") for convention in ("source", "ouroboros"))
+    assert min(right.values()) > 40 and max(grey.values()) < 25
+    assert "note: thing: has texture coordinates but names no texture" in capsys.readouterr().err
 
 
 def test_a_fitted_splat_scores_well(mesh_data, protocol, tmp_path):
@@ -155,12 +171,12 @@ SHAPES = {  # name: from our coordinates to those of its files
     "ouroboros": UPRIGHT,
     "Ouroboros3D": LEANING,
     "LGM": LEANING * (1.5 * math.tan(math.radians(49.1 / 2)) / SEEN_AS),
-    "VideoMV (GS)": LEANING,
+    "VideoMV (GS)": LEANING * (1.7 * math.tan(math.radians(39.6 / 2)) / SEEN_AS),
     "TripoSR": Z_UP_X_FRONT * (1.9 * math.tan(math.radians(20)) / SEEN_AS),
     "InstantMesh": Z_UP_X_FRONT * (4 * math.tan(math.radians(15)) / SEEN_AS),
 }
 VIEWS = {  # name: azimuths, elevations, field of view
-    "SyncDreamer": (np.arange(16) * 22.5, 30.0, 49.1),
+    "SyncDreamer": (np.arange(16) * 22.5, 30.0, math.degrees(2 * math.atan(16 / 35))),  # a 35 mm lens, a sensor of 32
     "SV3D": ((np.arange(21) + 1) * 360 / 21, ELEVATION, 33.8),
     "VideoMV": (np.arange(24) * 15.0, ELEVATION, FOV),
     "Ouroboros3D": (np.array([0, 45, 90, 135, 180, 225, 270, 337.5]), ELEVATION, FOV),
@@ -323,6 +339,7 @@ def test_a_mesh_against_itself_and_shifted(mesh_data, protocol, tmp_path):
     summary, skipped = evaluate_folder(mesh_data / "views", tmp_path / "same", method, protocol,
                                        meshes=[mesh_data / "meshes"])
     same = summary["geometry"]["mesh-source"]
+    assert "0.02" in json.loads((tmp_path / "same.json").read_text())["settings"]["geometry"]["f_score"]
     assert not skipped and same["chamfer"] < 1e-3 and same["f_score"] > 0.999 and same["iou"] > 0.99
     for stem in ("thing", "other"):
         mesh = trimesh.load(mesh_data / "meshes" / f"{stem}.ply")
@@ -398,6 +415,21 @@ def test_interrupted_and_resumed_nothing_is_lost_or_repeated(mesh_data, protocol
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+def test_what_was_measured_on_other_files_is_measured_again(mesh_data, protocol, tmp_path):
+    for name in ("thing", "other"):
+        write_object(tmp_path / "pictures" / name, read_object(mesh_data / "views" / name))
+    method, lost = parse_method(f"images:{tmp_path / 'pictures'}", "ouroboros"), tmp_path / "pictures" / "thing"
+    (lost / "view_001.png").rename(tmp_path / "kept.png")
+    _, skipped = evaluate_folder(mesh_data / "views", tmp_path / "out", method, protocol)
+    assert list(skipped) == ["thing"]
+    (tmp_path / "kept.png").rename(lost / "view_001.png")
+    worse = tmp_path / "pictures" / "other" / "view_001.png"
+    Image.new("RGB", Image.open(worse).size).save(worse)  # the method was run again, and this came out
+    evaluate_folder(mesh_data / "views", tmp_path / "out", method, protocol)
+    found = {(row["object"], row["view"]): float(row["psnr"]) for row in rows_of(tmp_path / "out")}
+    assert found["other", "1"] < 10 and min(value for key, value in found.items() if key != ("other", "1")) == 100
+
+
 @pytest.fixture
 def run(capsys):
     def call(*arguments):
@@ -415,6 +447,10 @@ def spoil_size(folder):
     Image.new("RGB", (30, 40)).save(folder / "thing" / "view_001.png")
 
 
+def spoil_one_size(folder):
+    Image.open(folder / "thing" / "view_002.png").resize((32, 32)).save(folder / "thing" / "view_002.png")
+
+
 def spoil_picture(folder):
     (folder / "thing" / "view_001.png").write_bytes(b"no picture")
 
@@ -429,6 +465,7 @@ def spoil_number(folder):
 @pytest.mark.parametrize(("spoil", "word"), [(spoil_missing, "view_002 is missing"),
                                              (spoil_number, "thing: 3 pictures"),
                                              (spoil_size, "view_001.png: 30 x 40"),
+                                             (spoil_one_size, "view_002.png: 32 pixels a side, but view_000.png"),
                                              (spoil_picture, "view_001.png: cannot be read")])
 def test_bad_pictures_are_skipped_and_named(run, mesh_data, protocol, tmp_path, spoil, word):
     for name in ("thing", "other"):
@@ -451,7 +488,7 @@ def test_bad_splats_meshes_and_data_are_skipped_and_named(mesh_data, protocol, t
         method = parse_method(f"{folder[:-1].replace('meshe', 'mesh')}:{tmp_path / folder}", "ouroboros")
         with pytest.raises(InputError, match="none of 2 objects") as caught:
             evaluate_folder(mesh_data / "views", tmp_path / f"out{suffix}", method, protocol)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and not list(tmp_path.glob("out*"))
     data = tmp_path / "views"
     for name in ("thing", "other"):
         write_object(data / name, read_object(mesh_data / "views" / name))
@@ -481,6 +518,7 @@ BAD_OPTIONS = {
     "no data": (["--data", "nowhere"], "no such folder"), "geometry": (["--geometry"], "--meshes"),
     "procedural": (["--method", "images:{here}", "--split", "val"], "--split"),
     "empty data": (["--data", "{empty}", "--method", "images:{here}"], "no multi-view folder"),
+    "ending": (["--out", "{here}.csv"], "without a dot"),
 }
 
 

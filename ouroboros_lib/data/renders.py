@@ -11,10 +11,12 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,9 +166,10 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
             done(job[2], notes, error)
         return
     # spawned, not forked: torch's threads do not survive a fork
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), multiprocessing.get_context("spawn"), _quiet_worker)
+    pool = ProcessPoolExecutor(min(workers, len(waiting)), multiprocessing.get_context("spawn"), _start_worker)
     try:
-        jobs = {pool.submit(render_to_folder, *job): job[2] for job in waiting}
+        with _deaf_to_interrupts():  # which the workers, started here, inherit: from their first import on
+            jobs = {pool.submit(render_to_folder, *job): job[2] for job in waiting}
         pending = set(jobs)
         while pending:
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -184,9 +187,29 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _quiet_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the first process decides
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole group of processes, but only the first one decides."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot tell its workers to end: they would wait for their next mesh for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def default_workers() -> int:

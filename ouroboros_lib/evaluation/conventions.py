@@ -9,6 +9,7 @@ how its world lies in ours: x_ours = scale * R * x_theirs. `recipe` says in word
              undone; "source": the ground truth's own file
     scale    a number, or "input view": the method was given the input view as it is and takes it for its own camera's,
              so that the object has the size that looks the same there
+    unit_quaternions    false where the method's rasterizer does not normalise quaternions, see `Gaussians.load_ply`
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Convention:
     licence: str
     recipe: str
     not_stated: tuple[str, ...]
+    unit_quaternions: bool = True
 
     def angles(self, elevation: float) -> list[tuple[float, float]]:
         """(azimuth, elevation) of its views for an input view at `elevation`, in the order of its pictures."""
@@ -98,7 +100,7 @@ class Convention:
     def record(self) -> dict:
         """What a result says about it."""
         return {"name": self.name, "frame": self.frame, "scale": self.scale, "fov": self.fov, "radius": self.radius,
-                "axes": self.axes, "not_stated": list(self.not_stated)}
+                "axes": self.axes, "unit_quaternions": self.unit_quaternions, "not_stated": list(self.not_stated)}
 
 
 def _distance_and_elevation(condition: Cameras) -> tuple[float, float]:

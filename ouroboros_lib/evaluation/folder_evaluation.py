@@ -30,8 +30,8 @@ from ..errors import InputError
 from ..files import replace_file
 from ..pipeline import Ouroboros3DPipeline
 from .alignment import align_pictures, align_shape, check_alignment
-from .folder_results import PartialResults, contact_sheet, summarize_folder
-from .geometry import GEOMETRY_COLUMNS, SIZE, compare_surfaces, mesh_surface, surrounding_cameras
+from .folder_results import PartialResults, contact_sheet, stamp, summarize_folder, weights_checksum
+from .geometry import GEOMETRY_COLUMNS, HOW_MEASURED, SIZE, compare_surfaces, mesh_surface, surrounding_cameras
 from .heldout import (
     COLUMNS,
     KEYS,
@@ -92,13 +92,17 @@ class Evaluation:
         missing = [name for name in self.protocol.metrics  # plain lpips: the backbone is not stated
                    if name not in measured and not (name == "lpips" and "lpips" in self.metrics)]
         entry = {"protocol": self.label, "align": self.align, "metrics": measured,
-                 "metrics of the protocol that were not measured": missing, "geometry": self.meshes is not None}
+                 "metrics of the protocol that were not measured": missing,
+                 "geometry": HOW_MEASURED if self.meshes is not None else None}
         if isinstance(self.method, Method):
             return entry | {"method": self.method.name, "convention": self.method.convention.record(),
                             "pictures of another size": "bilinear, averaged over pixels where they become smaller"}
-        return entry | {"method": "ours", "preset": self.method.preset, "seeds": list(self.method.seeds),
+        pipeline = self.method.pipeline
+        weights = weights_checksum(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module))
+        return entry | {"method": "ours", "preset": self.method.preset, "weights": weights,
+                        "seeds": list(self.method.seeds),
                         "variants": {variant.method: variant.arguments for variant in self.method.variants},
-                        "model's pixels": self.method.pipeline.image_size, "views of F": "enlarged bilinearly to the "
+                        "model's pixels": pipeline.image_size, "views of F": "enlarged bilinearly to the "
                         "protocol's size; the splat is drawn at that size"}
 
 
@@ -125,21 +129,22 @@ def evaluate_folder(data: str | Path, out: str | Path, method: Ours | Method, pr
         check_views(method, protocol.cameras(""), protocol.primary_views, protocol.name)
     if isinstance(method, Ours):
         method.pipeline.set_progress_bar_config(disable=True)
-    parts = PartialResults(out, job.settings())
+    settings, done = job.settings(), []
+    parts = PartialResults(out, settings)
     for name in tqdm(names, unit=" objects", disable=not sys.stderr.isatty(), leave=False):
-        if name in parts:
-            continue
         try:
-            parts.write(name, *_measure(job, name, size))
+            made_from = stamp(_files(job, name))
+            if not parts.holds(name, made_from):
+                parts.write(name, made_from, *_measure(job, name, size))
+            done.append(name)
         except InputError as error:
-            reason = str(error) if name in str(error) else f"{name}: {error}"
-            skipped[name] = reason
-            print("skipped: " + " ".join(reason.split()), file=sys.stderr, flush=True)
-    done = [name for name in names if name in parts]
+            skipped[name] = str(error) if name in str(error) else f"{name}: {error}"
+            _say(f"skipped: {skipped[name]}")
     if not done:
+        parts.remove()
         raise InputError(f"{data}: none of {len(skipped)} objects could be measured; the first: "
                          f"{next(iter(skipped.values()))}")
-    summary = _finish(job, out, parts, done, skipped, started)
+    summary = _finish(job, settings, out, parts, done, skipped, started)
     if not skipped:
         parts.remove()
     return summary, skipped
@@ -196,7 +201,17 @@ def _choose(data: Path, names: list[str], protocol: Protocol, everything: bool) 
     return chosen, {name: f"{name}: not in {data}" for name in protocol.objects if name not in names}
 
 
+def _say(line: str) -> None:
+    tqdm.write(" ".join(line.split()), file=sys.stderr)
+
+
 # ---- one object -----------------------------------------------------------------------------------------------------
+
+
+def _files(job: Evaluation, name: str) -> list[Path]:
+    """What the figures of an object are made from, beside the model."""
+    return [job.data / name, *(job.method.files(name) if isinstance(job.method, Method) else ()),
+            *([job.meshes[name]] if job.meshes and name in job.meshes else ())]
 
 
 def _measure(job: Evaluation, name: str, size: int) -> tuple[dict, dict[str, np.ndarray]]:
@@ -257,7 +272,10 @@ def _parts(job: Evaluation, truth: MultiviewObject) -> Iterator[Part]:
             pictures = {view: zoomed(picture, alignment[1]) for view, picture in pictures.items()}
         yield Part(name, 0, "multiview", pictures, alignment=alignment)
         return
-    yield _drawn(Part(name, 0, "render", {}, shape=method.shape(truth)), job, truth)
+    shape = method.shape(truth)
+    for note in shape.notes:
+        _say(f"note: {truth.name}: {note}")
+    yield _drawn(Part(name, 0, "render", {}, shape=shape), job, truth)
 
 
 def _drawn(part: Part, job: Evaluation, truth: MultiviewObject) -> Part:
@@ -307,8 +325,8 @@ def _tiles(images: Images, views: list[int]) -> np.ndarray:
     return (255 * torch.stack(small)).round().byte().numpy()
 
 
-def _finish(job: Evaluation, out: Path, parts: PartialResults, names: list[str], skipped: dict[str, str],
-            started: float) -> dict:
+def _finish(job: Evaluation, settings: dict, out: Path, parts: PartialResults, names: list[str],
+            skipped: dict[str, str], started: float) -> dict:
     records = {name: parts.read(name) for name in names}
     rows = [tuple(row) for record in records.values() for row in record["rows"]]
     shapes = [tuple(row) for record in records.values() for row in record["shapes"]]
@@ -317,7 +335,7 @@ def _finish(job: Evaluation, out: Path, parts: PartialResults, names: list[str],
     if shapes:
         summary["geometry"] = summarize_geometry(shapes)
     device = job.method.pipeline.device if isinstance(job.method, Ours) else torch.device("cpu")
-    record = how_made(device, started) | {"settings": job.settings(), "protocol": job.protocol.record(),
+    record = how_made(device, started) | {"settings": settings, "protocol": job.protocol.record(),
                                           "objects": len(names), "skipped": skipped, "summary": summary}
     if job.align != "none":
         record["alignment"] = {name: entry["alignment"] for name, entry in records.items()}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +20,25 @@ from ..errors import InputError
 from ..files import read_json, replace_file
 from ..viz.sheets import image_grid
 from .heldout import COLUMNS, paired_interval, per_object
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Changes when any of the files, or those below the folders, does: of their names, sizes and times."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            about = file.stat()
+            digest.update(f"{file}\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def weights_checksum(modules: Iterable[torch.nn.Module]) -> str:
+    """CRC-32 of all parameters and buffers."""
+    checksum = 0
+    for module in modules:
+        for value in module.state_dict().values():
+            checksum = zlib.crc32(value.detach().cpu().reshape(-1).view(torch.uint8).numpy(), checksum)
+    return f"{checksum:08x}"
 
 
 class PartialResults:
@@ -36,14 +58,16 @@ class PartialResults:
     def _path(self, name: str) -> Path:
         return self.folder / ("object-" + quote(name, safe=""))
 
-    def __contains__(self, name: str) -> bool:
-        return Path(f"{self._path(name)}.json").is_file()
+    def holds(self, name: str, made_from: str) -> bool:
+        """Whether an object was measured on files with this stamp."""
+        return Path(f"{self._path(name)}.json").is_file() and self.read(name).get("made from") == made_from
 
-    def write(self, name: str, record: dict, tiles: dict[str, np.ndarray]) -> None:
+    def write(self, name: str, made_from: str, record: dict, tiles: dict[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **tiles)
         replace_file(Path(f"{self._path(name)}.npz"), buffer.getvalue())
-        replace_file(Path(f"{self._path(name)}.json"), json.dumps(record).encode())  # the last: with it, it is complete
+        data = json.dumps(record | {"made from": made_from}).encode()
+        replace_file(Path(f"{self._path(name)}.json"), data)  # the last: with it, it is complete
 
     def read(self, name: str) -> dict:
         return read_json(f"{self._path(name)}.json")

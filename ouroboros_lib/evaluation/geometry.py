@@ -25,6 +25,13 @@ THRESHOLD = 0.02  # world units, for the F-score: 1.8 % of the largest object's 
 GEOMETRY_COLUMNS = ("accuracy", "completeness", "chamfer", "f_score", "iou")
 SIZE, GRID = 128, 64
 MESH_SAMPLES, NEAREST = 50_000, 4
+HOW_MEASURED = {  # of meshes, as results state it
+    "surfaces": f"what 24 cameras all around see, {SIZE} pixels, where alpha exceeds 0.5; lengths in world units, the "
+                f"object in a ball of radius {OBJECT_RADIUS}",
+    "accuracy": f"mean distance to the true mesh: to the triangles of the {NEAREST} nearest of {MESH_SAMPLES} samples "
+                "spread evenly by area",
+    "completeness": "mean distance from every fourth visible point of the true mesh to the nearest visible one",
+    "f_score": f"within {THRESHOLD}", "iou": f"grid of {GRID}^3 cells, volume: all that no camera sees past"}
 
 
 @dataclass

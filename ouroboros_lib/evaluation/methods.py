@@ -34,10 +34,11 @@ PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 @dataclass
 class Shape:
     """Something in 3D. draw: (V,) cameras and a size to colour on white (V, 3, S, S), alpha and z-depth (V, 1, S, S),
-    in the coordinates of its file; from_ours (4, 4) takes ours there."""
+    in the coordinates of its file; from_ours (4, 4) takes ours there; notes: what a user should know about it."""
 
     draw: Callable[[Cameras, int], tuple[Tensor, Tensor, Tensor]]
     from_ours: Tensor
+    notes: tuple[str, ...] = ()
 
     def seen(self, cameras: Cameras, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Colour, alpha and depth, all as cameras (V,) of our world see it."""
@@ -81,15 +82,15 @@ def _clipped(rgb: Tensor, alpha: Tensor, depth: Tensor) -> tuple[Tensor, Tensor,
     return rgb.clamp(0, 1), alpha, depth
 
 
-def mesh_shape(path: Path, to_ours: Tensor | None = None, supersample: int = 2) -> Shape:
-    """A mesh file, drawn by casting rays. Raises InputError."""
-    mesh = load_mesh(path)  # comes in the unit of our world, by to_world
+def mesh_shape(path: Path, to_ours: Tensor | None = None, supersample: int = 2, texture: Path | None = None) -> Shape:
+    """A mesh file, drawn by casting rays; texture: an image for one that names none. Raises InputError."""
+    mesh = load_mesh(path, texture=texture)  # comes in the unit of our world, by to_world
 
     def draw(cameras: Cameras, size: int):
         views = render_mesh(mesh, cameras, size, supersample)
         return views.images, views.alpha, views.depth
 
-    return Shape(draw, torch.from_numpy(mesh.to_world) @ _inverse(to_ours))
+    return Shape(draw, torch.from_numpy(mesh.to_world) @ _inverse(to_ours), tuple(mesh.notes))
 
 
 def _inverse(to_ours: Tensor | None) -> Tensor:
@@ -113,11 +114,12 @@ class Method:
 
     def shape(self, truth: MultiviewObject) -> Shape:
         """The splat or mesh of an object. Raises InputError, naming object and file."""
-        path = self._file(truth.name)
+        path = self.file(truth.name)
         to_ours = self.convention.world(truth.cameras.views([0]), truth.info.get("source", {}).get("to_world"))
         if self.kind == "mesh":
-            return mesh_shape(path, to_ours)
-        gaussians = Gaussians.load_ply(path)
+            given = truth.info.get("render", {}).get("texture") if self.convention.frame == "source" else None
+            return mesh_shape(path, to_ours, texture=None if given is None else Path(given))
+        gaussians = Gaussians.load_ply(path, self.convention.unit_quaternions)
         if len(gaussians.means) == 0:
             raise InputError(f"{path}: a splat without Gaussians")
         if not torch.isfinite(gaussians.to_tensor()).all():
@@ -129,7 +131,7 @@ class Method:
 
         Raises InputError, naming object and file, for a wrong number of pictures or one that cannot be read.
         """
-        paths, size, total = self._pictures(truth.name), truth.rgba.shape[-1], len(truth.rgba)
+        paths, size, total = self.picture_files(truth.name), truth.rgba.shape[-1], len(truth.rgba)
         views = matching_views(self.convention, truth.cameras)
         if self.convention.views == "protocol":
             named = {f"view_{view:03d}": view for view in range(total)}
@@ -142,9 +144,20 @@ class Method:
         if len(paths) != len(views):
             raise InputError(f"{truth.name}: {len(paths)} pictures in {self.folder / truth.name}, expected "
                              f"{len(views)} for {self.convention.name}")
-        return {view: read_picture(path, size) for path, view in zip(paths, views, strict=True) if view is not None}
+        pictures = {path: read_picture(path) for path, view in zip(paths, views, strict=True) if view is not None}
+        first = next(iter(pictures), None)
+        for path, picture in pictures.items():
+            if picture.shape != pictures[first].shape:
+                raise InputError(f"{path}: {picture.shape[-1]} pixels a side, but {first.name} has "
+                                 f"{pictures[first].shape[-1]}")
+        return {view: resized(pictures[path], size) for path, view in zip(paths, views, strict=True)
+                if view is not None}
 
-    def _pictures(self, name: str) -> list[Path]:
+    def files(self, name: str) -> list[Path]:
+        """The files of an object's output, as far as they are known by name. Raises InputError."""
+        return self.picture_files(name) if self.kind == "images" else [self.file(name)]
+
+    def picture_files(self, name: str) -> list[Path]:
         folder = self.folder / name
         if not folder.is_dir():
             raise InputError(f"{name}: no folder {folder} with its pictures")
@@ -153,7 +166,7 @@ class Method:
         return sorted(ours or found, key=lambda path: [int(part) if part.isdigit() else part
                                                        for part in re.split(r"(\d+)", path.name)])
 
-    def _file(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
         if self.kind == "splat":
             path = self.folder / f"{name}.ply"
             inside = sorted((self.folder / name).glob("*.ply"))
@@ -212,8 +225,8 @@ def check_views(method: Method, cameras: Cameras, primary: tuple[int, ...], prot
                          f"{protocol} --convention \"{name}\"`")
 
 
-def read_picture(path: Path, size: int) -> Tensor:
-    """A square picture, composited on white if it has alpha, to (3, size, size). Raises InputError."""
+def read_picture(path: Path) -> Tensor:
+    """A square picture, composited on white if it has alpha, (3, S, S). Raises InputError."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGBA"))
@@ -221,8 +234,7 @@ def read_picture(path: Path, size: int) -> Tensor:
         raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
     if pixels.shape[0] != pixels.shape[1]:
         raise InputError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected a square picture")
-    rgb = torch.from_numpy(on_white(pixels)).permute(2, 0, 1)[:3].float() / 255
-    return resized(rgb, size)
+    return torch.from_numpy(on_white(pixels)).permute(2, 0, 1)[:3].float() / 255
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..files import read_json
 
+if TYPE_CHECKING:
+    from .measured import Measurement
+
 PUBLISHED = Path(__file__).with_name("published.json")
-FORMATS = ("text", "markdown", "latex", "csv")
-NOT_MEASURED = "n/a"
+SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv"}
+FORMATS = tuple(SUFFIXES)
+NOT_MEASURED, NOT_PUBLISHED = "n/a", "-"
+CONTRADICTED = " (a)"  # after published values which the paper's tables disagree about
 
 
 @dataclass
@@ -23,56 +30,102 @@ class Table:
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """For files: the title up to its first comma or bracket."""
+        return re.split(r"[,(]", self.title)[0].strip().lower().replace(" ", "_")
+
 
 def paper_tables(results: str | Path) -> list[Table]:
     """Tables 1 and 2, and what else an ablation compared.
 
-    results: folder with ablation.json, which `ouroboros recipe ablation` writes; without it measured columns are n/a.
+    results: folder with what `ouroboros evaluate` wrote, for table 1, and with ablation.json, which `ouroboros recipe
+    ablation` writes, for table 2; measured columns are n/a where there is nothing. Raises InputError for files that
+    cannot be read.
     """
+    from .measured import measurements  # with all that measuring needs
+
     published = read_json(PUBLISHED)
     path = Path(results) / "ablation.json"
     ablation = read_json(path) if path.is_file() else None
-    tables = [_table_1(published), _table_2(published, ablation)]
+    tables = [_table_1(published, *measurements(Path(results))), _table_2(published, ablation)]
     if ablation is not None:
         tables.append(_comparisons(ablation))
     return tables
 
 
-def _table_1(published: dict) -> Table:
+def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]) -> Table:
+    """A line per published method and one per measurement; a measurement of a published method stands in its line."""
     table = published["table 1"]
-    rows = [[task, method, str(resolution), f"{psnr:.3f}", f"{ssim:.4f}", f"{lpips:.4f}"]
-            for task, method, resolution, psnr, ssim, lpips in table["rows"]]
-    notes = [f"Published: {published['source']}. {published['data']}.", *table["notes"],
-             "Nothing measured here belongs beside these: the small models are of another world (table 2)."]
-    return Table("Table 1, as published (GSO)", ["task", "method", "pixels", "PSNR", "SSIM", "LPIPS"], rows, notes)
+    lines = {task: [] for task in dict.fromkeys(row[0] for row in table["rows"])}
+    left = list(found)
+    for (task, method, pixels, *scores), known_as in zip(table["rows"], table["measured as"], strict=True):
+        mark = CONTRADICTED if scores == table["contradicted"] else ""
+        cells = [f"{scores[0]:.3f}", *(f"{score:.4f}{mark}" for score in scores[1:])]
+        mine = [m for m in left if m.method.partition("-aligned-")[0] == known_as]
+        left = [m for m in left if m not in mine]
+        for measurement in mine or [None]:
+            _, aligned, how = measurement.method.partition("-aligned-") if measurement else ("", "", "")
+            lines[task].append([task, method + (f", aligned: {how}" if aligned else ""), str(pixels), *cells,
+                                *_measured(measurement)])
+            cells = [NOT_PUBLISHED] * 3  # once is enough
+    for measurement in left:
+        name = f"{measurement.model}: {measurement.method}" if measurement.model else measurement.method
+        lines[measurement.task].append([measurement.task, name, measurement.pixels, *[NOT_PUBLISHED] * 3,
+                                        *_measured(measurement)])
+    notes = [f"Published: {published['source']}. {published['data']}.", *table["notes"]]
+    if found:
+        notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
+                  "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
+                  "which it does not name, nor with its cameras: compare only lines that name the same file.",
+                  *(f"{file}: {command}" for file, command in commands.items())]
+    else:
+        notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
+    if any(cell == NOT_MEASURED for rows in lines.values() for row in rows if row[-1] for cell in row[6:9]):
+        notes.append("LPIPS n/a: the weights of its backbone were not at hand.")
+    columns = ["task", "method", "pixels", "PSNR", "SSIM", "LPIPS", "measured PSNR", "measured SSIM", "measured LPIPS",
+               "n", "protocol", "file"]
+    return Table("Table 1 (GSO), published and measured", columns, [row for rows in lines.values() for row in rows],
+                 notes)
+
+
+def _measured(measurement: Measurement | None) -> list[str]:
+    """The cells of table 1 from the measured PSNR on."""
+    if measurement is None:
+        return [NOT_MEASURED] * 3 + [""] * 3
+    return [*(_cell(measurement.values.get(metric), metric) for metric in ("psnr", "ssim", "lpips")),
+            str(measurement.objects), measurement.protocol, measurement.file]
 
 
 def _table_2(published: dict, ablation: dict | None) -> Table:
     table = published["table 2"]
     rows = []
     for values, cell in zip(table["rows"], table["cells"], strict=True):
-        psnr, ssim, lpips, dpsnr = values[3:7]
+        mark = CONTRADICTED if values[3:6] == table["contradicted"] else ""
         measured = (ablation or {"cells": {}})["cells"].get(cell, {})
         rows.append(["yes" if flag else "no" for flag in values[:3]]
-                    + [f"{psnr:.3f}", f"{ssim:.4f}", f"{lpips:.4f}", f"{dpsnr:.3f}"]
-                    + [_interval(measured, quantity, metric) for quantity, metric in MEASURED])
+                    + [f"{values[3]:.3f}", *(f"{value:.4f}{mark}" for value in values[4:6]), f"{values[6]:.3f}"]
+                    + [f"{value:.4f}" for value in values[7:]]
+                    + [_cell(measured.get(quantity, {}).get(metric), metric) for _, quantity, metric in MEASURED])
     later = ", ".join(f"{value:.3f} from step {step}" for step, value in published["feedback from step"].items())
-    notes = [f"Published: {published['source']}, GSO. {table['notes'][0]}",
+    notes = [f"Published: {published['source']}, GSO.", *table["notes"],
              f"Published PSNR of the last row with feedback switched on later, of 25 steps: {later}.",
              "Measured: `small`, 128 pixels, held-out procedural objects, known families, views 1-7 (view 0 is the "
              "input); mean [95 % interval over objects and training seeds]. Compare rows, not columns: another world, "
              "another resolution."]
     if ablation is None:
         notes.append("Nothing measured yet: `ouroboros recipe ablation` makes ablation.json.")
-    return Table("Table 2, the ablation", ["joint", "CCM", "RGB", "PSNR", "SSIM", "LPIPS", "dPSNR", *(
-        f"measured {name}" for name in ("3D PSNR", "3D SSIM", "dPSNR", "self-consistency"))], rows, notes)
+    return Table("Table 2, the ablation", ["joint", "CCM", "RGB", "PSNR", "SSIM", "LPIPS", "dPSNR", "dSSIM", "dLPIPS",
+                                           *(f"measured {name}" for name, _, _ in MEASURED)], rows, notes)
 
 
-MEASURED = (("3D views 1+", "psnr"), ("3D views 1+", "ssim"), ("difference", "psnr"), ("self-consistency", "psnr"))
+MEASURED = (("3D PSNR", "3D views 1+", "psnr"), ("3D SSIM", "3D views 1+", "ssim"),
+            ("3D LPIPS", "3D views 1+", "lpips"), ("dPSNR", "difference", "psnr"), ("dSSIM", "difference", "ssim"),
+            ("dLPIPS", "difference", "lpips"), ("self-consistency", "self-consistency", "psnr"))
 
 
-def _interval(cell: dict, quantity: str, metric: str) -> str:
-    value = cell.get(quantity, {}).get(metric)
+def _cell(value: dict | None, metric: str) -> str:
+    """Mean [low, high]."""
     if value is None:
         return NOT_MEASURED
     digits = 2 if metric == "psnr" else 4
@@ -93,10 +146,11 @@ def _comparisons(ablation: dict) -> Table:
 
 
 def render(table: Table, style: str = "text") -> str:
-    """One table as text, markdown, latex (booktabs) or csv (without notes)."""
+    """One table as text, markdown, latex (booktabs) or csv (without notes and marks)."""
     if style == "csv":
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([table.columns, *table.rows])
+        rows = [[cell.removesuffix(CONTRADICTED) for cell in row] for row in table.rows]
+        csv.writer(buffer, lineterminator="\n").writerows([table.columns, *rows])
         return buffer.getvalue()
     if style == "latex":
         def line(cells):
@@ -118,6 +172,6 @@ def render(table: Table, style: str = "text") -> str:
 
 
 def _escape(text: str) -> str:
-    for character in r"\&%$#_{}":
-        text = text.replace(character, r"\textbackslash " if character == "\\" else "\\" + character)
-    return text
+    special = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
+               ">": r"\textgreater{}", "|": r"\textbar{}", **{character: "\\" + character for character in "&%$#_{}"}}
+    return "".join(special.get(character, character) for character in text)
