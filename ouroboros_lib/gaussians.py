@@ -159,9 +159,27 @@ _SPLAT_RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1"
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     """(..., 4) wxyz of any length above 0 to (..., 3, 3) rotation matrices."""
-    w, x, y, z = F.normalize(quaternions, dim=-1).unbind(-1)
+    return quaternion_polynomial(F.normalize(quaternions, dim=-1))
+
+
+def quaternion_polynomial(quaternions: Tensor) -> Tensor:
+    """The matrix elements as polynomials of (..., 4) wxyz: a rotation for unit length only."""
+    w, x, y, z = quaternions.unbind(-1)
     return torch.stack([
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ], dim=-1).unflatten(-1, (3, 3))
+
+
+def matrix_to_quaternion(rotations: Tensor) -> Tensor:
+    """(..., 3, 3) rotation matrices to (..., 4) wxyz, of unit length; the sign is arbitrary (Shepperd 1978)."""
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotations.unbind(-2))
+    products = torch.stack([  # 4 q q^T: every row is a multiple of q; the one with the largest diagonal is the exactest
+        1 + a + e + i, h - f, c - g, d - b,
+        h - f, 1 + a - e - i, b + d, c + g,
+        c - g, b + d, 1 - a + e - i, f + h,
+        d - b, c + g, f + h, 1 - a - e + i,
+    ], dim=-1).unflatten(-1, (4, 4))
+    best = products.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    return F.normalize(torch.take_along_dim(products, best[..., None, None], dim=-2)[..., 0, :], dim=-1)

@@ -37,6 +37,7 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    takes_image_token = True
 
     @register_to_config
     def __init__(self, block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
@@ -47,7 +48,11 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
             in_channels=2 * latent_channels, out_channels=latent_channels, block_out_channels=tuple(block_out_channels),
             num_attention_heads=tuple(num_attention_heads), cross_attention_dim=cross_attention_dim,
             layers_per_block=layers_per_block)
-        widths, harmonics = tuple(block_out_channels), 6 * (1 + 2 * camera_octaves)
+        self.add_cameras_and_feedback()
+
+    def add_cameras_and_feedback(self) -> None:
+        """The parts that SVD lacks, freshly initialised."""
+        widths, harmonics = tuple(self.config.block_out_channels), 6 * (1 + 2 * self.config.camera_octaves)
         self.down_plucker = nn.ModuleList(CameraMLP(harmonics, width) for width in (widths[0], *widths[:-1]))
         self.mid_plucker = CameraMLP(harmonics, widths[-1])
         self.up_plucker = nn.ModuleList(CameraMLP(harmonics, width) for width in (widths[-1], *widths[:0:-1]))
@@ -59,12 +64,13 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
         """x (B, V, 4, h, w), scaled by c_in; c_noise (B,); cond_latents (B, 4, h, w), given to every view;
         cameras (B, V); self_cond: maps (B, V, 3, 8 h, 8 w) in [0, 1], or None for zero maps; image_embeds (B, 1, 1024),
         CLIP's, or None for the zeros of a dropped condition; added_time_ids (B, 3), or None for `ADDED_TIME_IDS`.
-        Returns (B, V, 4, h, w)."""
+        Returns (B, V, 4, h, w), in the type of the weights."""
         batch, views = x.shape[:2]
+        x = x.to(self.unet.conv_in.weight.dtype)
         if image_embeds is None:
             image_embeds = x.new_zeros(batch, 1, self.config.cross_attention_dim)
         if added_time_ids is None:
-            added_time_ids = x.new_tensor(ADDED_TIME_IDS).expand(batch, 3)
+            added_time_ids = c_noise.new_tensor(ADDED_TIME_IDS).expand(batch, 3)
 
         unet = self.unet
         common = {"temb": self._noise_embedding(c_noise, added_time_ids, x.dtype).repeat_interleave(views, dim=0),
@@ -72,7 +78,7 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
         tokens = image_embeds.to(x.dtype).repeat_interleave(views, dim=0)  # (B V, 1, 1024)
         feedback = self.encode_feedback(self_cond, x)
 
-        condition = cond_latents[:, None].expand_as(x)
+        condition = cond_latents.to(x.dtype)[:, None].expand_as(x)
         h = unet.conv_in(torch.cat([x, condition], dim=2).flatten(0, 1))  # (B V, 320, h, w)
         skips = [h]
         for stage, block in enumerate(unet.down_blocks):
