@@ -147,10 +147,11 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         images: (B, 3, S, S) in [0, 1] on white, S the pipeline's image size, or a list of PIL images.
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
-        linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none; feedback_from_step: the first step whose
-        reconstruction is fed back. project_above: while sigma is above it, the step goes towards the estimate's own 3D
-        render instead of the estimate (design (b) of the paper, which needs no training). eta: the share of the noise
-        that each step renews, 0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every
+        linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none;
+        feedback_from_step: the first step whose reconstruction is fed back. project_above: while sigma is above it,
+        the step goes towards the estimate's own 3D render instead of the estimate (design (b) of the paper, which
+        needs no training). eta: the share of the noise that each step renews, 0 (the paper's Euler steps) to 1; by
+        default the scheduler's. return_trace: record every
         step, or those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
@@ -170,7 +171,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
         cond_latents, image_embeds = self.encode_condition(cond_image, generator)
         sigmas = self.scheduler.sigmas(num_inference_steps, device)
-        guidance = self._guidance(self.config.guidance_scale if guidance_scale is None else guidance_scale, cameras.shape[-1], device)
+        guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        guidance = self._guidance(guidance_scale, cameras.shape[-1], device)
         shape = (batch, cameras.shape[-1], *cond_latents.shape[1:])
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
         self_cond, trace = None, [] if recorded else None

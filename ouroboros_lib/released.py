@@ -24,8 +24,11 @@ Guidance from 1 in view 0 to 3 in the last, and G reading views 0, 2, 4, 6 only,
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
+from diffusers import ModelMixin  # noqa: F401  diffusers looks here for it when it loads the classes below
 from torch import Tensor
 
 from .cameras import Cameras, orbit_cameras
@@ -42,8 +45,9 @@ RELEASED_RADIUS, RELEASED_FOV = 1.7416968, 39.597754  # of its renders; this lib
 class ReleasedMultiviewUNet(SVDMultiviewUNet):
     """F as released: other rays, and tokens of a batch of two mixed up in the temporal attention."""
 
-    def __init__(self, **config):
-        super().__init__(**config)
+    @functools.wraps(SVDMultiviewUNet.__init__)  # diffusers reads the sizes that a config may hold off the signature
+    def __init__(self, *args, **config):
+        super().__init__(*args, **config)
         for module in self.modules():
             if type(module).__name__ == "TemporalBasicTransformerBlock":
                 module.register_forward_pre_hook(_mix_tokens, with_kwargs=True)

@@ -56,7 +56,7 @@ class Autoencoder(ModelMixin, ConfigMixin):
 
     def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
                          ) -> Tensor:
-        """What F is given of the condition view (B, 3, H, W): its latents. There is no noise for `generator` to draw."""
+        """What F is given of the condition view (B, 3, H, W): its latents. `generator` has nothing to draw."""
         return self.encode(images)
 
     @apply_forward_hook

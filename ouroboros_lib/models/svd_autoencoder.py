@@ -67,10 +67,11 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (..., V, 4, h, w) to images (..., V, 3, 8 h, 8 w); float32, not clamped to [0, 1]."""
         dtype = self.vae.decoder.conv_in.weight.dtype
-        z = (latents / self.config.scaling_factor).to(dtype).flatten(0, -5)  # (B, V, 4, h, w)
-        images = [self.vae.decode(part.flatten(0, 1), num_frames=part.shape[1]).sample.float().unflatten(0, (len(z), -1))
-                  for part in z.split(self.config.decode_chunk or z.shape[1], dim=1)]
-        return torch.cat(images, dim=1).reshape(*latents.shape[:-3], *images[0].shape[-3:]) * 0.5 + 0.5
+        z = (latents / self.config.scaling_factor).to(dtype).reshape(-1, *latents.shape[-4:])  # (B, V, 4, h, w)
+        parts = [self.vae.decode(part.flatten(0, 1), num_frames=part.shape[1]).sample.unflatten(0, (len(z), -1))
+                 for part in z.split(self.config.decode_chunk or z.shape[1], dim=1)]
+        images = torch.cat(parts, dim=1).float() * 0.5 + 0.5
+        return images.reshape(*latents.shape[:-3], *images.shape[-3:])
 
     def _mode(self, images: Tensor) -> Tensor:
         pixels = (images.flatten(0, -4) * 2 - 1).to(self.vae.encoder.conv_in.weight.dtype)
