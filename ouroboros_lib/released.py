@@ -5,8 +5,8 @@ The published weights were trained with these, so they need them; everything els
 ==================  ==========================================================  ====================================
 what                released                                                    where
 ==================  ==========================================================  ====================================
-camera embedding    rows and columns of the pixels swapped, directions          `ReleasedMultiviewUNet.camera_rays`
-                    multiplied by the transpose of c2w
+camera embedding    rows and columns of the pixels swapped, points multiplied   `ReleasedMultiviewUNet.camera_rays`
+                    by the transpose of c2w: too narrow a field of view
 temporal attention  under guidance, half of the pixels of both estimates see    `ReleasedMultiviewUNet`
                     the token of the other one (a bug of old diffusers)
 coordinate map      pixel indices meet normalised intrinsics; accumulated       `models.feedback`, as
@@ -53,10 +53,11 @@ class ReleasedMultiviewUNet(SVDMultiviewUNet):
                 module.register_forward_pre_hook(_mix_tokens, with_kwargs=True)
 
     def camera_rays(self, cameras: Cameras, size: int) -> Tensor:
-        """Wrong by 15 degrees on average: the pixel's row is taken for x, and c2w is transposed.
+        """Wrong by 15.7 degrees on average: the pixel's row is taken for x, and c2w is transposed.
 
-        The transpose rotates the pixels' points the other way and loses their translation, yet the camera's position
-        is subtracted from them: they are taken for directions that they are not, even in the centre of the picture.
+        On an orbit relative to view 0 the rotations are symmetric, so that their transpose does no harm. But it also
+        loses the translation, and the camera's position is subtracted from the points all the same: which adds the
+        radius to their depth and makes the field of view 1 + 1.742 times as narrow.
         """
         centres = (torch.arange(size, device=cameras.device, dtype=cameras.c2w.dtype) + 0.5) / size
         u, v = torch.meshgrid(centres, centres, indexing="ij")
