@@ -1,7 +1,8 @@
 """Published weights into one folder that `Ouroboros3DPipeline.from_pretrained` takes.
 
 Names and shapes of all tensors are known from the preset; sizes are not guessed from files. The tensors are mapped
-from the files and written in shards, so that a conversion needs about 2 GB of memory. They keep their precision.
+from the files and written in shards, and keep their precision. Measured with files of full size in half precision:
+`released` in 24 s and 0.6 GiB of memory besides the mapped pages, `svd` with LGM in 26 s and 3.1 GiB.
 """
 
 from __future__ import annotations
