@@ -18,6 +18,7 @@ from torch import Tensor
 from .cameras import Cameras, evenly_spaced_orbit
 from .errors import InputError
 from .gaussians import Gaussians
+from .models.camera_features import CameraFeatures
 from .models.feedback import FEEDBACKS, SelfConditioning, render_feedback
 from .models.image_token import image_token
 from .noise import c_noise, denoise
@@ -170,6 +171,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         cameras = cameras.to(device).expand(batch)
 
         cond_latents, image_embeds = self.encode_condition(cond_image, generator)
+        seen = self.multiview.embed_cameras(cameras, cond_latents.shape[-1])
         sigmas = self.scheduler.sigmas(num_inference_steps, device)
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         guidance = self._guidance(guidance_scale, cameras.shape[-1], device)
@@ -181,7 +183,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
             sigma = sigmas[step].expand(batch)
             noisy = x_t
-            pred_x = self.estimate(x_t, sigma, cond_latents, cameras, self_cond, guidance, image_embeds)  # line 3
+            pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds)  # line 3
             pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
             last = step + 1 == num_inference_steps
             feeds_back = feedback != "none" and step >= feedback_from_step
@@ -225,7 +227,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         options = {} if augmentation is None else {"augmentation": augmentation}
         return self.autoencoder.encode_condition(images, generator, **options), tokens
 
-    def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras,
+    def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
                  self_cond: SelfConditioning | None = None, guidance: Tensor | None = None,
                  image_embeds: Tensor | None = None) -> Tensor:
         """pred_x = F(x_t, ...), with classifier-free guidance (Ho & Salimans 2022) if `guidance` (1, V, 1, 1, 1).

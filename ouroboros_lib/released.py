@@ -33,6 +33,8 @@ from torch import Tensor
 
 from .cameras import Cameras, orbit_cameras
 from .gaussians import Gaussians, matrix_to_quaternion, quaternion_polynomial
+from .models.camera_features import CameraFeatures
+from .models.feedback import SelfConditioning
 from .models.image_token import image_token
 from .models.lgm import LGMReconstructor
 from .models.svd import SVDMultiviewUNet
@@ -161,8 +163,9 @@ class ReleasedPipeline(Ouroboros3DPipeline):
         return (self.autoencoder.encode_condition(noised, augmentation=0.0),
                 image_token(self.image_encoder, noised))
 
-    def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras, self_cond=None,
-                 guidance: Tensor | None = None, image_embeds: Tensor | None = None) -> Tensor:
+    def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
+                 self_cond: SelfConditioning | None = None, guidance: Tensor | None = None,
+                 image_embeds: Tensor | None = None) -> Tensor:
         """As `Ouroboros3DPipeline.estimate`, one object at a time: in one batch they would see each other's tokens."""
         def one(index):
             rows = slice(index, index + 1)

@@ -185,6 +185,29 @@ def test_the_presets_guidance_is_the_default(narrow, tiny, picture):
     assert load_preset("small").pipeline == {} and tiny.config.guidance_scale == 1.0
 
 
+# --- cameras ---
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["narrow", "tiny"])
+def test_cameras_are_embedded_once_and_mean_the_same(kind, request, monkeypatch):
+    pipe = request.getfixturevalue(kind)
+    channels, size, views = (4, 8, 8) if kind == "narrow" else (8, 4, 4)
+    rig = evenly_spaced_orbit(views, torch.tensor([5.0, 20.0]))
+    x, cond = torch.randn(2, views, channels, size, size), torch.randn(2, channels, size, size)
+    level = torch.tensor([0.3, -0.2])
+    seen = pipe.multiview.embed_cameras(rig, size)
+    assert torch.equal(pipe.multiview(x, level, cond, seen), pipe.multiview(x, level, cond, rig))
+    one, second = (pipe.multiview(x[1:], level[1:], cond[1:], cameras[1:]) for cameras in (seen, rig))
+    assert_close(one, second, atol=1e-6, rtol=1e-5)
+
+    calls, embed = [], pipe.multiview.embed_cameras
+    monkeypatch.setattr(pipe.multiview, "embed_cameras", lambda *args: calls.append(args) or embed(*args))
+    image = torch.rand(1, 3, pipe.image_size, pipe.image_size, generator=seeded())
+    pipe(image, num_inference_steps=2, guidance_scale=2.0, generator=seeded())
+    assert len(calls) == 1
+
+
 # --- offloading ---
 
 
@@ -200,7 +223,7 @@ def test_model_offloading_moves_every_part_when_it_is_needed(narrow):
                 order.append(name), before(module, *args, **kwargs))[1]
     result = narrow(PICTURE, num_inference_steps=2, generator=seeded())
     step = ["multiview", "autoencoder", "reconstructor"]
-    assert order == ["image_encoder", "autoencoder", *step, *step]
+    assert order == ["image_encoder", "autoencoder", "multiview", *step, *step]  # F sees its cameras first
     assert torch.equal(result.views, expected.views)
 
 
