@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +27,8 @@ def svd(
     """The start of training: F from SVD and, with --lgm, G from LGM; what they lack is fresh."""
     from .convert import convert_svd
 
-    _quiet()
-    _report(out, convert_svd(source, out, lgm, preset))
+    with _quiet_and_clean():
+        _report(out, convert_svd(source, out, lgm, preset))
 
 
 @convert_app.command()
@@ -37,8 +39,8 @@ def lgm(
     """LGM's weights in the place of G; the layers for the noise level start at zero."""
     from .convert import convert_lgm
 
-    _quiet()
-    _report(out, convert_lgm(source, out))
+    with _quiet_and_clean():
+        _report(out, convert_lgm(source, out))
 
 
 @convert_app.command()
@@ -53,16 +55,21 @@ def released(
     """The published checkpoint, to run as the released code does, bug for bug (see released.py)."""
     from .convert import convert_released
 
-    _quiet()
-    _report(out, convert_released(source, svd, out, preset))
+    with _quiet_and_clean():
+        _report(out, convert_released(source, svd, out, preset))
 
 
-def _quiet() -> None:
-    """No loading bars of diffusers, which would hide an error's one line."""
+@contextmanager
+def _quiet_and_clean() -> Iterator[None]:
+    """No bars of diffusers, which would hide an error's one line; nothing half-written when the work is stopped."""
     from diffusers.utils import logging
+
+    from .files import termination_cleans_up
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    with termination_cleans_up():
+        yield
 
 
 def _report(out: Path, sources: dict[str, str]) -> None:

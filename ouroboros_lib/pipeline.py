@@ -152,8 +152,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         feedback_from_step: the first step whose reconstruction is fed back. project_above: while sigma is above it,
         the step goes towards the estimate's own 3D render instead of the estimate (design (b) of the paper, which
         needs no training). eta: the share of the noise that each step renews, 0 (the paper's Euler steps) to 1; by
-        default the scheduler's. return_trace: record every
-        step, or those with the given indices.
+        default the scheduler's. return_trace: record every step, or those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
         if feedback not in FEEDBACKS:

@@ -153,6 +153,48 @@ def test_half_precision_files_stay_half_and_load_as_float(published, tmp_path):
     assert {value.dtype for value in pipe.multiview.parameters()} == {torch.float32}
 
 
+def test_large_models_are_written_in_shards(narrow, published, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "SHARD", "5MB")
+    convert.convert_released(str(published / "released"), str(published / "svd"), tmp_path / "pipe", "narrow")
+    assert len(list((tmp_path / "pipe" / "multiview").glob("*.safetensors"))) > 2
+    pipe = Ouroboros3DPipeline.from_pretrained(tmp_path / "pipe")
+    ours, theirs = pipe.multiview.state_dict(), narrow.multiview.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_position_ids_of_older_transformers_are_left_out(published, tmp_path):
+    shutil.copytree(published / "svd", tmp_path / "svd")
+    file = tmp_path / "svd" / "image_encoder" / "model.safetensors"
+    save_file(load_file(file) | {"vision_model.embeddings.position_ids": torch.arange(17)[None]}, file)
+    convert.convert_svd(str(tmp_path / "svd"), tmp_path / "pipe", preset="narrow")
+    assert load_file(tmp_path / "pipe" / "image_encoder" / "model.safetensors").keys() == load_file(
+        published / "svd" / "image_encoder" / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize("part, file", [("image_encoder", "model"), ("autoencoder", "diffusion_pytorch_model"),
+                                        ("multiview", "diffusion_pytorch_model")])
+def test_a_converted_folder_that_lost_a_tensor_is_refused(published, tmp_path, part, file):
+    convert.convert_svd(str(published / "svd"), tmp_path / "pipe", preset="narrow")
+    path = tmp_path / "pipe" / part / f"{file}.safetensors"
+    tensors = load_file(path)
+    del tensors[sorted(tensors)[3]]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"^{tmp_path / 'pipe'}: cannot be loaded") as caught:
+        Ouroboros3DPipeline.from_pretrained(tmp_path / "pipe")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_converted_folder_generates(published, tmp_path, capsys):
+    convert.convert_released(str(published / "released"), str(published / "svd"), tmp_path / "pipe", "narrow")
+    picture = Path(__file__).parent.parent / "ouroboros_lib" / "data" / "samples" / "snowman.png"
+    code, errors = command(capsys, "generate", picture, "--preset", tmp_path / "pipe", "--out", tmp_path / "out",
+                           "--steps", 2, "--device", "cpu")
+    assert code == 0, errors
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert record["settings"]["guidance"] == [1.0, 3.0]
+    assert (tmp_path / "out" / "gaussians.ply").stat().st_size > 10_000
+
+
 def test_from_the_hub(published, tmp_path, monkeypatch):
     import huggingface_hub
 
