@@ -118,7 +118,8 @@ def fetch(name: str, patterns: list[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(f"{name}: no such file or folder, and not to be had from the hub either "
-                         f"({type(error).__name__}); check the name and the network") from None
+                         f"({type(error).__name__}); check the name, the network and, for a gated model, "
+                         "`hf auth login`") from None
 
 
 def _paper_like(name: str) -> Preset:

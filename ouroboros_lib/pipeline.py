@@ -24,6 +24,7 @@ from .models.image_token import image_token
 from .noise import c_noise, denoise
 from .presets import load_preset, preset_names, random_models
 
+HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 
 
@@ -114,7 +115,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                 raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
                                  "give the folder that `ouroboros train` or `save_pretrained` wrote")
         try:
-            kind = _import_classes(cls.load_config(str(folder))) or cls
+            where = {key: kwargs[key] for key in HUB_OPTIONS & kwargs.keys()}
+            kind = _import_classes(cls.load_config(str(folder), **where)) or cls
             pipeline = super(Ouroboros3DPipeline, kind).from_pretrained(str(folder), **kwargs)
             _check_complete({name: model for name, model in pipeline.components.items() if name not in kwargs})
         # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
