@@ -8,7 +8,7 @@ what                released                                                    
 camera embedding    rows and columns of the pixels swapped, points multiplied   `ReleasedMultiviewUNet.camera_rays`
                     by the transpose of c2w: too narrow a field of view
 temporal attention  under guidance, half of the pixels of both estimates see    `ReleasedMultiviewUNet`
-                    the token of the other one (a bug of old diffusers)
+                    the token of the other one (a bug of older diffusers)
 coordinate map      pixel indices meet normalised intrinsics; accumulated       `models.feedback`, as
                     depth, not divided by alpha; times 0.001 plus 0.5           `coordinate_map="released"`
 rotations of G      normalised over the Gaussians, not over their components,   `ReleasedReconstructor`
@@ -74,7 +74,7 @@ class ReleasedMultiviewUNet(SVDMultiviewUNet):
 
 
 def _mix_tokens(module, args, kwargs):
-    """Tokens come as (batch, pixel), like the activations; diffusers before 0.25 laid them out as (pixel, batch)."""
+    """Tokens come as (batch, pixel), like the activations; older diffusers laid them out as (pixel, batch)."""
     tokens = kwargs["encoder_hidden_states"]  # (B h w, 1, C)
     batch = args[0].shape[0] // kwargs["num_frames"]
     mixed = tokens.unflatten(0, (batch, -1)).transpose(0, 1).flatten(0, 1)
