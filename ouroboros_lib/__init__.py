@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 # Names that users and saved pipelines (model_index.json) look up here; imported when first asked for.
 _EXPORTS = {
     "Autoencoder": "models.autoencoder",
+    "SVDAutoencoder": "models.svd_autoencoder",
     "MultiviewUNet": "models.multiview",
     "GaussianReconstructor": "models.reconstructor",
     "SVDMultiviewUNet": "models.svd",
@@ -22,6 +23,9 @@ _EXPORTS = {
     "Gaussians": "gaussians",
     "rasterize": "rasterization",
     "Ouroboros3DPipeline": "pipeline",
+    "ReleasedMultiviewUNet": "released",
+    "ReleasedReconstructor": "released",
+    "ReleasedPipeline": "released",
     "InputError": "errors",
 }
 __all__ = ["__version__", *_EXPORTS]

@@ -118,13 +118,14 @@ def generate(
         metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else rembg, else guessed from the border; alpha: "
         "insist on the channel; keep: the whole picture.")] = "auto",
     elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is off.")] = 1.0,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
+                                                   "weights were made for.", show_default=False)] = None,
 ) -> None:
     """Turn pictures into eight views and a 3D Gaussian splat each."""
     check_range("--steps", steps, 1, MAX_STEPS)
     check_range("--seed", seed, 0, 2**63 - 1)
     check_range("--elevation", elevation, -90, 90)
-    check_range("--guidance", guidance, 0, 100)
+    check_range("--guidance", 1 if guidance is None else guidance, 0, 100)
     check_choice("--feedback", feedback, FEEDBACKS)
     check_choice("--background", background, BACKGROUNDS)
     folders = _result_folders(images, out)
@@ -164,6 +165,8 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
     loading = Stopwatch()
     with loading("load"):
         pipe = load_pipeline(settings["preset"]).to(device)
+    if settings["guidance"] is None:
+        settings["guidance"] = pipe.config.guidance_scale
     for image, folder in folders.items():
         watch = Stopwatch()
         watch.seconds |= loading.seconds
@@ -205,6 +208,7 @@ def _announce(image: Path, folder: Path, record: dict) -> None:
 
 # ---- further commands ------------------------------------------------------------------------------------------------
 
+from .cli_convert import convert_app  # noqa: E402
 from .cli_data import data_app  # noqa: E402
 from .cli_training import evaluate, recipe, tables, train  # noqa: E402
 
@@ -213,6 +217,7 @@ app.command()(recipe)
 app.command()(evaluate)
 app.add_typer(data_app, name="data")
 app.command()(tables)
+app.add_typer(convert_app, name="convert")
 
 if __name__ == "__main__":
     main()

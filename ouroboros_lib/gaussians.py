@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -123,18 +123,9 @@ class Gaussians:
         if unit_quaternions:
             return loaded
         length = quaternions.norm(dim=-1)
-        return loaded._with_stored_quaternions(quaternions, ((length - 1).abs() > 1e-3) & length.isfinite()
-                                               & scales.isfinite().all(-1))
-
-    def _with_stored_quaternions(self, quaternions: Tensor, chosen: Tensor) -> Gaussians:
-        """The same with the covariances that the formula gives for quaternions (N, 4) where `chosen` (N,) is true."""
-        half = _rotation_formula(quaternions[chosen].double()) * self.scales[chosen, None].double()
-        variances, axes = torch.linalg.eigh(half @ half.transpose(-1, -2))
-        axes = axes * torch.linalg.det(axes).sign()[:, None, None]  # a rotation, no mirror
-        scales, units = self.scales.clone(), self.quaternions.clone()
-        scales[chosen] = variances.clamp_min(0).sqrt().to(scales)
-        units[chosen] = matrix_to_quaternion(axes).to(units)
-        return replace(self, scales=scales, quaternions=units)
+        odd = ((length - 1).abs() > 1e-3) & length.isfinite() & scales.isfinite().all(-1)
+        loaded.quaternions[odd], loaded.scales[odd] = principal_axes(quaternions[odd], scales[odd])
+        return loaded
 
     def save_splat(self, path: str | Path) -> None:
         """Write the 32-byte `.splat` records of web viewers, most visible Gaussians first.
@@ -179,7 +170,7 @@ _SPLAT_RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1"
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     """(..., 4) wxyz of any length above 0 to (..., 3, 3) rotation matrices."""
-    return _rotation_formula(F.normalize(quaternions, dim=-1))
+    return quaternion_polynomial(F.normalize(quaternions, dim=-1))
 
 
 def matrix_to_quaternion(rotations: Tensor) -> Tensor:
@@ -196,10 +187,23 @@ def matrix_to_quaternion(rotations: Tensor) -> Tensor:
     return torch.where(quaternions[..., :1] < 0, -quaternions, quaternions)
 
 
-def _rotation_formula(quaternions: Tensor) -> Tensor:
+def quaternion_polynomial(quaternions: Tensor) -> Tensor:
+    """The matrix elements as polynomials of (..., 4) wxyz: a rotation for unit length only."""
     w, x, y, z = quaternions.unbind(-1)
     return torch.stack([
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ], dim=-1).unflatten(-1, (3, 3))
+
+
+def principal_axes(quaternions: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit quaternions (..., 4) and scales (..., 3) of the covariances R S S R^T, R = `quaternion_polynomial`.
+
+    For rasterizers that do not normalise quaternions: the singular vectors of R S are the rotation, its singular values
+    the scales. Without gradient: singular vectors of equal values have none.
+    """
+    half = quaternion_polynomial(quaternions.detach().double()) * scales.detach()[..., None, :].double()
+    axes, lengths, _ = torch.linalg.svd(half)
+    axes = axes * torch.linalg.det(axes)[..., None, None].sign()  # a rotation, no mirror
+    return matrix_to_quaternion(axes).to(quaternions.dtype), lengths.to(scales.dtype)

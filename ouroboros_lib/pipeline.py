@@ -18,12 +18,14 @@ from torch import Tensor
 from .cameras import Cameras, evenly_spaced_orbit
 from .errors import InputError
 from .gaussians import Gaussians
+from .models.camera_features import CameraFeatures
 from .models.feedback import FEEDBACKS, SelfConditioning, render_feedback
+from .models.image_token import image_token
 from .noise import c_noise, denoise
 from .presets import load_preset, preset_names, random_models
 
-COMPONENT_CLASSES = ("Autoencoder", "MultiviewUNet", "GaussianReconstructor", "SVDMultiviewUNet", "LGMReconstructor",
-                     "EDMNoise")
+HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
+RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 
 
 @dataclass
@@ -52,22 +54,28 @@ class Ouroboros3DOutput(BaseOutput):
 class Ouroboros3DPipeline(DiffusionPipeline):
     """One image in; V views and a set of 3D Gaussians out.
 
-    autoencoder: VAE; multiview: F; reconstructor: G; scheduler: noise levels and solver step.
+    autoencoder: VAE; multiview: F; reconstructor: G; scheduler: noise levels and solver step. image_encoder: CLIP, for
+    an F that takes the condition view as a token too. guidance_scale: the default of `__call__`.
     reconstructor_sigma_min: G is told at least this noise level. The last estimates look clean but do not agree in 3D,
     unlike the ground-truth views that G has seen at noise level 0.
     coordinate_map: what F was trained to take as CCM, see `render_feedback`.
     """
 
-    model_cpu_offload_seq = "autoencoder->multiview->reconstructor"
+    model_cpu_offload_seq = "image_encoder->autoencoder->multiview->reconstructor"
+    _optional_components = ["image_encoder"]
     _callback_tensor_inputs = ["x_t", "pred_x", "pred_i"]
 
-    def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_size: int = 128, num_views: int = 8,
-                 reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical"):
+    def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_encoder=None, image_size: int = 128,
+                 num_views: int = 8, reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical",
+                 guidance_scale: float | list[float] = 1.0):
         super().__init__()
+        if image_encoder is None and getattr(multiview, "takes_image_token", False):
+            raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
         self.register_modules(autoencoder=autoencoder, multiview=multiview, reconstructor=reconstructor,
-                              scheduler=scheduler)
+                              scheduler=scheduler, image_encoder=image_encoder)
         self.register_to_config(image_size=image_size, num_views=num_views,
-                                reconstructor_sigma_min=reconstructor_sigma_min, coordinate_map=coordinate_map)
+                                reconstructor_sigma_min=reconstructor_sigma_min, coordinate_map=coordinate_map,
+                                guidance_scale=guidance_scale)
 
     @property
     def image_size(self) -> int:
@@ -83,17 +91,17 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         preset = load_preset(name)
         models = random_models(preset, seed)
         models["scheduler"] = models.pop("noise")
-        return cls(**models, image_size=preset.image_size, num_views=preset.num_views)
+        return cls(**models, image_size=preset.image_size, num_views=preset.num_views, **preset.pipeline)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs) -> Ouroboros3DPipeline:
         """Load a preset by name, a folder written by `save_pretrained`, or a hub id.
 
-        "small" has weights that ship with the library; "tiny" has random ones, for tests. Raises InputError when
-        there is no such thing or when its files are damaged or foreign.
+        "small" has weights that ship with the library; "tiny" and "narrow" have random ones, for tests. Raises
+        InputError when there is no such thing or when its files are damaged or foreign.
         """
-        if str(name) == "tiny":
-            return cls.from_preset("tiny")
+        if str(name) in RANDOM_PRESETS:
+            return cls.from_preset(str(name))
         if str(name) in preset_names():
             folder = load_preset(str(name)).weights
             if folder is None:
@@ -106,10 +114,10 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             if folder.exists() and not (folder / "model_index.json").is_file():
                 raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
                                  "give the folder that `ouroboros train` or `save_pretrained` wrote")
-        for name_of_class in COMPONENT_CLASSES:  # diffusers only loads classes whose modules are imported already
-            getattr(import_module("ouroboros_lib"), name_of_class)
         try:
-            pipeline = super().from_pretrained(str(folder), **kwargs)
+            where = {key: kwargs[key] for key in HUB_OPTIONS & kwargs.keys()}
+            kind = _import_classes(cls.load_config(str(folder), **where)) or cls
+            pipeline = super(Ouroboros3DPipeline, kind).from_pretrained(str(folder), **kwargs)
             _check_complete({name: model for name, model in pipeline.components.items() if name not in kwargs})
         # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
         except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
@@ -121,15 +129,16 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                              "is a file damaged, missing or of another model?") from error
         if not isinstance(pipeline, cls):
             raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an Ouroboros3DPipeline")
-        for model in (pipeline.autoencoder, pipeline.multiview, pipeline.reconstructor):
-            if not kwargs.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
-                torch.nn.Module.float(model)
-            model.to(memory_format=torch.channels_last).eval()
+        for model in pipeline.components.values():
+            if isinstance(model, torch.nn.Module):
+                if not kwargs.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
+                    torch.nn.Module.float(model)
+                channels_last(model.eval())
         return pipeline
 
     @torch.no_grad()
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
-                 num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] = 1.0,
+                 num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] | None = None,
                  feedback: str = "both", feedback_from_step: int = 0, project_above: float | None = None,
                  eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
@@ -141,11 +150,11 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         images: (B, 3, S, S) in [0, 1] on white, S the pipeline's image size, or a list of PIL images.
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
-        linearly from view 0 to view V - 1. feedback: both, rgb, ccm or none; feedback_from_step: the first step whose
-        reconstruction is fed back. project_above: while sigma is above it, the step goes towards the estimate's own 3D
-        render instead of the estimate (design (b) of the paper, which needs no training). eta: the share of the noise
-        that each step renews, 0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every
-        step, or those with the given indices.
+        linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none;
+        feedback_from_step: the first step whose reconstruction is fed back. project_above: while sigma is above it,
+        the step goes towards the estimate's own 3D render instead of the estimate (design (b) of the paper, which
+        needs no training). eta: the share of the noise that each step renews, 0 (the paper's Euler steps) to 1; by
+        default the scheduler's. return_trace: record every step, or those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
         if feedback not in FEEDBACKS:
@@ -162,8 +171,10 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             cameras = evenly_spaced_orbit(self.num_views, torch.as_tensor(elevation, dtype=torch.float32))
         cameras = cameras.to(device).expand(batch)
 
-        cond_latents = self.autoencoder.encode(cond_image)
+        cond_latents, image_embeds = self.encode_condition(cond_image, generator)
+        seen = self.multiview.embed_cameras(cameras, cond_latents.shape[-1])
         sigmas = self.scheduler.sigmas(num_inference_steps, device)
+        guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         guidance = self._guidance(guidance_scale, cameras.shape[-1], device)
         shape = (batch, cameras.shape[-1], *cond_latents.shape[1:])
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
@@ -173,7 +184,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
             sigma = sigmas[step].expand(batch)
             noisy = x_t
-            pred_x = self.estimate(x_t, sigma, cond_latents, cameras, self_cond, guidance)  # line 3
+            pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds)  # line 3
             pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
             last = step + 1 == num_inference_steps
             feeds_back = feedback != "none" and step >= feedback_from_step
@@ -207,17 +218,34 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         part = "network" if hasattr(self.reconstructor, "network") else "forward"  # what follows the network is cheap
         setattr(self.reconstructor, part, torch.compile(getattr(self.reconstructor, part), dynamic=False, **options))
 
-    def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras,
-                 self_cond: SelfConditioning | None = None, guidance: Tensor | None = None) -> Tensor:
+    def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None,
+                         augmentation: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Condition views (B, 3, S, S) in [0, 1] to latents (B, c, h, w) and tokens (B, 1, D), or None without CLIP.
+
+        augmentation: (B,) noise of SVD's training, see `SVDAutoencoder.encode_condition`; None for that of inference.
+        """
+        tokens = image_token(self.image_encoder, images) if self.image_encoder is not None else None
+        options = {} if augmentation is None else {"augmentation": augmentation}
+        return self.autoencoder.encode_condition(images, generator, **options), tokens
+
+    def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
+                 self_cond: SelfConditioning | None = None, guidance: Tensor | None = None,
+                 image_embeds: Tensor | None = None) -> Tensor:
         """pred_x = F(x_t, ...), with classifier-free guidance (Ho & Salimans 2022) if `guidance` (1, V, 1, 1, 1).
 
-        The unconditional estimate has no condition view but keeps cameras and feedback.
+        The unconditional estimate has no condition view, in latents and token, but keeps cameras and feedback. Both
+        are computed in one batch.
         """
-        pred_x = denoise(self.multiview, x_t, sigma, cond_latents, cameras, self_cond)
+        token = {} if image_embeds is None else {"image_embeds": image_embeds}
         if guidance is None:
-            return pred_x
-        unconditional = denoise(self.multiview, x_t, sigma, torch.zeros_like(cond_latents), cameras, self_cond)
-        return unconditional + guidance * (pred_x - unconditional)
+            return denoise(self.multiview, x_t, sigma, cond_latents, cameras, self_cond, **token)
+        cond_latents, *token_pair = (torch.cat([torch.zeros_like(value), value])
+                                     for value in (cond_latents, *token.values()))
+        twice = torch.arange(len(x_t), device=x_t.device).repeat(2)
+        unconditional, conditional = denoise(
+            self.multiview, x_t[twice], sigma[twice], cond_latents, cameras[twice],
+            self_cond and self_cond.map(lambda maps: maps[twice]), **dict(zip(token, token_pair, strict=True))).chunk(2)
+        return unconditional + guidance * (conditional - unconditional)
 
     def reconstruct(self, views: Tensor, cameras: Cameras, sigma: Tensor) -> Gaussians:
         """G: views (B, V, 3, H, W) of noise level sigma (B,) to Gaussians (B, N)."""
@@ -244,6 +272,27 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         if first == last == 1:
             return None
         return torch.linspace(first, last, views, device=device)[None, :, None, None, None]
+
+
+def channels_last(model: torch.nn.Module) -> None:
+    """Lay out the weights of 2D convolutions as the fast kernels want them, in place; others (3D) stay."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+
+
+def _import_classes(index: dict) -> type[Ouroboros3DPipeline] | None:
+    """Import the library's classes that a model_index.json names: diffusers takes only those imported already.
+
+    Returns the class of the pipeline itself if it is one of the library's.
+    """
+    library = import_module("ouroboros_lib")
+    named = {index["_class_name"], *(entry[1] for entry in index.values() if isinstance(entry, (list, tuple))
+                                     and len(entry) == 2 and str(entry[0]).split(".")[0] == "ouroboros_lib")}
+    for name in named & set(library.__all__):
+        getattr(library, name)
+    kind = getattr(library, index["_class_name"], None)
+    return kind if isinstance(kind, type) and issubclass(kind, Ouroboros3DPipeline) else None
 
 
 def _check_complete(components: dict) -> None:

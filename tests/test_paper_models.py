@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.testing import assert_close
 
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.models.feedback import SelfConditioning, released_coordinate_map
 from ouroboros_lib.models.lgm import LGMReconstructor
 from ouroboros_lib.models.svd import SVDMultiviewUNet, released_harmonics
+from ouroboros_lib.released import ReleasedMultiviewUNet, ReleasedReconstructor
 
 PARITY = Path(__file__).parent / "parity"
 NARROW_F = {"block_out_channels": (32, 64, 96, 96), "num_attention_heads": (2, 2, 3, 3), "cross_attention_dim": 48}
@@ -52,42 +52,6 @@ def released_cameras(batch: int) -> Cameras:
     return Cameras(arrays["c2w"].float(), arrays["intrinsics"]).expand(batch)
 
 
-class ReleasedF(SVDMultiviewUNet):
-    """F as released: wrong rays, and old diffusers' mix-up of the image tokens of a batch in temporal attention."""
-
-    def __init__(self, **config):
-        super().__init__(**config)
-        for module in self.modules():
-            if type(module).__name__ == "TemporalBasicTransformerBlock":
-                module.register_forward_pre_hook(self._mix_tokens, with_kwargs=True)
-
-    def camera_rays(self, cameras, size):
-        centres = (torch.arange(size) + 0.5) / size
-        u, v = torch.meshgrid(centres, centres, indexing="ij")  # row and column swapped
-        k = cameras.intrinsics[..., None, None, :, :]
-        x, y = (u - k[..., 0, 2]) / k[..., 0, 0], (v - k[..., 1, 2]) / k[..., 1, 1]
-        # homogeneous points times the transpose of c2w lose their translation, yet the origin is subtracted
-        points = torch.einsum("...ji,...hwj->...hwi", cameras.c2w[..., :3, :3],
-                              torch.stack([x, y, torch.ones_like(x)], dim=-1))
-        origins = cameras.positions[..., None, None, :].expand_as(points)
-        directions = F.normalize(points - origins, dim=-1)
-        return torch.cat([torch.linalg.cross(origins, directions), directions], dim=-1).movedim(-1, -3)
-
-    @staticmethod
-    def _mix_tokens(module, args, kwargs):
-        tokens = kwargs["encoder_hidden_states"]  # (B h w, 1, C); the released order was (h w B, 1, C)
-        batch = args[0].shape[0] // kwargs["num_frames"]
-        mixed = tokens.unflatten(0, (batch, -1)).transpose(0, 1).flatten(0, 1)
-        return args, kwargs | {"encoder_hidden_states": mixed}
-
-
-class ReleasedG(LGMReconstructor):
-    """G as released: quaternions normalised over the Gaussians instead of over their components."""
-
-    def normalise_rotations(self, rotations):
-        return F.normalize(rotations, dim=1)
-
-
 @pytest.fixture(scope="module")
 def narrow_f() -> SVDMultiviewUNet:
     return fill(SVDMultiviewUNet(**NARROW_F))
@@ -120,7 +84,7 @@ def test_names_shapes_and_counts_are_those_of_the_released_checkpoint(model_clas
 @torch.no_grad()
 def test_f_gives_the_released_outputs():
     golden, cameras, latents = load("multiview_unet"), released_cameras(2), draw("latents", 2, 8, 8, 8, 8)
-    model = fill(ReleasedF(**NARROW_F))
+    model = fill(ReleasedMultiviewUNet(**NARROW_F))
     # the golden condition latents differ from view to view, which the model's interface rightly cannot express
     model.unet.conv_in.register_forward_pre_hook(lambda module, args: (latents.flatten(0, 1),))
     rgb, ccm = (torch.sigmoid(draw(name, 2, 8, 3, 64, 64)) for name in ("rgb", "ccm"))
@@ -143,7 +107,7 @@ def test_f_gives_the_released_outputs():
 @pytest.mark.parametrize("noise, key", [(0.0, "gaussians_t0"), (0.9, "gaussians_t0_9")])
 def test_g_gives_the_released_outputs(noise, key):
     images = torch.tanh(draw("images", 1, 8, 3, 96, 96)) / 2 + 0.5
-    gaussians = fill(ReleasedG(**NARROW_G))(images, released_cameras(1), torch.tensor([noise]))
+    gaussians = fill(ReleasedReconstructor(**NARROW_G)).published(images, released_cameras(1), torch.tensor([noise]))
     assert_close(gaussians.to_tensor()[:, ::16], load("gaussian_unet")[key], atol=5e-5, rtol=1e-5)
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from .layers import ResBlock, group_norm
@@ -47,11 +48,18 @@ class Autoencoder(ModelMixin, ConfigMixin):
         """Mean and log variance of the unnormalised latents: (N, 3, H, W) in [0, 1] to 2 x (N, c, H / 8, W / 8)."""
         return self.encoder(F.pixel_unshuffle(images * 2 - 1, 2)).float().chunk(2, dim=1)
 
+    @apply_forward_hook
     def encode(self, images: Tensor) -> Tensor:
         """Normalised latents, the posterior's mean: (..., 3, H, W) in [0, 1] to (..., c, H / 8, W / 8)."""
         mean = self.posterior(images.flatten(0, -4))[0].unflatten(0, images.shape[:-3])
         return (mean - self.latent_mean) / self.latent_std
 
+    def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
+                         ) -> Tensor:
+        """What F is given of the condition view (B, 3, H, W): its latents. `generator` has nothing to draw."""
+        return self.encode(images)
+
+    @apply_forward_hook
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents (..., c, h, w) to images (..., 3, 8 h, 8 w); float32, not clamped to [0, 1]."""
         z = latents * self.latent_std + self.latent_mean

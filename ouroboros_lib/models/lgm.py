@@ -59,7 +59,8 @@ class LGMReconstructor(ModelMixin, ConfigMixin):
     def network(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Tensor:
         """Of the views that go in, (B, v, 3, H, W), the 14 unactivated numbers of each Gaussian: (B, N, 14)."""
         batch, size = len(images), self.config.image_size
-        small = F.interpolate(images.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)
+        pixels = images.flatten(0, 1).to(self.conv.weight.dtype)
+        small = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
         mean, std = (small.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         rays = cameras.pluecker(size).flatten(0, 1).to(small.dtype)
         raw = self.conv(self.unet(torch.cat([(small - mean) / std, rays], dim=1), c_noise))  # (B v, 14, s, s)

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..cameras import Cameras
+from .camera_features import CameraFeatures
 from .feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning
 from .layers import (
     VIEW_ATTENTIONS,
@@ -64,22 +66,24 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
         """Names of the maps this network has encoders for."""
         return FEEDBACKS[self.config.feedback]
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond_latents: Tensor, cameras: Cameras,
+    def forward(self, x: Tensor, c_noise: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
                 self_cond: SelfConditioning | None = None) -> Tensor:
-        """x (B, V, c, h, w), scaled by c_in; c_noise (B,); cond_latents (B, c, h, w); cameras (B, V);
-        self_cond maps (B, V, 3, S, S) or None for the zero maps. Returns (B, V, c, h, w)."""
+        """x (B, V, c, h, w), scaled by c_in; c_noise (B,); cond_latents (B, c, h, w); cameras (B, V),
+        or what `embed_cameras` made of them; self_cond maps (B, V, 3, S, S) or None for the zero maps.
+        Returns (B, V, c, h, w)."""
         batch, views = x.shape[:2]
         embedding = self.noise_embedding(c_noise) + self.condition_embedding(cond_latents)
         embedding = embedding.repeat_interleave(views, dim=0)
-        rays = [harmonic_embedding(cameras.pluecker(x.shape[-1] >> stage), self.config.camera_octaves).flatten(0, 1)
-                for stage in range(len(self.down))]
+        if not isinstance(cameras, CameraFeatures):
+            cameras = self.embed_cameras(cameras, x.shape[-1])
+        cameras = [features.flatten(0, 1) for features in cameras.stages]
         feedback = self._encode_feedback(self_cond, x)
 
         condition = cond_latents[:, None].expand_as(x)
         h = self.input(torch.cat([x, condition], dim=2).flatten(0, 1))  # (B V, channels, h, w)
         skips: list[Tensor] = []
         for stage, blocks in enumerate(self.down):
-            h = h + self.cameras_down[stage](rays[stage])
+            h = h + cameras[stage]
             if feedback is not None:
                 h = h + feedback[stage]
             h, outputs = blocks(h, embedding, views)
@@ -88,11 +92,20 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
                 h = self.shrink[stage](h)
         h = self.middle_attention(self.middle(h, embedding), views)
         for stage, blocks in enumerate(self.up):
-            h = h + self.cameras_up[stage](rays[-1 - stage])
+            h = h + cameras[len(self.down) + stage]
             h, _ = blocks(h, embedding, views, skips)
             if stage + 1 < len(self.up):
                 h = self.grow[stage](upsample(h))
         return self.output(F.silu(self.output_norm(h))).unflatten(0, (batch, views))
+
+    @apply_forward_hook
+    def embed_cameras(self, cameras: Cameras, size: int) -> CameraFeatures:
+        """The camera MLPs' answers for latents of `size`: (B, V, C, s, s) for the stages down, then up."""
+        rays = [harmonic_embedding(cameras.pluecker(size >> stage), self.config.camera_octaves).flatten(0, 1)
+                for stage in range(len(self.down))]
+        features = [mlp(ray) for mlps, order in ((self.cameras_down, rays), (self.cameras_up, rays[::-1]))
+                    for mlp, ray in zip(mlps, order, strict=True)]
+        return CameraFeatures([value.unflatten(0, cameras.shape) for value in features])
 
     def _encode_feedback(self, self_cond: SelfConditioning | None, x: Tensor) -> list[Tensor] | None:
         if not self.feedback_encoders:

@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNetSpatioTemporalConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..cameras import Cameras
+from .camera_features import CameraFeatures
 from .feedback import SelfConditioning
 from .layers import zero_init
 
@@ -37,6 +39,7 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    takes_image_token = True
 
     @register_to_config
     def __init__(self, block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
@@ -47,24 +50,33 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
             in_channels=2 * latent_channels, out_channels=latent_channels, block_out_channels=tuple(block_out_channels),
             num_attention_heads=tuple(num_attention_heads), cross_attention_dim=cross_attention_dim,
             layers_per_block=layers_per_block)
-        widths, harmonics = tuple(block_out_channels), 6 * (1 + 2 * camera_octaves)
+        self.add_cameras_and_feedback()
+
+    def add_cameras_and_feedback(self) -> None:
+        """The parts that SVD lacks, freshly initialised."""
+        widths, harmonics = tuple(self.config.block_out_channels), 6 * (1 + 2 * self.config.camera_octaves)
         self.down_plucker = nn.ModuleList(CameraMLP(harmonics, width) for width in (widths[0], *widths[:-1]))
         self.mid_plucker = CameraMLP(harmonics, widths[-1])
         self.up_plucker = nn.ModuleList(CameraMLP(harmonics, width) for width in (widths[-1], *widths[:0:-1]))
         self.cond_encoder = nn.ModuleList(FeedbackEncoder(widths) for _ in ("rgb", "ccm"))
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond_latents: Tensor, cameras: Cameras,
+    def forward(self, x: Tensor, c_noise: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
                 self_cond: SelfConditioning | None = None, image_embeds: Tensor | None = None,
                 added_time_ids: Tensor | None = None) -> Tensor:
         """x (B, V, 4, h, w), scaled by c_in; c_noise (B,); cond_latents (B, 4, h, w), given to every view;
-        cameras (B, V); self_cond: maps (B, V, 3, 8 h, 8 w) in [0, 1], or None for zero maps; image_embeds (B, 1, 1024),
-        CLIP's, or None for the zeros of a dropped condition; added_time_ids (B, 3), or None for `ADDED_TIME_IDS`.
-        Returns (B, V, 4, h, w)."""
+        cameras (B, V), or what `embed_cameras` made of them; self_cond: maps (B, V, 3, 8 h, 8 w) in [0, 1], or None for
+        zero maps; image_embeds (B, 1, 1024), CLIP's, or None for the zeros of a dropped condition; added_time_ids
+        (B, 3), or None for `ADDED_TIME_IDS`. Returns (B, V, 4, h, w), in the type of the weights."""
         batch, views = x.shape[:2]
+        x = x.to(self.unet.conv_in.weight.dtype)  # the rest follows
         if image_embeds is None:
             image_embeds = x.new_zeros(batch, 1, self.config.cross_attention_dim)
         if added_time_ids is None:
-            added_time_ids = x.new_tensor(ADDED_TIME_IDS).expand(batch, 3)
+            added_time_ids = c_noise.new_tensor(ADDED_TIME_IDS).expand(batch, 3)
+
+        if not isinstance(cameras, CameraFeatures):
+            cameras = self.embed_cameras(cameras, x.shape[-1])
+        cameras = [features.flatten(0, 1).movedim(-1, 1) for features in cameras.stages]  # (B V, C, s, s)
 
         unet = self.unet
         common = {"temb": self._noise_embedding(c_noise, added_time_ids, x.dtype).repeat_interleave(views, dim=0),
@@ -72,25 +84,36 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
         tokens = image_embeds.to(x.dtype).repeat_interleave(views, dim=0)  # (B V, 1, 1024)
         feedback = self.encode_feedback(self_cond, x)
 
-        condition = cond_latents[:, None].expand_as(x)
+        condition = cond_latents.to(x.dtype)[:, None].expand_as(x)
         h = unet.conv_in(torch.cat([x, condition], dim=2).flatten(0, 1))  # (B V, 320, h, w)
         skips = [h]
         for stage, block in enumerate(unet.down_blocks):
-            h = skips[-1] = h + self._camera_embedding(self.down_plucker[stage], cameras, h)
+            h = skips[-1] = h + cameras[stage]
             h, outputs = self._run_layers(block, h, tokens, **common)
             skips += outputs
             if block.downsamplers is not None:
                 h = block.downsamplers[0](h + feedback[stage])
                 skips.append(h)
-        h = skips[-1] = h + self._camera_embedding(self.mid_plucker, cameras, h)
+        middle = len(unet.down_blocks)
+        h = skips[-1] = h + cameras[middle]
         h = unet.mid_block(h, encoder_hidden_states=tokens, **common) + feedback[-1]
         for stage, block in enumerate(unet.up_blocks):
-            h = h + self._camera_embedding(self.up_plucker[stage], cameras, h)
+            h = h + cameras[middle + 1 + stage]
             count = len(block.resnets)
             skips, taken = skips[:-count], tuple(skips[-count:])
             cross = {"encoder_hidden_states": tokens} if hasattr(block, "attentions") else {}
             h = block(h, res_hidden_states_tuple=taken, **cross, **common)
         return unet.conv_out(unet.conv_act(unet.conv_norm_out(h))).unflatten(0, (batch, views))
+
+    @apply_forward_hook
+    def embed_cameras(self, cameras: Cameras, size: int) -> CameraFeatures:
+        """The camera MLPs' answers for latents of `size`: (B, V, s, s, C) for the stages down, middle and up."""
+        depths = [*range(len(self.down_plucker)), len(self.up_plucker) - 1, *reversed(range(len(self.up_plucker)))]
+        harmonics = [released_harmonics(self.camera_rays(cameras, size >> depth).movedim(-3, -1),
+                                        self.config.camera_octaves) for depth in range(len(self.down_plucker))]
+        mlps = [*self.down_plucker, self.mid_plucker, *self.up_plucker]
+        dtype = self.unet.conv_in.weight.dtype
+        return CameraFeatures([mlp(harmonics[depth].to(dtype)) for mlp, depth in zip(mlps, depths, strict=True)])
 
     def camera_rays(self, cameras: Cameras, size: int) -> Tensor:
         """Pluecker coordinates (o x d, d) of the pixels of a stage, (B, V, 6, size, size). To be overridden."""
@@ -113,11 +136,6 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
         unet = self.unet
         added = unet.add_time_proj(added_time_ids.flatten()).reshape(len(added_time_ids), -1)
         return unet.time_embedding(unet.time_proj(c_noise).to(dtype)) + unet.add_embedding(added.to(dtype))
-
-    def _camera_embedding(self, mlp: CameraMLP, cameras: Cameras, h: Tensor) -> Tensor:
-        """The camera MLP's answer at the resolution of h (B V, C, s, s), in h's shape."""
-        rays = self.camera_rays(cameras, h.shape[-1]).flatten(0, 1).movedim(1, -1)  # (B V, s, s, 6)
-        return mlp(released_harmonics(rays, self.config.camera_octaves).to(h.dtype)).movedim(-1, 1)
 
     @staticmethod
     def _run_layers(block: nn.Module, h: Tensor, tokens: Tensor, temb: Tensor, image_only_indicator: Tensor

@@ -1,4 +1,4 @@
-"""Presets: the sizes of all models at one scale, one small JSON file each (tiny, small, paper)."""
+"""Presets: the sizes of all models at one scale, one small JSON file each (tiny, small, narrow, paper)."""
 
 from __future__ import annotations
 
@@ -11,32 +11,37 @@ import torch
 from ..errors import InputError
 
 _FOLDER = Path(__file__).parent
+COMPONENTS = ("autoencoder", "multiview", "reconstructor", "image_encoder", "noise")
 SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes and settings of one scale. `components` holds the JSON entry of each model."""
+    """Sizes and settings of one scale. `components` holds the JSON entry of each model, `pipeline` what it is told
+    besides."""
 
     name: str
     description: str
     image_size: int
     num_views: int
     components: dict[str, dict]
+    pipeline: dict
 
     def create(self, component: str, **changes):
-        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "noise"; `changes` to its config.
+        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "noise", or "image_encoder" where
+        there is one; `changes` to its config.
 
         Place it inside `with torch.device("meta")` to count the parameters of models that do not fit in memory.
         """
         config = dict(self.components[component]) | changes
         name = config.pop("class", "EDMNoise")
-        import diffusers
+        if name == "CLIPVisionModelWithProjection":
+            from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+            return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
         import ouroboros_lib
 
-        library = ouroboros_lib if name in ouroboros_lib.__all__ else diffusers
-        return getattr(library, name)(**config)
+        return getattr(ouroboros_lib, name)(**config)
 
     @property
     def weights(self) -> Path | None:
@@ -55,8 +60,9 @@ def load_preset(name: str) -> Preset:
     if name not in preset_names():
         raise InputError(f"unknown preset {name!r}: expected one of {', '.join(preset_names())}")
     record = json.loads(path.read_text())
-    components = {key: record[key] for key in ("autoencoder", "multiview", "reconstructor", "noise")}
-    return Preset(name, record["description"], record["image_size"], record["num_views"], components)
+    components = {key: record[key] for key in COMPONENTS if key in record}
+    return Preset(name, record["description"], record["image_size"], record["num_views"], components,
+                  record.get("pipeline", {}))
 
 
 def random_models(preset: Preset, seed: int = 0) -> dict:
