@@ -57,10 +57,12 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     cond = drop_conditions(x[:, 0], config.condition_dropout)
 
     first = max(again, recon if config.joint else 0)  # examples whose first estimate is looked at
-    with torch.set_grad_enabled(config.decoder_gradient):
-        network = multiview if config.decoder_gradient else unwrapped(multiview)
-        pred_x = denoise(network, noisy_x[:first], sigma[:first], cond[:first], cameras[:first])  # line 2
-        pred_i = decode(pred_x).clamp(0, 1)  # line 3
+    pred_i = batch.orbit_images[:0]
+    if first:  # not for nothing: attention on CUDA fails on empty batches
+        with torch.set_grad_enabled(config.decoder_gradient):
+            network = multiview if config.decoder_gradient else unwrapped(multiview)
+            pred_x = denoise(network, noisy_x[:first], sigma[:first], cond[:first], cameras[:first])  # line 2
+            pred_i = decode(pred_x).clamp(0, 1)  # line 3
 
     self_cond = None
     if again:
