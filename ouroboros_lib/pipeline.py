@@ -25,6 +25,8 @@ from .noise import c_noise, denoise
 from .presets import load_preset, preset_names, random_models
 
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
+SETTINGS = ("image_size", "num_views", "reconstructor_sigma_min", "reconstructor_sigma_max", "coordinate_map",
+            "guidance_scale")  # what a pipeline is, beside its components
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 
 
@@ -57,7 +59,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     autoencoder: VAE; multiview: F; reconstructor: G; scheduler: noise levels and solver step. image_encoder: CLIP, for
     an F that takes the condition view as a token too. guidance_scale: the default of `__call__`.
     reconstructor_sigma_min: G is told at least this noise level. The last estimates look clean but do not agree in 3D,
-    unlike the ground-truth views that G has seen at noise level 0.
+    unlike the ground-truth views that G has seen at noise level 0. reconstructor_sigma_max: and at most this one; it
+    wins over the least. For a G that knows no other level, having learnt from ground-truth views alone.
     coordinate_map: what F was trained to take as CCM, see `render_feedback`.
     """
 
@@ -67,7 +70,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_encoder=None, image_size: int = 128,
                  num_views: int = 8, reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical",
-                 guidance_scale: float | list[float] = 1.0):
+                 guidance_scale: float | list[float] = 1.0, reconstructor_sigma_max: float | None = None):
         super().__init__()
         if image_encoder is None and getattr(multiview, "takes_image_token", False):
             raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
@@ -75,7 +78,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                               scheduler=scheduler, image_encoder=image_encoder)
         self.register_to_config(image_size=image_size, num_views=num_views,
                                 reconstructor_sigma_min=reconstructor_sigma_min, coordinate_map=coordinate_map,
-                                guidance_scale=guidance_scale)
+                                guidance_scale=guidance_scale, reconstructor_sigma_max=reconstructor_sigma_max)
 
     @property
     def image_size(self) -> int:
@@ -249,7 +252,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def reconstruct(self, views: Tensor, cameras: Cameras, sigma: Tensor) -> Gaussians:
         """G: views (B, V, 3, H, W) of noise level sigma (B,) to Gaussians (B, N)."""
-        return self.reconstructor(views, cameras, c_noise(sigma.clamp_min(self.config.reconstructor_sigma_min)))
+        told = sigma.clamp(self.config.reconstructor_sigma_min, self.config.reconstructor_sigma_max)
+        return self.reconstructor(views, cameras, c_noise(told))
 
     def _record(self, index: int, sigma: Tensor, x_t: Tensor, pred_i: Tensor, renders: SelfConditioning) -> Step:
         noisy = self.autoencoder.decode(x_t / (sigma**2 + 1).sqrt()).clamp(0, 1)

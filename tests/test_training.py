@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from ouroboros_lib.cameras import Cameras
+from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.data import ring as ring_module
 from ouroboros_lib.data.procedural import sample_objects
 from ouroboros_lib.data.ring import ObjectRing, held_out_objects
@@ -94,6 +94,31 @@ def test_without_joint_training_g_sees_clean_views_only(tiny, objects, perturb):
         assert not torch.equal(loss_mv, other_mv)
         assert torch.equal(loss_recon, other_recon) == (not is_joint)
         assert reached(loss_recon, tiny.reconstructor) == everything(tiny.reconstructor)
+
+
+def test_two_stages_look_at_no_first_estimate(tiny, objects, monkeypatch):
+    """Not even at an empty batch of them, which attention on CUDA refuses."""
+    seen = []
+    tiny.multiview.register_forward_pre_hook(lambda module, arguments: seen.append(len(arguments[0])))
+    joint(tiny, objects, joint=False, feedback="none")
+    assert seen == [len(objects.rgba)]
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    ({"stage": "reconstructor"}, 0.002), ({"joint": False, "feedback": "none"}, 0.002), ({"stage": "joint"}, 5.0),
+    ({"stage": "multiview"}, 0.002)])
+def test_a_g_that_has_seen_clean_views_only_is_told_no_other_level(tiny, picture, tmp_path, settings, told):
+    """Levels it has never met would make two stages look worse than they are. F alone leaves G as it was."""
+    tiny.register_to_config(reconstructor_sigma_max=0.002)
+    save_pipeline(tiny, tmp_path / "before")
+    save_pipeline(initial_pipeline("tiny", [str(tmp_path / "before")], TrainingConfig(**settings)), tmp_path / "after")
+    pipeline = Ouroboros3DPipeline.from_pretrained(tmp_path / "after")
+    levels = []
+    monitor = pipeline.reconstructor.register_forward_pre_hook(lambda module, arguments: levels.append(arguments[2]))
+    pipeline.reconstruct(picture[:, None].expand(-1, pipeline.num_views, -1, -1, -1),
+                         evenly_spaced_orbit(pipeline.num_views, torch.tensor([10.0])), torch.tensor([5.0]))
+    monitor.remove()
+    assert torch.allclose(levels[0].exp() ** 4, torch.tensor(told))
 
 
 @pytest.mark.parametrize("feedback", ["none", "rgb", "ccm"])

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..data.ring import ObjectRing, held_out_objects
 from ..errors import InputError
-from ..pipeline import Ouroboros3DPipeline
+from ..pipeline import SETTINGS, Ouroboros3DPipeline
 from ..presets import load_preset
 from .config import TrainingConfig
 from .steps import autoencoder_losses, joint_losses, multiview_losses, reconstructor_losses, unwrapped
@@ -27,7 +27,8 @@ from .validation import validate
 COMPONENTS = ("autoencoder", "multiview", "reconstructor")
 TRAINED = {"autoencoder": ("autoencoder",), "reconstructor": ("reconstructor",), "multiview": ("multiview",),
            "joint": ("multiview", "reconstructor")}
-SETTINGS_OF = {"multiview": ("coordinate_map",), "reconstructor": ("reconstructor_sigma_min",)}  # kept with a model
+SETTINGS_OF = {"multiview": ("coordinate_map",),  # kept with a model
+               "reconstructor": ("reconstructor_sigma_min", "reconstructor_sigma_max")}
 
 
 def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] | None = None,
@@ -314,6 +315,9 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig) 
             raise InputError(f"--init: F lacks {foreign[0]} and {len(foreign) - 1} more tensors")
     if config.stage == "joint":
         pipeline.register_to_config(coordinate_map=config.coordinate_map)
+    if "reconstructor" in TRAINED[config.stage]:
+        knows_noise = config.stage == "joint" and config.joint
+        pipeline.register_to_config(reconstructor_sigma_max=None if knows_noise else config.clean_sigma)
     return pipeline
 
 
@@ -329,10 +333,9 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path) -> None:
         copy = type(model).from_config({key: value for key, value in model.config.items() if key[0] != "_"})
         copy.load_state_dict(model.state_dict())
         half[name] = copy.half()
-    Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_size=pipeline.image_size,
-                        num_views=pipeline.num_views,
-                        reconstructor_sigma_min=pipeline.config.reconstructor_sigma_min,
-                        coordinate_map=pipeline.config.coordinate_map).save_pretrained(partial)
+    settings = {name: pipeline.config[name] for name in SETTINGS}
+    Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
+                        **settings).save_pretrained(partial)
     if folder.exists():
         os.replace(folder, old)
     os.replace(partial, folder)
