@@ -515,7 +515,7 @@ BAD_OPTIONS = {
     "convention": (["--method", "mesh:{here}", "--convention", "x"], "SyncDreamer"),
     "kind": (["--method", "mesh:{here}", "--convention", "SV3D"], "makes images"),
     "ours otherwise": (["--convention", "LGM"], "--method ours"), "protocol": (["--protocol", "gso"], "released"),
-    "no data": (["--data", "nowhere"], "no such folder"), "geometry": (["--geometry"], "--meshes"),
+    "no data": (["--data", "nowhere"], "no such folder"), "geometry": (["--geometry", "2"], "--meshes"),
     "procedural": (["--method", "images:{here}", "--split", "val"], "--split"),
     "empty data": (["--data", "{empty}", "--method", "images:{here}"], "no multi-view folder"),
     "ending": (["--out", "{here}.csv"], "without a dot"),
