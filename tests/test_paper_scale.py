@@ -1,5 +1,6 @@
 """What notebook 06 rests on: costs by part, random models made in place, the recursion's profile."""
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from ouroboros_lib.models.svd import CameraMLP
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.presets import load_preset, random_models
 from ouroboros_lib.profiling import profile_recursion
+from ouroboros_lib.viz.bars import stacked_bars
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +74,12 @@ def test_the_profile_of_the_recursion():
     assert list(profile.parts) == ["condition", "F", "decoder", "G", "splatting"] and profile.steps == 2
     assert min(profile.parts.values()) > 0 and sum(profile.shares.values()) == pytest.approx(1)
     assert profile.peak is None and profile.seconds > profile.parts["F"] / 3
+
+
+def test_stacked_bars():
+    axis = stacked_bars({"one": {"a": 1.0, "b": 2.0}, "two": {"b": 1.5}}, {"a": "red", "b": "blue"}, "GiB",
+                        {"two": 4.0}, "quoted")
+    assert [(bar.get_x(), bar.get_width()) for bar in axis.patches] == [(0, 1), (1, 2), (0, 0), (0, 1.5)]
+    assert [text.get_text() for text in axis.texts] == ["1.0", "2.0", "1.5", "4"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b", "quoted"]
+    plt.close(axis.figure)

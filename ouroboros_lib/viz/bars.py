@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-INK_ON_BAR, NARROWEST = "white", 0.05  # a part below this share of the axis has no room for its name
+INK_ON_BAR, NARROWEST = "white", 0.03  # a part below this share of the axis has no room for its name
 
 
 def stacked_bars(rows: Mapping[str, Mapping[str, float]], colors: Mapping[str, str], unit: str,
@@ -25,7 +25,7 @@ def stacked_bars(rows: Mapping[str, Mapping[str, float]], colors: Mapping[str, s
             width = parts.get(part, 0.0)
             axis.barh(place, width, left=left, color=color)
             if width > NARROWEST * longest:
-                axis.text(left + width / 2, place, f"{width:.{decimals}f}", ha="center", va="center", size=8,
+                axis.text(left + width / 2, place, f"{width:,.{decimals}f}", ha="center", va="center", size=8,
                           color=INK_ON_BAR)
             left += width
         if marks and row in marks:
