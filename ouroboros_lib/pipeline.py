@@ -89,10 +89,11 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         return self.config.num_views
 
     @classmethod
-    def from_preset(cls, name: str, seed: int = 0) -> Ouroboros3DPipeline:
-        """Randomly initialised models of a preset."""
+    def from_preset(cls, name: str, seed: int = 0, device: torch.device | str | None = None,
+                    dtype: torch.dtype | None = None) -> Ouroboros3DPipeline:
+        """Randomly initialised models of a preset, see `random_models`."""
         preset = load_preset(name)
-        models = random_models(preset, seed)
+        models = random_models(preset, seed, device, dtype)
         models["scheduler"] = models.pop("noise")
         return cls(**models, image_size=preset.image_size, num_views=preset.num_views, **preset.pipeline)
 

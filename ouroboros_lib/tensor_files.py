@@ -47,6 +47,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         is_archive = zipfile.is_zipfile(path)
+        if not is_archive and _begins_as_archive(path):
+            raise InputError(f"{path}: damaged, its end is missing; fetch it again")
         if is_archive and (damaged := zipfile.ZipFile(path).testzip()):
             raise InputError(f"{path}: damaged at {damaged}; fetch it again")
         with warnings.catch_warnings():  # about kinds of pickles that end in an error here
@@ -68,6 +70,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise InputError(f"{path}: {name!r} is a {type(value).__name__}, expected tensors by name (a state dict)")
     return dict(content)
+
+
+def _begins_as_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "",

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessor
 
 from ouroboros_lib import cli, convert
 from ouroboros_lib.errors import InputError
@@ -20,6 +18,7 @@ from ouroboros_lib.models.lgm import LGMReconstructor
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.released import ReleasedMultiviewUNet, ReleasedPipeline, ReleasedReconstructor
+from ouroboros_lib.stand_ins import write_stand_ins
 from ouroboros_lib.tensor_files import load_exactly, read_tensors
 
 KEYS = Path(__file__).parent / "parity" / "released_keys.json.gz"
@@ -40,17 +39,7 @@ def narrow(perturb):
 def published(narrow, tmp_path_factory):
     """svd/ in diffusers' layout, lgm.safetensors, and released/ with the two .pth files, all narrow."""
     root = tmp_path_factory.mktemp("published")
-    narrow.multiview.unet.save_pretrained(root / "svd" / "unet")
-    narrow.autoencoder.vae.save_pretrained(root / "svd" / "vae")
-    narrow.image_encoder.save_pretrained(root / "svd" / "image_encoder")
-    EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0, prediction_type="v_prediction", use_karras_sigmas=True,
-                           timestep_type="continuous").save_pretrained(root / "svd" / "scheduler")
-    CLIPImageProcessor(crop_size=32, size={"shortest_edge": 32}).save_pretrained(root / "svd" / "feature_extractor")
-    save_file({name: value.contiguous() for name, value in narrow.reconstructor.state_dict().items()
-               if "time_embed" not in name and "emb_layers" not in name}, root / "lgm.safetensors")
-    (root / "released" / "ckpt").mkdir(parents=True)
-    torch.save(narrow.multiview.state_dict(), root / "released" / "ckpt" / "mv_model_unet.pth")
-    torch.save(narrow.reconstructor.state_dict(), root / "released" / "ckpt" / "recon_model.pth")
+    write_stand_ins(narrow, root)
     return root
 
 

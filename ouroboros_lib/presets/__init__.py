@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +67,29 @@ def load_preset(name: str) -> Preset:
                   record.get("pipeline", {}))
 
 
-def random_models(preset: Preset, seed: int = 0) -> dict:
-    """All components of a preset with random weights that depend on `seed` only."""
-    with torch.random.fork_rng(devices=[]):
+def random_models(preset: Preset, seed: int = 0, device: torch.device | str | None = None,
+                  dtype: torch.dtype | None = None) -> dict:
+    """All components of a preset with random weights that depend on `seed` only (and on device and dtype, if given).
+
+    device, dtype: the weights are drawn there and in this type from the start; at the paper's size a copy in float32,
+    on the CPU or beside the one that is wanted, would cost 12 GB and minutes.
+    """
+    device = None if device is None else torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(seed)
-        return {name: preset.create(name) for name in preset.components}
+        with device or nullcontext(), _default_dtype(dtype):
+            models = {name: preset.create(name) for name in preset.components}
+    for model in models.values():
+        if isinstance(model, torch.nn.Module) and (device or dtype):
+            torch.nn.Module.to(model, device=device, dtype=dtype)  # the few tensors that heeded neither; no others move
+    return models
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype or before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,90 @@
+"""How long the recursion takes and what of it each part takes, for one object."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .cameras import evenly_spaced_orbit
+from .models.feedback import render_feedback
+from .pipeline import Ouroboros3DPipeline
+
+
+@dataclass
+class Profile:
+    """seconds: of the whole recursion. parts: seconds of each part, over all steps. peak: bytes on the GPU, None on a
+    CPU; what weights and the recursion together took at most."""
+
+    steps: int
+    seconds: float
+    parts: dict[str, float]
+    peak: int | None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part's share of the parts' sum."""
+        total = sum(self.parts.values())
+        return {name: value / total for name, value in self.parts.items()}
+
+
+@torch.no_grad()
+def profile_recursion(pipeline: Ouroboros3DPipeline, steps: int = 25, runs: int = 3, seed: int = 0) -> Profile:
+    """Time the recursion with feedback, with the pipeline's own guidance, for one random picture.
+
+    The median of `runs` after two steps that warm up; each part is timed by itself, at the sizes that it has there.
+    """
+    device, size, views = pipeline.device, pipeline.image_size, pipeline.num_views
+    generator = torch.Generator(device).manual_seed(seed)
+    picture = torch.rand(1, 3, size, size, generator=generator, device=device)
+    cameras = evenly_spaced_orbit(views, 10.0).to(device).expand(1)
+
+    def whole(count=steps):
+        return pipeline(picture, cameras=cameras, num_inference_steps=count, generator=generator)
+
+    whole(min(2, steps))  # the second step is the first that sees feedback
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = _median_seconds(whole, runs, device)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+    cond_latents, image_embeds = pipeline.encode_condition(picture, generator)
+    seen = pipeline.multiview.embed_cameras(cameras, cond_latents.shape[-1])
+    guidance = pipeline._guidance(pipeline.config.guidance_scale, views, device)
+    sigma = torch.ones(1, device=device)
+    x_t = torch.randn(1, views, *cond_latents.shape[1:], generator=generator, device=device)
+    pictures = picture[:, None].expand(1, views, 3, size, size).contiguous()
+    gaussians = pipeline.reconstruct(pictures, cameras, sigma)
+
+    def render():
+        return render_feedback(gaussians, cameras, size, pipeline.config.coordinate_map)
+
+    renders = render()
+    each_step = {
+        "F": lambda: pipeline.estimate(x_t, sigma, cond_latents, seen, renders, guidance, image_embeds),
+        "decoder": lambda: pipeline.autoencoder.decode(x_t),
+        "G": lambda: pipeline.reconstruct(pictures, cameras, sigma),
+        "splatting": render,
+    }
+    parts = {"condition": _median_seconds(lambda: pipeline.encode_condition(picture, generator), runs, device)}
+    parts |= {name: steps * _median_seconds(part, runs, device) for name, part in each_step.items()}
+    return Profile(steps, seconds, parts, peak)
+
+
+def _median_seconds(function: Callable[[], object], runs: int, device: torch.device) -> float:
+    times = []
+    for _ in range(runs):
+        _synchronize(device)
+        start = time.perf_counter()
+        function()
+        _synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
