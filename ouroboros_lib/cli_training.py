@@ -114,6 +114,8 @@ def evaluate(
     seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds of the recursion's noise.")] = "0",
     feedback: Annotated[str, typer.Option(metavar="KIND,KIND,...", help="Kinds of feedback to compare.")] = "both,none",
     feedback_from: Annotated[str, typer.Option(metavar="STEP,...", help="First steps that feed back.")] = "0",
+    feedback_scale: Annotated[str, typer.Option(
+        metavar="SCALE,...", help="How far estimates are moved from those without feedback; 1: plain.")] = "1",
     project_above: Annotated[str, typer.Option(
         metavar="off|SIGMA,...", help="Project estimates onto their 3D render above this noise level.")] = "off",
     steps: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of denoising steps.")] = "25",
@@ -165,6 +167,7 @@ def evaluate(
     check_range("--batch", batch, 1, 4096)
     check_range("--geometry", geometry, 0, objects)
     choices = {"feedback": feedback.split(","), "feedback_from": _numbers("--feedback-from", feedback_from, int),
+               "feedback_scale": _numbers("--feedback-scale", feedback_scale, float),
                "project_above": _numbers("--project-above", project_above, float, "off"),
                "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float),
                "eta": _numbers("--eta", eta, float, "default")}

@@ -143,8 +143,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] | None = None,
-                 feedback: str = "both", feedback_from_step: int = 0, project_above: float | None = None,
-                 eta: float | None = None,
+                 feedback: str = "both", feedback_from_step: int = 0, feedback_scale: float = 1.0,
+                 project_above: float | None = None, eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
@@ -155,10 +155,12 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
         linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none;
-        feedback_from_step: the first step whose reconstruction is fed back. project_above: while sigma is above it,
-        the step goes towards the estimate's own 3D render instead of the estimate (design (b) of the paper, which
-        needs no training). eta: the share of the noise that each step renews, 0 (the paper's Euler steps) to 1; by
-        default the scheduler's. return_trace: record every step, or those with the given indices.
+        feedback_from_step: the first step whose reconstruction is fed back. feedback_scale: as guidance, but for the
+        feedback: estimates with it are moved away from those without it by this factor, below 1 towards them.
+        project_above: while sigma is above it, the step goes towards the estimate's own 3D render instead of the
+        estimate (design (b) of the paper, which needs no training). eta: the share of the noise that each step renews,
+        0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or those with the
+        given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
         if feedback not in FEEDBACKS:
@@ -188,7 +190,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
             sigma = sigmas[step].expand(batch)
             noisy = x_t
-            pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds)  # line 3
+            pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds,
+                                   feedback_scale)  # line 3
             pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
             last = step + 1 == num_inference_steps
             feeds_back = feedback != "none" and step >= feedback_from_step
@@ -234,12 +237,16 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
                  self_cond: SelfConditioning | None = None, guidance: Tensor | None = None,
-                 image_embeds: Tensor | None = None) -> Tensor:
+                 image_embeds: Tensor | None = None, feedback_scale: float = 1.0) -> Tensor:
         """pred_x = F(x_t, ...), with classifier-free guidance (Ho & Salimans 2022) if `guidance` (1, V, 1, 1, 1).
 
         The unconditional estimate has no condition view, in latents and token, but keeps cameras and feedback. Both
-        are computed in one batch.
+        are computed in one batch. feedback_scale other than 1: the same between estimates with and without feedback.
         """
+        if self_cond is not None and feedback_scale != 1:
+            fed, unfed = (self.estimate(x_t, sigma, cond_latents, cameras, seen, guidance, image_embeds)
+                          for seen in (self_cond, None))
+            return unfed + feedback_scale * (fed - unfed)
         token = {} if image_embeds is None else {"image_embeds": image_embeds}
         if guidance is None:
             return denoise(self.multiview, x_t, sigma, cond_latents, cameras, self_cond, **token)

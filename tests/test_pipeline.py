@@ -111,6 +111,25 @@ def test_projection_steps_towards_the_render_of_the_estimate(tiny, picture):
     assert gap(views["both", 0.1], views["none", 0.1]) > 1e-5
 
 
+@torch.no_grad()
+def test_the_feedback_scale_moves_estimates_between_those_with_and_without_feedback(tiny, picture):
+    x_t, sigma = torch.randn(1, tiny.num_views, 8, 4, 4, generator=seeded()), torch.tensor([2.0])
+    condition, _ = tiny.encode_condition(picture)
+    cameras = evenly_spaced_orbit(tiny.num_views, torch.tensor([10.0]))
+    maps = tiny(picture, num_inference_steps=1, generator=seeded()).renders
+    for guidance in (None, torch.full((1, tiny.num_views, 1, 1, 1), 1.5)):
+        unfed, fed, plain, half, double = (
+            tiny.estimate(x_t, sigma, condition, cameras, seen, guidance, feedback_scale=scale)
+            for seen, scale in ((None, 3.0), (maps, 1.0), (maps, 1.0), (maps, 0.5), (maps, 2.0)))
+        assert gap(fed, unfed) > 1e-3 and torch.equal(plain, fed)
+        torch.testing.assert_close(half, (unfed + fed) / 2, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(double, 2 * fed - unfed, rtol=1e-4, atol=1e-5)
+    once = {scale: tiny(picture, num_inference_steps=2, feedback_scale=scale, generator=seeded()).views
+            for scale in (0.0, 1.0)}
+    assert gap(once[0.0], tiny(picture, num_inference_steps=2, feedback="none", generator=seeded()).views) < 1e-5
+    assert gap(once[1.0], once[0.0]) > 1e-5
+
+
 @pytest.mark.parametrize("feedback", ["both", "none"])
 def test_trace_has_every_step_and_changes_nothing(tiny, objects, feedback):
     options = {"num_inference_steps": 3, "feedback": feedback}

@@ -47,6 +47,7 @@ class Variant:
 
     feedback: str = "both"
     feedback_from: int = 0
+    feedback_scale: float = 1.0
     project_above: float | None = None
     steps: int = 25
     guidance: float = 1.0
@@ -61,16 +62,17 @@ class Variant:
 
     @property
     def arguments(self) -> dict:
-        return {"feedback": self.feedback, "feedback_from_step": self.feedback_from, "guidance_scale": self.guidance,
+        return {"feedback": self.feedback, "feedback_from_step": self.feedback_from,
+                "feedback_scale": self.feedback_scale, "guidance_scale": self.guidance,
                 "project_above": self.project_above, "num_inference_steps": self.steps, "eta": self.eta}
 
 
 def all_variants(**choices: Iterable) -> list[Variant]:
-    """All combinations of the values given for Variant's fields; without feedback, its first step does not matter."""
+    """All combinations of the values given for Variant's fields; without feedback, its details do not matter."""
     combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
     for entry in combinations:
         if entry.get("feedback") == "none":
-            entry.pop("feedback_from", None)
+            entry.pop("feedback_from", None), entry.pop("feedback_scale", None)
     return list(dict.fromkeys(Variant(**entry) for entry in combinations))
 
 
