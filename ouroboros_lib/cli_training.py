@@ -203,6 +203,9 @@ def evaluate(
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as in training
     pipeline = None if other else load_pipeline(preset).to(where)
+    if pipeline is not None and guidance == "1" and pipeline.config.guidance_scale != 1:
+        print(f"--guidance 1: without guidance, as for all figures here; {preset} is meant for "
+              f"{pipeline.config.guidance_scale}, first and last view, which `generate` uses")
     metrics = {"flip": flip_error} if flip else {}
     if lpips != "off":
         try:

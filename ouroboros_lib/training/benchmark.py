@@ -102,8 +102,8 @@ def main(settings: list[str]) -> None:
         with accelerator.autocast():
             for name, part in parts_of_a_step(trainer).items():
                 seconds, peak = median_seconds(part, accelerator.device, RUNS)
-                print(f"{name:<36} {1000 * seconds:9.2f} ms" + ("" if peak is None else f"  {peak:.1f} GiB"),
-                      flush=True)
+                accelerator.print(f"{name:<36} {1000 * seconds:9.2f} ms" + (
+                    "" if peak is None else f"  {peak:.1f} GiB"), flush=True)
 
 
 if __name__ == "__main__":

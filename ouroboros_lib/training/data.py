@@ -55,7 +55,8 @@ class RenderedObjects:
     def fill(self) -> None:
         """Start to read."""
         dataset = _Endless(self.objects, self.rank, self.world_size, self.given)
-        self.iterator = iter(DataLoader(dataset, batch_size=None, num_workers=self.workers))
+        own = torch.Generator().manual_seed(0)  # it would draw from the global one, and a resumed run then differ
+        self.iterator = iter(DataLoader(dataset, batch_size=None, num_workers=self.workers, generator=own))
 
     def refresh(self) -> None:
         """Nothing to do: every batch is new."""
