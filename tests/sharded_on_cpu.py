@@ -5,6 +5,7 @@ Run as one of several processes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), wi
 
 import sys
 
+from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from ouroboros_lib.cli import main
@@ -15,7 +16,7 @@ plain_accelerator = loop.new_accelerator
 
 def sharded_accelerator(out, config):
     accelerator = plain_accelerator(out, config)
-    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()  # from the environment
     return accelerator
 

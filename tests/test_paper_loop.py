@@ -126,25 +126,34 @@ def test_two_processes_share_the_data_and_write_once(run):
     assert pipeline.reconstructor.config.relative_poses and pipeline.image_encoder is not None
 
 
-def test_sharded_training_is_that_of_whole_copies(run, tmp_path, rendered_folder):
-    """FSDP2 takes the same steps, and its checkpoint and averages are whole: resumed, it goes on the same way."""
-    out, figures = run
-    arguments = command_line(tmp_path / "run", "--data", rendered_folder, **FULL)
-    sharded = json.loads(launch(arguments, 2, "sharded_on_cpu", **fsdp_environment())[-1])
-    for name, value in figures.items():
-        assert sharded[name] == pytest.approx(value, rel=2e-2, abs=2e-3), name
-    states = [load_file(folder / "pipeline" / model / "diffusion_pytorch_model.safetensors")
-              for model in ("multiview", "reconstructor") for folder in (out, tmp_path / "run")]
-    for whole, parts in (states[:2], states[2:]):
-        assert whole.keys() == parts.keys()
-        for key, value in whole.items():
-            assert_close(parts[key], value, atol=2e-3, rtol=2e-2, msg=key)
+def test_sharded_training_is_that_of_whole_copies(tmp_path):
+    """FSDP2 takes the same steps, and its checkpoint and averages are whole: resumed, it goes on the same way.
 
-    losses = logged(tmp_path / "run", "multiview")
-    shutil.rmtree(tmp_path / "run" / "checkpoint-0000002")
-    again = json.loads(launch([*arguments, "--resume"], 2, "sharded_on_cpu", **fsdp_environment())[-1])
-    assert logged(tmp_path / "run", "multiview") == pytest.approx([*losses, losses[1]], abs=1e-6)
-    assert again == pytest.approx(sharded, abs=2e-4)  # validation, with the averages, included
+    With `tiny`: between processes on a CPU, gathering the many layers of `narrow` one by one takes minutes.
+    """
+    settings = FULL | {"gradient_checkpointing": "false", "objects": 2, "refresh_objects": 2, "orbit_supervision": 0.5,
+                       "novel_views": 1}
+    arguments = {name: [*command_line(tmp_path / name, **settings), "--preset", "tiny"] for name in ("whole", "shares")}
+    whole = json.loads(launch(arguments["whole"], 2)[-1])
+    shares = json.loads(launch(arguments["shares"], 2, "sharded_on_cpu", **fsdp_environment())[-1])
+    names = {path.name for path in (tmp_path / "shares" / "checkpoint-0000001").iterdir()}
+    assert {"pytorch_model_fsdp_0", "pytorch_model_fsdp_1", "optimizer_0", "optimizer_1"} < names
+    for name, value in whole.items():
+        assert shares[name] == pytest.approx(value, rel=1e-2), name
+    for model in ("multiview", "reconstructor"):
+        file = Path("pipeline") / model / "diffusion_pytorch_model.safetensors"
+        a, b = (load_file(tmp_path / run / file) for run in ("whole", "shares"))
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert_close(b[key], value, atol=1e-3, rtol=1e-2, msg=key)
+
+    losses = logged(tmp_path / "shares", "multiview")
+    shutil.rmtree(tmp_path / "shares" / "checkpoint-0000002")
+    again = json.loads(launch([*arguments["shares"], "--resume"], 2, "sharded_on_cpu", **fsdp_environment())[-1])
+    assert logged(tmp_path / "shares", "multiview") == pytest.approx([*losses, losses[1]], rel=1e-4)
+    # rasterizing may differ in last digits from process to process, which the order of splats enlarges
+    for name, value in shares.items():  # of the last step, and of the averages
+        assert again[name] == pytest.approx(value, rel=2e-2), name
 
 
 def test_a_run_goes_on_as_it_was_started(tmp_path):

@@ -327,8 +327,8 @@ class _Trainer:
 
     def load_checkpoint(self, checkpoint: Path) -> None:
         if any(checkpoint.glob("pytorch_model_fsdp*")) != self.sharded:
-            raise InputError(f"{checkpoint}: was written {'without' if self.sharded else 'with'} FSDP; go on as the run "
-                             "was started")
+            how = "without" if self.sharded else "with"
+            raise InputError(f"{checkpoint}: was written {how} FSDP; go on as the run was started")
         # for processes that the checkpoint does not know; load_state brings the random states of the others back
         set_seed(self.config.seed + int(checkpoint.name.rpartition("-")[2]), device_specific=True)
         self.accelerator.load_state(checkpoint)

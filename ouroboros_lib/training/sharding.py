@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -39,10 +39,15 @@ def shard(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Opt
 
 @contextmanager
 def gathered(models: list[nn.Module]) -> Iterator[None]:
-    """Inside, methods other than `forward` work too: what no unit of FSDP holds is gathered. For all processes."""
+    """Inside, methods other than `forward` work too: what no smaller unit holds is gathered, by all processes together.
+
+    Afterwards each process holds its shares alone, as it must when weights are exchanged.
+    """
     sharded = [model for model in models if isinstance(model, FSDPModule)]
-    with ExitStack() as stack:
-        for model in sharded:
-            model.unshard()
-            stack.callback(model.reshard)
+    for model in sharded:
+        model.unshard()
+    try:
         yield
+    finally:
+        for unit in (module for model in sharded for module in model.modules() if isinstance(module, FSDPModule)):
+            unit.reshard()
