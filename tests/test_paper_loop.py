@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 import ouroboros_lib
+from ouroboros_lib import benchmark as recursion_benchmark
+from ouroboros_lib.cli import main
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.released import ReleasedPipeline
@@ -188,7 +190,7 @@ def test_accumulated_batches_are_one_step_of_their_mean_gradient(tmp_path):
     trainer.losses = lambda part: {name: (part + 1.0) * weight.sum() for name, weight in weights.items()}
     step = trainer.optimizers[0].step
     trainer.optimizers[0].step = lambda: (seen.append([weight.grad.clone() for weight in weights.values()]), step())
-    before = {name: float(weight.sum()) for name, weight in weights.items()}
+    before = {name: float(weight.detach().sum()) for name, weight in weights.items()}
     figures = trainer.train_step()
     assert len(seen) == 1 and all(weight.grad is None for weight in weights.values())
     for name, (gradient, weight) in zip(weights, zip(seen[0], weights.values(), strict=True), strict=True):
@@ -204,6 +206,17 @@ def test_the_benchmark_takes_models_that_ship_no_weights(monkeypatch, capsys):
         f"{key}={value}" for key, value in QUICK.items() if key != "workers")])
     times = {line[:36].strip(): float(line[36:-3]) for line in capsys.readouterr().out.splitlines()}
     assert len(times) == 12 and times["a step with feedback for all"] > times["draw a batch"] > 0
+
+
+def test_the_recursion_is_timed_with_weights_in_half_precision(capsys):
+    pipeline = recursion_benchmark.load("narrow", "cpu", torch.bfloat16)
+    vae = pipeline.autoencoder.vae
+    assert pipeline.multiview.dtype == vae.decoder.conv_in.weight.dtype == torch.bfloat16
+    assert vae.encoder.conv_in.weight.dtype == vae.quant_conv.weight.dtype == torch.float32
+    recursion_benchmark.main("narrow --steps 1 --batches 1 --modes bf16-weights --runs 1 --device cpu".split())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["bf16-weights", "of"] * 2
+    assert all(name in lines[1] for name in ("F ", "decoder ", "G ", "renders "))
 
 
 # --- where a run starts, and what it refuses ---
@@ -264,6 +277,15 @@ def test_the_paper_is_not_trained_from_nothing(tmp_path, rendered_folder, start)
     for given in ({}, {"data": rendered_folder}, {"init": [str(start)]}):
         with pytest.raises(InputError, match="--preset paper: give --data DIR, .* and --init DIR"):
             train("paper", tmp_path / "run", quick(), **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+    with pytest.raises(SystemExit) as leaving:
+        main(command_line(tmp_path / "run", "--data", tmp_path / "missing"))
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err == f"error: --data {tmp_path / 'missing'}: no such folder\n"
     assert not (tmp_path / "run").exists()
 
 

@@ -26,7 +26,7 @@ from .loop import _Trainer, new_accelerator
 from .steps import denoising_loss, pad_with_zeros, reconstruction_loss, unwrapped
 
 RUNS = 9
-AT_FULL_SIZE = ["batch_size=1", "reconstruction_batch=1", "objects=8", "refresh_objects=8", "validation_objects=1"]
+AT_FULL_SIZE = ["batch_size=1", "reconstruction_batch=1", "objects=8", "refresh_objects=4", "validation_objects=1"]
 
 
 def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:

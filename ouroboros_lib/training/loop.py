@@ -146,10 +146,10 @@ class _Trainer:
 
     @torch.no_grad()
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents of views. By SVD's encoder in single precision: it overflows in fp16."""
+        """Latents of views. By SVD's encoder in single precision, in which it does not overflow, object by object."""
         if self.pipeline.image_encoder is not None:
             with torch.autocast(images.device.type, enabled=False):
-                return self.pipeline.autoencoder.encode(images)
+                return torch.stack([self.pipeline.autoencoder.encode(views) for views in images])
         with self.accelerator.autocast():
             return self.pipeline.autoencoder.encode(images).to(
                 torch.bfloat16 if images.device.type == "cuda" else torch.float32)
