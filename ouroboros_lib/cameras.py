@@ -194,6 +194,21 @@ def evenly_spaced_orbit(num_views: int = 8, elevation: float | Tensor = 10.0, **
     return orbit_cameras(azimuth, elevation[..., None], **kwargs)
 
 
+def relative_to_first(cameras: Cameras) -> tuple[Cameras, Tensor]:
+    """Cameras (..., V) in a world where view 0 stands on the +z axis, upright: elevation 0, azimuth 0.
+
+    Also returns the rigid motion from there back to the world of `cameras`, (..., 4, 4).
+    """
+    with torch.autocast(cameras.device.type, enabled=False):  # half precision would move cameras by whole pixels
+        first = cameras.c2w[..., :1, :, :]
+        placed = torch.diag(first.new_tensor([1, -1, -1, 1])).expand_as(first).clone()
+        placed[..., 2, 3] = first[..., :3, 3].norm(dim=-1)
+        placed = Cameras(placed, cameras.intrinsics[..., :1, :, :])
+        back = first @ placed.world_to_camera()
+        there = placed.c2w @ cameras.views([0]).world_to_camera()
+        return Cameras(there @ cameras.c2w, cameras.intrinsics), back[..., 0, :, :]
+
+
 def field_of_view(cameras: Cameras) -> Tensor:
     """Horizontal field of view in degrees, (..., V)."""
     return torch.rad2deg(2 * torch.atan(0.5 / cameras.intrinsics[..., 0, 0]))

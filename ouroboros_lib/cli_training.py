@@ -17,23 +17,28 @@ def train(
     init: Annotated[list[str] | None, typer.Option(
         metavar="[COMPONENT=]PATH", help="Pipeline folder to start from, repeatable; later ones win.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out.")] = False,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Learn from rendered objects in this folder, of "
+                                              "multi-view folders or shards, instead of procedural ones.")] = None,
 ) -> None:
     """Train one stage: autoencoder, reconstructor (G on clean views), multiview (F alone) or joint (Algorithm 1).
 
-    On several GPUs: accelerate launch -m ouroboros_lib train ...
+    On several GPUs: accelerate launch -m ouroboros_lib train ...; see training/README.md.
     """
+    from .errors import InputError
     from .files import check_writable
 
     check_writable(out)
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: no such folder")
     from .training import TrainingConfig
     from .training import train as run
 
-    figures = run(preset, out, TrainingConfig.from_settings(settings or []), init, resume)
+    figures = run(preset, out, TrainingConfig.from_settings(settings or []), init, resume, data)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, or a JSON file of yours.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, paper, or a JSON file of yours.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
     gpus: Annotated[int, typer.Option(help="How many to use; -1: all there are; 0: the CPU.")] = -1,
     per_gpu: Annotated[int, typer.Option(help="How many stages may share a GPU: a small model leaves most of one "
@@ -41,6 +46,9 @@ def recipe(
     minutes_scale: Annotated[float, typer.Option(help="Multiplies all time limits of the recipe.")] = 1.0,
     only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages and what they start from.")] = "",
     show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
+    init: Annotated[str, typer.Option(metavar="DIR", help="Pipeline folder in which stages start that do not say "
+                                      "where.")] = "",
+    data: Annotated[str, typer.Option(metavar="DIR", help="Rendered objects to learn from, as for train.")] = "",
 ) -> None:
     """Run the training stages of a recipe in order, side by side where there are GPUs for it."""
     from .cli import check_range
@@ -50,9 +58,10 @@ def recipe(
     check_range("--per-gpu", per_gpu, 1, 64)
     check_range("--minutes-scale", minutes_scale, 0.001, 10_000)
     check_writable(out)
-    from .training.recipe import choose_stages, command_line, load_comparisons, load_recipe, run_recipe
+    from .training.recipe import check_needs, choose_stages, command_line, load_comparisons, load_recipe, run_recipe
 
-    stages = choose_stages(load_recipe(name, minutes_scale), only)
+    stages = choose_stages(load_recipe(name, minutes_scale, init, data), only)
+    check_needs(name, init=init, data=data)
     if show:
         print("\n".join(command_line(stage.arguments(out)) for stage in stages))
         return
@@ -197,6 +206,9 @@ def evaluate(
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as in training
     pipeline = None if other else load_pipeline(preset).to(where)
+    if pipeline is not None and guidance == "1" and pipeline.config.guidance_scale != 1:
+        print(f"--guidance 1: without guidance, as for all figures here; {preset} is meant for "
+              f"{pipeline.config.guidance_scale}, first and last view, which `generate` uses")
     metrics = {"flip": flip_error} if flip else {}
     if lpips != "off":
         try:

@@ -168,6 +168,21 @@ class Gaussians:
 _SPLAT_RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
 
 
+def moved(gaussians: Gaussians, motion: Tensor) -> Gaussians:
+    """Gaussians (..., N) after a rigid motion (..., 4, 4), with gradients."""
+    rotation = motion[..., None, :3, :3]
+    means = (rotation * gaussians.means[..., None, :]).sum(-1) + motion[..., None, :3, 3]
+    quaternions = quaternion_product(matrix_to_quaternion(rotation), gaussians.quaternions)
+    return Gaussians(means, gaussians.opacities, gaussians.scales, quaternions, gaussians.colors)
+
+
+def quaternion_product(a: Tensor, b: Tensor) -> Tensor:
+    """(..., 4) wxyz twice: the rotation `b`, followed by `a`; lengths multiply."""
+    (aw, ax, ay, az), (bw, bx, by, bz) = a.unbind(-1), b.unbind(-1)
+    return torch.stack([aw * bw - ax * bx - ay * by - az * bz, aw * bx + ax * bw + ay * bz - az * by,
+                        aw * by - ax * bz + ay * bw + az * bx, aw * bz + ax * by - ay * bx + az * bw], dim=-1)
+
+
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
     """(..., 4) wxyz of any length above 0 to (..., 3, 3) rotation matrices."""
     return quaternion_polynomial(F.normalize(quaternions, dim=-1))

@@ -31,8 +31,8 @@ import torch.nn.functional as F
 from diffusers import ModelMixin  # noqa: F401  diffusers looks here for it when it loads the classes below
 from torch import Tensor
 
-from .cameras import Cameras, orbit_cameras
-from .gaussians import Gaussians, matrix_to_quaternion, principal_axes
+from .cameras import Cameras, orbit_cameras, relative_to_first
+from .gaussians import Gaussians, moved, principal_axes
 from .models.camera_features import CameraFeatures
 from .models.feedback import SelfConditioning
 from .models.image_token import image_token
@@ -89,7 +89,7 @@ class ReleasedReconstructor(LGMReconstructor):
 
     def published(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Gaussians:
         """The numbers that the released code has, for comparison: quaternions of about 1 / sqrt(N) length."""
-        return super().forward(images, cameras, c_noise)
+        return self.gaussians(images, cameras, c_noise)  # the pipeline's whole world is relative to view 0
 
     def normalise_rotations(self, rotations: Tensor) -> Tensor:
         """(B, N, 4), each component divided by its norm over all N Gaussians instead of each quaternion by its own."""
@@ -109,28 +109,6 @@ def released_orbit(elevation: float | Tensor = 0.0) -> Cameras:
     """The 8 released cameras at one elevation (...) in degrees, in this library's world: (..., 8)."""
     elevation = torch.as_tensor(elevation, dtype=torch.float32)
     return orbit_cameras(torch.tensor(RELEASED_AZIMUTHS), elevation[..., None], RELEASED_RADIUS, RELEASED_FOV)
-
-
-def relative_to_first(cameras: Cameras) -> tuple[Cameras, Tensor]:
-    """Cameras (..., V) in a world where view 0 stands on the +z axis, upright: elevation 0, azimuth 0.
-
-    Also returns the rigid motion from there back to the world of `cameras`, (..., 4, 4).
-    """
-    first = cameras.c2w[..., :1, :, :]
-    placed = torch.diag(first.new_tensor([1, -1, -1, 1])).expand_as(first).clone()
-    placed[..., 2, 3] = first[..., :3, 3].norm(dim=-1)
-    placed = Cameras(placed, cameras.intrinsics[..., :1, :, :])
-    back = first @ placed.world_to_camera()
-    there = placed.c2w @ cameras.views([0]).world_to_camera()
-    return Cameras(there @ cameras.c2w, cameras.intrinsics), back[..., 0, :, :]
-
-
-def moved(gaussians: Gaussians, motion: Tensor) -> Gaussians:
-    """Gaussians (..., N) after a rigid motion (..., 4, 4)."""
-    rotation = motion[..., None, :3, :3]
-    means = (rotation * gaussians.means[..., None, :]).sum(-1) + motion[..., None, :3, 3]
-    quaternions = matrix_to_quaternion(rotation @ gaussians.rotations())
-    return Gaussians(means, gaussians.opacities, gaussians.scales, quaternions, gaussians.colors)
 
 
 class ReleasedPipeline(Ouroboros3DPipeline):

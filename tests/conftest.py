@@ -9,7 +9,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from ouroboros_lib.data.folders import MultiviewObject, write_object  # noqa: E402
 from ouroboros_lib.data.ring import MultiviewBatch, held_out_objects  # noqa: E402
+from ouroboros_lib.data.shards import write_shards  # noqa: E402
 from ouroboros_lib.pipeline import Ouroboros3DPipeline  # noqa: E402
 
 
@@ -60,3 +62,26 @@ def objects(_objects) -> MultiviewBatch:
 def picture(objects) -> torch.Tensor:
     """(1, 3, 32, 32), the condition view of the first object."""
     return objects.images[:1, 0]
+
+
+@pytest.fixture(scope="session")
+def rendered():
+    """Six procedural objects at 64 px, 8 orbit and 6 novel views."""
+    batch = held_out_objects("val", 6, 64, 8, novel_views=6)
+    return [MultiviewObject(f"thing{i}", batch.rgba[i], batch.cameras[i], 8) for i in range(6)]
+
+
+@pytest.fixture(scope="session")
+def rendered_folder(tmp_path_factory, rendered):
+    root = tmp_path_factory.mktemp("objects")
+    for views in rendered:
+        write_object(root / views.name, views)
+    return root
+
+
+@pytest.fixture(scope="session")
+def rendered_shards(tmp_path_factory, rendered):
+    root = tmp_path_factory.mktemp("shards")
+    write_shards(rendered, root, max_bytes=60_000)
+    assert len(list(root.glob("*.tar"))) >= 3
+    return root

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.ablation import DEFAULT_METHOD
 from ouroboros_lib.evaluation.heldout import all_variants
 from ouroboros_lib.evaluation.tables import PUBLISHED
-from ouroboros_lib.training import recipe
+from ouroboros_lib.training import TrainingConfig, recipe
 from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_comparisons, load_recipe, run_recipe
 
 QUICK = {"steps": 1, "batch_size": 2, "reconstruction_batch": 1, "objects": 2, "refresh_objects": 2, "novel_views": 1,
@@ -26,7 +27,7 @@ def write(path, stages, **record):
     return str(path)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.json")])
+@pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.json") if path.stem != "paper"])
 def test_recipes_that_ship_can_be_read(name):
     stages = load_recipe(name, minutes_scale=0.5)
     full = load_recipe(name)
@@ -34,6 +35,26 @@ def test_recipes_that_ship_can_be_read(name):
                            for plan in (stages, full))
     assert limits and limits == [limit / 2 for limit in full_limits]
     assert any(stage.after for stage in stages)
+
+
+def test_the_papers_recipe_needs_a_start_and_data(tmp_path, capsys, monkeypatch):
+    (stage,) = load_recipe("paper", start=str(tmp_path), data="renders")
+    config = TrainingConfig.from_settings(stage.assignments())
+    assert (config.steps, config.learning_rate, config.reconstructor_learning_rate) == (30_000, 1e-5, 1e-5)
+    assert config.batch_size * config.accumulation * stage.gpus == 32
+    assert (config.image_loss, config.lpips, config.orbit_supervision, config.novel_views) == ("mse", "vgg", 1.0, 4)
+    arguments = stage.arguments(tmp_path)
+    assert arguments[:9] == ["train", "--preset", "paper", "--out", str(tmp_path / "joint"), "--init", str(tmp_path),
+                             "--data", "renders"]
+    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+    for given, message in ((["--init", str(tmp_path)], "recipe paper: needs --data DIR"),
+                           (["--data", "renders"], "recipe paper: needs --init DIR, what `ouroboros convert svd`")):
+        with pytest.raises(SystemExit) as leaving:
+            main(["recipe", "paper", "--out", str(tmp_path / "out"), "--show", *given])
+        assert leaving.value.code == 2 and message in capsys.readouterr().err
+    listing = subprocess.run([sys.executable, "-m", "ouroboros_lib.training.recipe", "paper", "joint"],
+                             capture_output=True, text=True, check=True).stdout.split()
+    assert listing[::2] == ["--set"] * (len(listing) // 2) and listing[1::2] == stage.assignments()
 
 
 def test_every_row_of_the_ablation_has_the_same_budget_and_start():

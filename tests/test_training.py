@@ -429,10 +429,10 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(tmp_path, mon
 
     losses, seen = loop._Trainer.losses, []
 
-    def look(self):
-        seen.append((self.step, int(self.optimizer.optimizer.state_dict()["state"][0]["step"]),
+    def look(self, part):
+        seen.append((self.step, int(self.optimizers[0].optimizer.state_dict()["state"][0]["step"]),
                      self.ema["reconstructor"].optimization_step, self.seconds))
-        return losses(self)
+        return losses(self, part)
 
     monkeypatch.setattr(loop._Trainer, "losses", look)
     train("tiny", tmp_path, quick(**settings), resume=True)
@@ -441,7 +441,7 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(tmp_path, mon
     assert logged(tmp_path) == [1, 2, 3, 4, 3, 4, 5, 6]
     names = [path.name for path in sorted(tmp_path.glob("checkpoint*"))]
     assert names == ["checkpoint-0000004", "checkpoint-0000006"] and not leftovers(tmp_path)
-    assert trainers[-1].ring.next == 10  # 4 to fill the ring and 2 after every second step, as without interruption
+    assert trainers[-1].source.next == 10  # 4 to fill the ring and 2 after every second step, as without interruption
     assert trainers[-1].step == 6 and (tmp_path / "pipeline" / "model_index.json").is_file()
 
 
@@ -474,9 +474,9 @@ def test_resume_brings_all_weights_back(tmp_path, monkeypatch, trainers):
 def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, monkeypatch, trainers):
     losses = loop._Trainer.losses
 
-    def slow_at_first(self):
+    def slow_at_first(self, part):
         time.sleep(0.0 if self.step else 2.0)
-        return losses(self)
+        return losses(self, part)
 
     monkeypatch.setattr(loop._Trainer, "losses", slow_at_first)
     train("tiny", tmp_path, quick(stage="autoencoder", steps=10**6, max_minutes=1 / 60))
@@ -488,8 +488,8 @@ def test_the_benchmark_times_every_part_of_a_step(monkeypatch, capsys):
     benchmark.main(["preset=tiny", *(f"{key}={value}" for key, value in QUICK.items())])
     lines = capsys.readouterr().out.splitlines()
     times = {line[:36].strip(): float(line[36:-3]) for line in lines}
-    assert len(times) == 10 and all(value > 0 for value in times.values())
-    assert times["a whole step"] > times["F, forward and backward"] > times["draw a batch"]
+    assert len(times) == 12 and all(value > 0 for value in times.values())
+    assert times["a step with feedback for all"] > times["F, forward and backward"] > times["draw a batch"]
 
 
 def test_resume_needs_a_checkpoint(tmp_path):
@@ -539,8 +539,8 @@ def test_the_decoder_can_be_polished_alone(tmp_path):
 def test_divergence_is_said(tmp_path, monkeypatch):
     losses = loop._Trainer.losses
 
-    def spoil(self):
-        return {name: value * (float("nan") if self.step == 1 else 1) for name, value in losses(self).items()}
+    def spoil(self, part):
+        return {name: value * (float("nan") if self.step == 1 else 1) for name, value in losses(self, part).items()}
 
     monkeypatch.setattr(loop._Trainer, "losses", spoil)
     with pytest.raises(RuntimeError, match=r"training diverged at step 2 .*checkpoint-0000001; try a lower learning"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,23 +163,24 @@ class _Folder(Mapping):
 
 def read_object(folder: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
                 novel_views: int | None = None, depth: bool | None = None, up: str = "auto",
-                name: str | None = None) -> MultiviewObject:
+                name: str | None = None, draw: random.Random | None = None) -> MultiviewObject:
     """One object from a folder in any of the layouts.
 
     image_size: pixels a side, by averaging if the files have more. views: which of the orbit's, all by default, in that
-    order; the first is the condition view. novel_views: how many others, evenly chosen from all that are left (None:
-    those that the folder itself calls novel). depth: True insists, False leaves it out, None takes what is there. up:
-    the upward axis of the renders' world; "auto" is y for ours, and what the cameras hold upwards for the others, which
-    are turned so that y is up and the condition view stands at azimuth 0.
+    order; the first is the condition view. novel_views: how many others, evenly chosen from all that are left, or at
+    random by `draw` (None: those that the folder itself calls novel). depth: True insists, False leaves it out, None
+    takes what is there. up: the upward axis of the renders' world; "auto" is y for ours, and what the cameras hold
+    upwards for the others, which are turned so that y is up and the condition view stands at azimuth 0.
     Raises InputError, one line that names the folder and the file, for whatever is missing or does not fit.
     """
     folder = Path(folder)
-    return decode_object(_Folder(folder), folder, image_size, views, novel_views, depth, up, name or folder.name)
+    return decode_object(_Folder(folder), folder, image_size, views, novel_views, depth, up, name or folder.name,
+                         draw)
 
 
 def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int | None = None,
                   views: Sequence[int] | None = None, novel_views: int | None = None, depth: bool | None = None,
-                  up: str = "auto", name: str = "") -> MultiviewObject:
+                  up: str = "auto", name: str = "", draw: random.Random | None = None) -> MultiviewObject:
     """`read_object` for files that are at hand by name, such as a shard's; `where` is for messages."""
     where = Path(where)
     if up not in UPS:
@@ -187,7 +189,7 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int
     orbit = int(about.get("num_orbit_views", len(images)))
     if not 1 <= orbit <= len(images):
         raise InputError(f"{where}: object.json speaks of {orbit} orbit views, but there are {len(images)} views")
-    chosen, count = _choose(where, len(images), orbit, views, novel_views)
+    chosen, count = _choose(where, len(images), orbit, views, novel_views, draw)
     pictures = [_read_image(files, images[i], where) for i in chosen]
     size = about.get("size", pictures[0].shape[-1])
     for i, picture in zip(chosen, pictures, strict=True):
@@ -208,7 +210,8 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int
     return MultiviewObject(name or about.get("name", where.name), rgba, cameras, count, maps, info)
 
 
-def _choose(where: Path, total: int, orbit: int, views: Sequence[int] | None, novel_views: int | None):
+def _choose(where: Path, total: int, orbit: int, views: Sequence[int] | None, novel_views: int | None,
+            draw: random.Random | None):
     """Indices of the views to read, and how many of them are the orbit's."""
     views = list(range(orbit)) if views is None else [int(view) for view in views]
     if not views or min(views) < 0 or max(views) >= total:
@@ -221,6 +224,8 @@ def _choose(where: Path, total: int, orbit: int, views: Sequence[int] | None, no
                              "ones were asked for")
         own = [i for i in left if i >= orbit]  # those the folder calls novel come first
         pool = own if len(own) >= novel_views else left
+        if draw is not None:
+            pool = sorted(draw.sample(pool, novel_views))
         left = [pool[i * len(pool) // novel_views] for i in range(novel_views)]
     return views + left, len(views)
 

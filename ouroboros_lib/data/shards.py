@@ -8,10 +8,11 @@ an interrupted `write_shards` goes on.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -129,6 +130,27 @@ class ShardStream(torch.utils.data.IterableDataset):
             samples = webdataset.shuffle(self.shuffle, rng=order)(samples)
         for path, name, files in samples:
             yield decode_object(files, Path(path) / name, **self.settings, name=name)
+
+    def in_order(self, path: str) -> Iterator[MultiviewObject]:
+        """The objects of one shard in the order of writing."""
+        for _, name, files in self._samples(path):
+            yield decode_object(files, Path(path) / name, **self.settings, name=name)
+
+    def objects_of(self, path: str, order: random.Random, skip: int = 0,
+                   leave_out: Collection[str] = ()) -> Iterator[MultiviewObject]:
+        """The objects of one shard, without those named in `leave_out` and the first `skip` of the rest.
+
+        order: draws from the buffer, if there is one, and the novel views; what is skipped is not decoded.
+        """
+        import webdataset
+
+        samples = (sample for sample in self._samples(path) if sample[1] not in leave_out)
+        if self.shuffle:
+            samples = webdataset.shuffle(self.shuffle, rng=order)(samples)
+        seed = order.random()
+        for _, name, files in itertools.islice(samples, skip, None):
+            yield decode_object(files, Path(path) / name, **self.settings, name=name,
+                                draw=random.Random(f"{seed} {name}"))
 
     def _samples(self, path: str) -> Iterator[tuple[str, str, dict[str, bytes]]]:
         """Path, name and files of the objects of one shard; raises InputError where it is not as the index says."""

@@ -9,6 +9,11 @@ modules (tests/parity):
 - The noise level is embedded as it is (c_noise, unscaled): 64 cosines, then 64 sines, of frequencies 10000^(-k/64).
 - Its projection is added between the two convolutions of a residual block, before the second normalisation.
 - Every residual sum is divided by sqrt(2). Attention has 16 heads and no bias in `qkv`; group norms have 32 groups.
+
+LGM's weights know one world only: that in which the first view stands upright on the +z axis, whatever its elevation.
+With `relative_poses`, as in the presets `paper` and `narrow`, the network computes there and its Gaussians are taken
+back, so that G maps cameras to Gaussians in this library's world like any other reconstructor, and canonical coordinate
+maps stay those of the object, with y up. F starts with fresh camera layers and needs no such care.
 """
 
 from __future__ import annotations
@@ -21,8 +26,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ..cameras import Cameras
-from ..gaussians import Gaussians
+from ..cameras import Cameras, relative_to_first
+from ..gaussians import Gaussians, moved
 from .layers import upsample, zero_init
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,15 +39,19 @@ class LGMReconstructor(ModelMixin, ConfigMixin):
     """G's network: images to pixel-aligned Gaussians in one pass. The defaults are the paper's: 424.0 M parameters.
 
     `views` of the V given go in, at `image_size`; one Gaussian comes out for each pixel of each of them at the output's
-    resolution: image_size / 2^(len(down_channels) - len(up_channels)), 128 for the paper's 256.
+    resolution: image_size / 2^(len(down_channels) - len(up_channels)), 128 for the paper's 256. relative_poses: compute
+    in the world of view 0, see above.
     """
+
+    _no_split_modules = ["LGMResBlock", "LGMAttention"]  # units that FSDP shards
 
     @register_to_config
     def __init__(self, image_size: int = 256, views: tuple[int, ...] = (0, 2, 4, 6),
                  down_channels: tuple[int, ...] = (64, 128, 256, 512, 1024, 1024),
                  down_attention: tuple[bool, ...] = (False, False, False, True, True, True),
                  up_channels: tuple[int, ...] = (1024, 1024, 512, 256, 128),
-                 up_attention: tuple[bool, ...] = (True, True, True, False, False), attention_heads: int = 16):
+                 up_attention: tuple[bool, ...] = (True, True, True, False, False), attention_heads: int = 16,
+                 relative_poses: bool = False):
         super().__init__()
         self.unet = LGMUNet(tuple(down_channels), tuple(down_attention), tuple(up_channels), tuple(up_attention),
                             len(views), attention_heads)
@@ -53,6 +62,13 @@ class LGMReconstructor(ModelMixin, ConfigMixin):
 
         Returns (B, N) Gaussians in world coordinates, ordered by view (of `config.views`), row and column.
         """
+        if not self.config.relative_poses:
+            return self.gaussians(images, cameras, c_noise)
+        relative, back = relative_to_first(cameras)
+        return moved(self.gaussians(images, relative, c_noise), back)
+
+    def gaussians(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Gaussians:
+        """`forward` in the world of the cameras as they are given."""
         views = list(self.config.views)
         return self.activate(self.network(images[:, views], cameras.views(views), c_noise).float())
 

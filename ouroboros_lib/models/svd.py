@@ -39,6 +39,7 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _no_split_modules = ["SpatioTemporalResBlock", "TransformerSpatioTemporalModel", "FeedbackBlock"]  # FSDP's units
     takes_image_token = True
 
     @register_to_config

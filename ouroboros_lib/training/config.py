@@ -10,6 +10,10 @@ from ..models.feedback import COORDINATE_MAPS, FEEDBACKS
 from ..models.layers import VIEW_ATTENTIONS
 
 STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
+CHOICES = {"stage": STAGES, "feedback": tuple(FEEDBACKS), "coordinate_map": COORDINATE_MAPS,
+           "view_attention": ("", *VIEW_ATTENTIONS), "mixed_precision": ("no", "fp16", "bf16"),
+           "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
+           "ema_device": ("same", "cpu")}
 
 
 @dataclass
@@ -20,15 +24,20 @@ class TrainingConfig:
     steps: int = 2000
     max_minutes: float = 0.0  # stop earlier, 0: never; the learning rate then follows the clock, which starts after the
     # first step: what is compiled until then differs between the rows of an ablation
-    batch_size: int = 64  # objects; pictures when the autoencoder is trained
+    batch_size: int = 64  # objects of one process; pictures when the autoencoder is trained
+    accumulation: int = 1  # batches whose gradients are added up before each step
     learning_rate: float = 6e-4  # of the autoencoder and F
     reconstructor_learning_rate: float = 3e-4
-    warmup: float = 0.03  # share of the run in which the learning rate rises; it falls as a cosine afterwards
+    warmup: float = 0.03  # share of the run in which the learning rate rises
+    schedule: str = "cosine"  # how it falls afterwards: cosine, or not at all: constant
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
-    ema_decay: float = 0.999
+    ema_decay: float = 0.999  # a step
+    ema_every: int = 1  # steps between updates of the averages: weights travel to the CPU for each if they lie there
+    ema_device: str = "same"  # where the averages lie: cpu frees four bytes a parameter on the GPU
     mixed_precision: str = "no"  # no, fp16, bf16
     compile: bool = False  # torch.compile: a minute first, then faster steps
+    gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0
 
     single_view: bool = False  # G alone sees the condition view at all cameras: a feed-forward peer without diffusion
@@ -43,7 +52,13 @@ class TrainingConfig:
     detach_feedback: bool = True  # no gradient from the second pass through the renders into G
     decoder_gradient: bool = False  # loss_recon also reaches F, through the decoder
     reconstruction_batch: int = 6  # examples of the batch that loss_recon is computed on, and as many clean ones
-    condition_dropout: float = 0.1  # share of examples without condition view, for classifier-free guidance
+    condition_dropout: float = 0.1  # share of examples without condition view, for classifier-free guidance; SVD's: a
+    # share each without token, without latents and without both
+    condition_noise_mean: float = -3.0  # SVD's condition view is noised, log sigma ~ N(mean, std^2) in range [-1, 1]
+    condition_noise_std: float = 0.5
+    image_loss: str = "mixed"  # of renders: L1 + 2 MSE + structure + alpha; the paper's mse; the released code's l1
+    lpips: str = "off"  # added to it: alex (released code) or vgg (paper), where its weights can be had
+    orbit_supervision: float = 0.5  # share of the orbit's views, drawn at random, that renders are compared with
     clean_sigma: float = 0.002  # the noise level that G is told for ground-truth views
 
     # data and bookkeeping
@@ -51,22 +66,29 @@ class TrainingConfig:
     refresh_objects: int = 32  # how many of them are renewed at a time
     refresh_every: int = 4  # steps between renewals
     novel_views: int = 4  # supervision views off the orbit
+    orbit_views: str = ""  # of --data: numbers of the views that make the orbit, as 0,2,4; empty: evenly spaced
+    workers: int = 2  # processes that read --data, for each process that trains
+    shuffle: int = 64  # objects of a shard that are kept to draw from
     log_every: int = 50
     validate_every: int = 0  # steps between sheets of pictures, 0: only at the end
     validation_objects: int = 8
     checkpoint_every: int = 500
 
     def __post_init__(self):
-        for name, allowed in (("stage", STAGES), ("feedback", tuple(FEEDBACKS)), ("coordinate_map", COORDINATE_MAPS),
-                              ("view_attention", ("", *VIEW_ATTENTIONS)),
-                              ("mixed_precision", ("no", "fp16", "bf16"))):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("steps", "batch_size", "reconstruction_batch", "objects", "refresh_objects", "refresh_every",
-                     "log_every", "validation_objects"):
+        for name in ("steps", "batch_size", "accumulation", "ema_every", "reconstruction_batch", "objects",
+                     "refresh_objects", "refresh_every", "log_every", "validation_objects"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("self_conditioning_probability", "condition_dropout", "warmup", "ema_decay"):
+        for name in ("novel_views", "workers", "shuffle", "condition_noise_std"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}={getattr(self, name)}: must not be negative")
+        if int(8 * self.orbit_supervision) + self.novel_views < 1:
+            raise InputError(f"orbit_supervision={self.orbit_supervision} and novel_views={self.novel_views}: leave no "
+                             "view to compare renders with")
+        for name in ("self_conditioning_probability", "condition_dropout", "warmup", "ema_decay", "orbit_supervision"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
 

@@ -4,6 +4,7 @@ A recipe is a JSON file: preset, settings for all stages, and stages with name, 
 evaluate. A stage is one `ouroboros train` command, or one for each of its seeds; `init` names earlier stages, as NAME
 or component=NAME, a preset or pipeline folders. `evaluate` holds options of `ouroboros evaluate`, which then follows as
 a stage of its own, into OUT/evaluation; `compare` says which of those are compared in the end (evaluation/ablation.py).
+`needs` names what must be given from outside: init, where stages without one start, and data, rendered objects.
 Stages whose predecessors are done run side by side, as many as there are GPUs for.
 """
 
@@ -44,6 +45,7 @@ class Stage:
     after: list[str]
     gpus: int = 1
     evaluates: str = ""
+    data: str = ""
     processes: list[subprocess.Popen] = field(default_factory=list)
     devices: list[int] = field(default_factory=list)
     started: float = 0.0
@@ -61,6 +63,8 @@ class Stage:
             component, equals, source = entry.rpartition("=")
             path = str(out / source / "pipeline") if source in self.after else source
             words += ["--init", component + equals + path]
+        if self.data:
+            words += ["--data", self.data]
         for setting in self.assignments():
             words += ["--set", setting]
         return words
@@ -76,9 +80,10 @@ class Stage:
                 for key, value in self.settings.items()]
 
 
-def load_recipe(name: str, minutes_scale: float = 1.0) -> list[Stage]:
+def load_recipe(name: str, minutes_scale: float = 1.0, start: str = "", data: str = "") -> list[Stage]:
     """The stages of a recipe that ships, by name, or of a JSON file; time limits are multiplied by `minutes_scale`.
 
+    start: a pipeline folder in which stages start that do not say where; data: what all of them learn from.
     Raises InputError for what cannot run: unknown names, keys or settings, or a stage before its predecessor.
     """
     path, record = _read(name)
@@ -96,7 +101,8 @@ def load_recipe(name: str, minutes_scale: float = 1.0) -> list[Stage]:
         settings = shared | entry.get("settings", {})
         if settings.get("max_minutes"):
             settings["max_minutes"] = round(settings["max_minutes"] * minutes_scale, 3)
-        stage = Stage(entry["name"], preset, settings, entry.get("init", []), [], entry.get("gpus", 1))
+        stage = Stage(entry["name"], preset, settings, entry.get("init", [start] if start else []), [],
+                      entry.get("gpus", 1), data=data)
         stage.after = [source for source in (init.rpartition("=")[2] for init in stage.init) if source in earlier]
         for init in stage.init:
             source = init.rpartition("=")[2]
@@ -112,6 +118,14 @@ def load_recipe(name: str, minutes_scale: float = 1.0) -> list[Stage]:
                                  "`ouroboros evaluate`")
             stages.append(Stage(f"evaluate-{stage.name}", preset, options, [], [stage.name], evaluates=stage.name))
     return stages
+
+
+def check_needs(name: str, **given: str) -> None:
+    """Raise InputError unless everything is given that a recipe needs from outside."""
+    for need in _read(name)[1].get("needs", []):
+        if not given.get(need):
+            raise InputError(f"recipe {name}: needs --{need} DIR, " + (
+                "what `ouroboros convert svd` wrote" if need == "init" else "multi-view folders or shards"))
 
 
 def load_comparisons(name: str) -> list[list[str]]:
@@ -243,3 +257,8 @@ def _free_port() -> int:
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()
     return lines[-1].strip() if lines else "no output"
+
+
+if __name__ == "__main__":  # python -m ouroboros_lib.training.recipe NAME STAGE: its settings, as options of `train`
+    print(" ".join(f"--set {setting}" for stage in load_recipe(sys.argv[1]) if stage.name == sys.argv[2]
+                   for setting in stage.assignments()))

@@ -9,10 +9,13 @@ from pytorch_msssim import ssim
 from torch import Tensor
 
 from ..data.ring import MultiviewBatch
-from ..models.feedback import render_feedback
+from ..models.feedback import SelfConditioning, render_feedback
 from ..noise import EDMNoise, c_noise, denoise
 from ..rasterization import rasterize
+from .conditions import Condition, drop_conditions  # noqa: F401  the second for those who build a step by hand
 from .config import TrainingConfig
+
+Perceptual = Callable[[Tensor, Tensor], Tensor] | None  # of images (N, 3, S, S), see perceptual.py
 
 
 def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
@@ -22,46 +25,53 @@ def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfi
     return {"reconstruction": image_loss(reconstruction, images, squared=20.0), "kl": 1e-4 * kl}
 
 
-def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
+def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig,
+                         perceptual: Perceptual = None) -> dict[str, Tensor]:
     """G alone, from clean views: what the two-stage pipeline trains. Or from the condition view alone."""
     sigma = torch.full((len(batch.rgba),), config.clean_sigma, device=batch.rgba.device)
     views = batch.condition_everywhere if config.single_view else batch.orbit_images
     gaussians = reconstructor(views, batch.orbit_cameras, c_noise(sigma))
-    return {"reconstruction": reconstruction_loss(gaussians, batch)}
+    return {"reconstruction": reconstruction_loss(gaussians, batch, config, perceptual)}
 
 
-def multiview_losses(multiview, noise: EDMNoise, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
+def multiview_losses(multiview, noise: EDMNoise, batch: MultiviewBatch, config: TrainingConfig,
+                     condition: Condition | None = None) -> dict[str, Tensor]:
     """F alone: denoising of the latents of all views."""
     x = batch.latents
     sigma = noise.sample_sigma(len(x), device=x.device)
     noisy_x = noise.add_noise(x, torch.randn_like(x), sigma)
-    cond = drop_conditions(x[:, 0], config.condition_dropout)
-    pred_x = denoise(multiview, noisy_x, sigma, cond, batch.orbit_cameras)
+    cond = (condition or Condition(x[:, 0])).dropped(config.condition_dropout)
+    pred_x = denoise(multiview, noisy_x, sigma, cond.latents, batch.orbit_cameras, **cond.embeddings)
     return {"multiview": denoising_loss(noise, pred_x, x, sigma)}
 
 
 def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], noise: EDMNoise, batch: MultiviewBatch,
-                 config: TrainingConfig) -> dict[str, Tensor]:
+                 config: TrainingConfig, condition: Condition | None = None, chance: float = 0.5,
+                 perceptual: Perceptual = None) -> dict[str, Tensor]:
     """Algorithm 1. The batch is in random order, so its first part stands for "with probability 0.5" of line 5.
 
     `multiview` and `reconstructor` may be wrapped for several GPUs: each takes part in one backward pass.
-    decode: the autoencoder's, latents to images.
+    decode: the autoencoder's, latents to images. condition: of F, the latents of view 0 by default. chance: uniform in
+    [0, 1), for an example that the share of line 5 splits, such as the only one; the same in all processes.
     """
     x, cameras, size = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1]
     count = len(x)
-    again = round(count * config.self_conditioning_probability) if config.feedback != "none" else 0
+    again = int(count * config.self_conditioning_probability + chance) if config.feedback != "none" else 0
     recon = min(config.reconstruction_batch, count)
 
     sigma = noise.sample_sigma(count, device=x.device)
     noisy_x = noise.add_noise(x, torch.randn_like(x), sigma)  # line 1
-    cond = drop_conditions(x[:, 0], config.condition_dropout)
+    cond = (condition or Condition(x[:, 0])).dropped(config.condition_dropout)
+
+    def estimate(network, rows: slice, self_cond: SelfConditioning | None = None) -> Tensor:
+        return denoise(network, noisy_x[rows], sigma[rows], cond.latents[rows], cameras[rows], self_cond,
+                       **cond[rows].embeddings)
 
     first = max(again, recon if config.joint else 0)  # examples whose first estimate is looked at
     pred_i = batch.orbit_images[:0]
     if first:  # not for nothing: attention on CUDA fails on empty batches
         with torch.set_grad_enabled(config.decoder_gradient):
-            network = multiview if config.decoder_gradient else unwrapped(multiview)
-            pred_x = denoise(network, noisy_x[:first], sigma[:first], cond[:first], cameras[:first])  # line 2
+            pred_x = estimate(multiview if config.decoder_gradient else unwrapped(multiview), slice(first))  # line 2
             pred_i = decode(pred_x).clamp(0, 1)  # line 3
 
     self_cond = None
@@ -70,7 +80,7 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
             gaussians = unwrapped(reconstructor)(pred_i[:again], cameras[:again], c_noise(sigma[:again]))
             self_cond = render_feedback(gaussians, cameras[:again], size, config.coordinate_map).keep(config.feedback)
             self_cond = self_cond.map(lambda maps: pad_with_zeros(maps, count))
-    pred_x = denoise(multiview, noisy_x, sigma, cond, cameras, self_cond)  # line 5; line 2 where self_cond is zero
+    pred_x = estimate(multiview, slice(count), self_cond)  # line 5; line 2 where self_cond is zero
     losses = {"multiview": denoising_loss(noise, pred_x, x, sigma)}  # line 6, loss_mv
 
     clean = torch.full_like(sigma, config.clean_sigma)  # loss_recon: on estimates, and once more on clean views
@@ -79,7 +89,7 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     views = torch.cat([pred_i[:estimated], truth.orbit_images[estimated:]])
     levels = torch.cat([sigma[:estimated], clean[rows]])
     gaussians = reconstructor(views, truth.orbit_cameras, c_noise(levels))
-    losses["reconstruction"] = reconstruction_loss(gaussians, truth)  # line 6, loss_recon
+    losses["reconstruction"] = reconstruction_loss(gaussians, truth, config, perceptual)  # line 6, loss_recon
     return losses
 
 
@@ -89,17 +99,26 @@ def denoising_loss(noise: EDMNoise, pred_x: Tensor, x: Tensor, sigma: Tensor) ->
     return (noise.loss_weight(sigma) * per_object).mean()
 
 
-def reconstruction_loss(gaussians, batch: MultiviewBatch) -> Tensor:
-    """loss_recon of Gaussians (B, N) at half of the orbit views, drawn at random, and all novel ones.
+def reconstruction_loss(gaussians, batch: MultiviewBatch, config: TrainingConfig,
+                        perceptual: Perceptual = None) -> Tensor:
+    """loss_recon of Gaussians (B, N) at a share of the orbit views, drawn at random, and all novel ones.
 
-    The structural term stands in for LPIPS, whose backbone's weights cannot be had everywhere.
+    The paper's is MSE and LPIPS at all of them. The structural term of the mixed loss stands in for LPIPS, whose
+    backbone's weights cannot be had everywhere.
     """
     orbit, views = batch.num_orbit_views, batch.rgba.shape[1]
-    chosen = torch.cat([torch.randperm(orbit)[: orbit // 2], torch.arange(orbit, views)]).to(batch.rgba.device)
+    share = int(orbit * config.orbit_supervision)
+    chosen = torch.cat([torch.randperm(orbit)[:share], torch.arange(orbit, views)]).to(batch.rgba.device)
     rendering = rasterize(gaussians.float(), batch.cameras.views(chosen), batch.rgba.shape[-1])
-    images, alpha = batch.images[:, chosen], batch.alpha[:, chosen]
-    color = image_loss(rendering.rgb.flatten(0, 1), images.flatten(0, 1), structure=0.2)
-    return color + 0.5 * (rendering.alpha - alpha).abs().mean()
+    renders, images = rendering.rgb.flatten(0, 1), batch.images[:, chosen].flatten(0, 1)
+    if config.image_loss == "mixed":
+        loss = image_loss(renders, images, structure=0.2)
+        loss = loss + 0.5 * (rendering.alpha - batch.alpha[:, chosen]).abs().mean()
+    elif config.image_loss == "mse":
+        loss = (renders - images).square().mean()
+    else:
+        loss = (renders - images).abs().mean()
+    return loss if perceptual is None else loss + perceptual(renders, images)
 
 
 def image_loss(prediction: Tensor, target: Tensor, squared: float = 2.0, structure: float = 0.0) -> Tensor:
@@ -112,12 +131,6 @@ def image_loss(prediction: Tensor, target: Tensor, squared: float = 2.0, structu
             window = min(11, target.shape[-1] // 4 * 2 - 1)
             loss = loss + structure * (1 - ssim(prediction, target, data_range=1.0, win_size=window))
         return loss
-
-
-def drop_conditions(cond_latents: Tensor, probability: float) -> Tensor:
-    """Zero the condition of a share of the examples (Ho & Salimans 2022)."""
-    keep = torch.rand(len(cond_latents), 1, 1, 1, device=cond_latents.device) >= probability
-    return cond_latents * keep
 
 
 def pad_with_zeros(maps: Tensor, count: int) -> Tensor:

@@ -20,8 +20,11 @@ INFERENCE_STEPS = 15
 
 @torch.no_grad()
 def validate(pipeline: Ouroboros3DPipeline, objects: MultiviewBatch, config: TrainingConfig,
-             path: Path) -> dict[str, float]:
-    """Figures of the stage's models on `objects`; writes the sheet to `path`: rows truth, views, renders of each."""
+             path: Path | None) -> dict[str, float]:
+    """Figures of the stage's models on `objects`; writes the sheet to `path`: rows truth, views, renders of each.
+
+    path: None for a process that only takes part.
+    """
     images, count = objects.images, len(objects.images)
     orbit = objects.num_orbit_views
     if config.stage == "autoencoder":
@@ -46,7 +49,8 @@ def validate(pipeline: Ouroboros3DPipeline, objects: MultiviewBatch, config: Tra
         truth = objects.orbit_images
         figures = {"views 1+": psnr(out.views, truth)[:, 1:].mean(), "3D 1+": psnr(renders, truth)[:, 1:].mean(),
                    "self-consistency": psnr(out.views, renders).mean()}
-    image_grid(interleave(rows), path)
+    if path is not None:
+        image_grid(interleave(rows), path)
     return {name: float(value) for name, value in figures.items()}
 
 

@@ -1,0 +1,137 @@
+"""Where a run starts, and the pipeline folder that it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from diffusers import ConfigMixin
+
+from ..errors import InputError
+from ..pipeline import SETTINGS, Ouroboros3DPipeline
+from .config import TrainingConfig
+
+COMPONENTS = ("autoencoder", "multiview", "reconstructor")
+TRAINED = {"autoencoder": ("autoencoder",), "reconstructor": ("reconstructor",), "multiview": ("multiview",),
+           "joint": ("multiview", "reconstructor")}
+SETTINGS_OF = {"multiview": ("coordinate_map",),  # kept with a model
+               "reconstructor": ("reconstructor_sigma_min", "reconstructor_sigma_max")}
+
+
+def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
+                     device: torch.device | None = None) -> Ouroboros3DPipeline:
+    """Random models of the preset, with those that `init` names replaced; F's encoders follow `config.feedback`.
+
+    An F without encoders that `config.feedback` asks for gets new ones, which start at zero; SVD's F always has both,
+    and zero maps stand for what is not fed back. device: where random weights are drawn, for models that take minutes
+    elsewhere. Raises InputError.
+    """
+    sources = _sources(init)
+    # a whole folder leaves nothing random: draw no weights that are thrown away
+    where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else device or nullcontext()
+    with where:
+        pipeline = Ouroboros3DPipeline.from_preset(preset_name, seed=config.seed)
+    _check_settings(pipeline, preset_name, config)
+    if config.view_attention:
+        new = type(pipeline.multiview).from_config(pipeline.multiview.config, view_attention=config.view_attention)
+        pipeline.register_modules(multiview=new)
+    for names, entry in sources:
+        source = Ouroboros3DPipeline.from_pretrained(entry.rpartition("=")[2])
+        if type(source) is not Ouroboros3DPipeline:
+            raise InputError(f"--init {entry}: is the published checkpoint, whose F knows the released code's cameras "
+                             "only; start from `ouroboros convert svd` instead")
+        for name in names:
+            _check_fits(getattr(source, name), getattr(pipeline, name), name, entry, pipeline.image_size)
+            pipeline.register_modules(**{name: getattr(source, name)})
+            for setting in SETTINGS_OF.get(name, ()):
+                pipeline.register_to_config(**{setting: source.config[setting]})
+        if names == COMPONENTS and pipeline.image_encoder is not None:
+            pipeline.register_modules(image_encoder=source.image_encoder)
+    if config.view_attention not in ("", pipeline.multiview.config.get("view_attention", "")):
+        raise InputError(f"--set view_attention={config.view_attention}: the F of --init has "
+                         f"{pipeline.multiview.config.view_attention} attention; leave the setting out or start anew")
+    if config.stage in ("multiview", "joint") and pipeline.multiview.config.get("feedback",
+                                                                               config.feedback) != config.feedback:
+        old = pipeline.multiview
+        pipeline.register_modules(multiview=type(old).from_config(old.config, feedback=config.feedback))
+        mismatch = pipeline.multiview.load_state_dict(old.state_dict(), strict=False)
+        foreign = [key for key in mismatch.missing_keys if not key.startswith("feedback_encoders.")]
+        if foreign:
+            raise InputError(f"--init: F lacks {foreign[0]} and {len(foreign) - 1} more tensors")
+    if config.stage == "joint":
+        pipeline.register_to_config(coordinate_map=config.coordinate_map)
+    if "reconstructor" in TRAINED[config.stage]:
+        knows_noise = config.stage == "joint" and config.joint
+        pipeline.register_to_config(reconstructor_sigma_max=None if knows_noise else config.clean_sigma)
+    return pipeline
+
+
+def _sources(init: list[str]) -> list[tuple[tuple[str, ...], str]]:
+    """What each entry of --init replaces."""
+    sources = []
+    for entry in init:
+        component, equals, _ = entry.partition("=")
+        if equals and component not in COMPONENTS:
+            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)}")
+        sources.append(((component,) if equals else COMPONENTS, entry))
+    return sources
+
+
+def _check_settings(pipeline: Ouroboros3DPipeline, preset_name: str, config: TrainingConfig) -> None:
+    """Raise InputError for settings that the preset's models do not have."""
+    takes_token = getattr(pipeline.multiview, "takes_image_token", False)
+    if config.stage == "autoencoder" and takes_token:
+        raise InputError(f"stage=autoencoder: preset {preset_name} keeps SVD's autoencoder as it is")
+    if config.view_attention and "view_attention" not in pipeline.multiview.config:
+        raise InputError(f"view_attention={config.view_attention}: preset {preset_name} has SVD's layers and no choice")
+    if takes_token and config.condition_dropout > 1 / 3:
+        raise InputError(f"condition_dropout={config.condition_dropout}: three such shares (token, latents, both) are "
+                         "more than all examples; at most 0.33")
+    if config.gradient_checkpointing and not pipeline.multiview._supports_gradient_checkpointing:
+        raise InputError(f"gradient_checkpointing: preset {preset_name} has no layers for it; leave it out")
+
+
+def _check_fits(model, expected, name: str, entry: str, image_size: int) -> None:
+    """Raise InputError unless a model of --init is one that the preset could have made."""
+    if type(model) is not type(expected):
+        raise InputError(f"--init {entry}: its {name} is a {type(model).__name__}, the preset has a "
+                         f"{type(expected).__name__}; choose the preset it was trained with")
+    size, own = (m.config.get("image_size", image_size) for m in (model, expected))
+    if size != own:
+        raise InputError(f"--init {entry}: its {name} is for images of {size} pixels, the preset for {own}; choose the "
+                         "preset it was trained with")
+
+
+def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path, states: dict[str, dict] | None = None) -> None:
+    """Write a pipeline in half precision as a folder, beside and moved into place; an older one is replaced.
+
+    states: tensors of components that are not the pipeline's own, such as those gathered from several GPUs.
+    """
+    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    half = {}
+    for name in COMPONENTS:
+        model = getattr(pipeline, name)
+        # keys with an underscore say where the weights came from: a path of this machine
+        config = {key: value for key, value in model.config.items() if key[0] != "_"}
+        with torch.device("meta"):
+            copy = _own_class(model).from_config(config)
+        copy.load_state_dict((states or {}).get(name) or model.state_dict(), assign=True)
+        half[name] = copy.half()
+    settings = {name: pipeline.config[name] for name in SETTINGS}
+    Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
+                        **settings).save_pretrained(partial)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _own_class(model) -> type:
+    """The class that a model was made with: FSDP puts one of its own before it."""
+    return next(kind for kind in type(model).__mro__
+                if issubclass(kind, ConfigMixin) and kind.__module__.startswith("ouroboros_lib."))

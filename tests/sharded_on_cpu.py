@@ -1,0 +1,25 @@
+"""`ouroboros train` under FSDP2 between processes without GPUs, which accelerate itself does not offer.
+
+Run as one of several processes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), with the environment of fsdp.yaml.
+"""
+
+import sys
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from ouroboros_lib.cli import main
+from ouroboros_lib.training import loop
+
+plain_accelerator = loop.new_accelerator
+
+
+def sharded_accelerator(out, config):
+    accelerator = plain_accelerator(out, config)
+    accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()  # from the environment
+    return accelerator
+
+
+loop.new_accelerator = sharded_accelerator
+sys.exit(main(sys.argv[1:]))
