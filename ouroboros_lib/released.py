@@ -139,12 +139,12 @@ class ReleasedPipeline(Ouroboros3DPipeline):
 
     def estimate(self, x_t: Tensor, sigma: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
                  self_cond: SelfConditioning | None = None, guidance: Tensor | None = None,
-                 image_embeds: Tensor | None = None) -> Tensor:
+                 image_embeds: Tensor | None = None, feedback_scale: float = 1.0) -> Tensor:
         """As `Ouroboros3DPipeline.estimate`, one object at a time: in one batch they would see each other's tokens."""
         def one(index):
             rows = slice(index, index + 1)
             return super(ReleasedPipeline, self).estimate(
                 x_t[rows], sigma[rows], cond_latents[rows], cameras[rows],
                 self_cond and self_cond.map(lambda maps: maps[rows]), guidance,
-                None if image_embeds is None else image_embeds[rows])
+                None if image_embeds is None else image_embeds[rows], feedback_scale)
         return torch.cat([one(index) for index in range(len(x_t))])
