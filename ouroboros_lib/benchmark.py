@@ -3,43 +3,73 @@
 Modes: eager; bf16, under autocast; bf16-weights, the weights themselves in half precision; and compiled, compiled-bf16,
 compiled-bf16-weights, with CUDA graphs. Prints seconds for each batch of objects and milliseconds an object, the median
 of RUNS after one that warms up (or compiles), feedback on and off, then the seconds of the parts, measured in one more
-run in which the device waits for each. On CUDA also the most memory that was allocated at a time. A preset without
+run in which the device waits for each. On CUDA also the most memory that tensors took at a time, and what torch had
+reserved for them: recorded CUDA graphs keep their memory, which counts in the second figure alone. A preset without
 weights, such as paper, gets random ones, drawn on the device: they take as long as trained ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
 from . import pipeline as pipeline_module
 from .data.ring import held_out_objects
+from .files import replace_file
 from .pipeline import Ouroboros3DPipeline, channels_last
 from .presets import load_preset, preset_names
 
 RUNS = 5
-MODES = ("eager", "bf16", "bf16-weights", "compiled", "compiled-bf16", "compiled-bf16-weights")
+MODES = ("eager", "bf16", "bf16-weights", "fp16-weights", "compiled", "compiled-bf16", "compiled-bf16-weights",
+         "compiled-fp16-weights")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WARM_UP_STEPS = 3  # the second step is the first with feedback, and CUDA graphs are recorded when a shape comes again
+
+
+@dataclass
+class Timing:
+    """Seconds, the median, and on CUDA the peaks of memory in GiB: in tensors, and reserved by torch's allocator."""
+
+    seconds: float
+    allocated: float | None = None
+    reserved: float | None = None
+
+    @property
+    def memory(self) -> str:
+        return "" if self.allocated is None else f"  {self.allocated:.1f} GiB, {self.reserved:.1f} reserved"
 
 
 def load(preset: str, device: str, dtype: torch.dtype = torch.float32) -> Ouroboros3DPipeline:
     """A pipeline by name or folder on a device; what must stay in single precision does."""
     if preset in preset_names() and load_preset(preset).weights is None:
-        with torch.device(device):
-            pipeline = Ouroboros3DPipeline.from_preset(preset)
+        pipeline = Ouroboros3DPipeline.from_preset(preset, device=device, dtype=dtype)
     else:
         pipeline = Ouroboros3DPipeline.from_pretrained(preset).to(device)
+    convert(pipeline, dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def convert(pipeline: Ouroboros3DPipeline, dtype: torch.dtype) -> None:
+    """Weights to another type, in place; what must stay in single precision does."""
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             channels_last(model.eval().to(dtype))
     for name in getattr(pipeline.autoencoder, "_keep_in_fp32_modules", None) or ():
         pipeline.autoencoder.vae.get_submodule(name).float()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+
+
+def dtype_of(mode: str) -> torch.dtype:
+    """The type of the weights in a mode."""
+    return next((dtype for name, dtype in DTYPES.items() if mode.endswith(f"{name}-weights")), torch.float32)
 
 
 def runner(pipeline: Ouroboros3DPipeline, batch: int, steps: int, feedback: str, autocast: bool) -> Callable[[], None]:
@@ -57,20 +87,23 @@ def runner(pipeline: Ouroboros3DPipeline, batch: int, steps: int, feedback: str,
     return run
 
 
-def median_seconds(run: Callable[[], object], device: torch.device, runs: int) -> tuple[float, float | None]:
-    """Median of `runs` after one that warms up, and the peak of allocated memory in GiB on CUDA, else None."""
-    times, peak = [], None
-    for number in range(runs + 1):
-        if number == 1 and device.type == "cuda":  # what compiling needs is not counted
-            torch.cuda.reset_peak_memory_stats(device)
+def measure(run: Callable[[], object], device: torch.device, runs: int,
+            warm_up: Callable[[], object] | None = None) -> Timing:
+    """The median of `runs` after one, or after `warm_up`, whose memory (what compiling needs) does not count."""
+    times, on_gpu = [], device.type == "cuda"
+    (warm_up or run)()
+    if on_gpu:
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(runs):
         synchronize(device)
         started = time.perf_counter()
         run()
         synchronize(device)
         times.append(time.perf_counter() - started)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 2**30
-    return statistics.median(times[1:]), peak
+    peaks = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)) if on_gpu else ()
+    return Timing(statistics.median(times), *(peak / 2**30 for peak in peaks))
 
 
 @contextmanager
@@ -112,29 +145,45 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--modes", default="eager")
     parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--feedback", default="both,none")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     modes, batches = options.modes.split(","), [int(batch) for batch in options.batches.split(",")]
     if unknown := set(modes) - set(MODES):
         parser.error(f"--modes: {sorted(unknown)[0]} is none of {', '.join(MODES)}")
     torch.set_float32_matmul_precision("high")
+    records = []
     for mode in modes:
-        pipeline = load(options.preset, options.device, torch.bfloat16 if mode.endswith("weights") else torch.float32)
+        pipeline = load(options.preset, options.device, dtype_of(mode))
         if mode.startswith("compiled"):
             pipeline.compile()
         for batch in batches:
-            for feedback in ("both", "none"):
-                run = runner(pipeline, batch, options.steps, feedback, mode.endswith("bf16"))
-                seconds, peak = median_seconds(run, pipeline.device, options.runs)
-                print(f"{mode:21s} batch {batch:3d} feedback {feedback:4s}  {seconds:7.3f} s  "
-                      f"{1000 * seconds / batch:8.1f} ms an object" + ("" if peak is None else f"  {peak:.1f} GiB"),
-                      flush=True)
+            for feedback in options.feedback.split(","):
+                run, warm_up = (runner(pipeline, batch, steps, feedback, mode.endswith("bf16"))
+                                for steps in (options.steps, min(options.steps, WARM_UP_STEPS)))
+                timing = measure(run, pipeline.device, options.runs, warm_up)
+                print(f"{mode:21s} batch {batch:3d} feedback {feedback:4s}  {timing.seconds:7.3f} s  "
+                      f"{1000 * timing.seconds / batch:8.1f} ms an object{timing.memory}", flush=True)
                 with stopwatch(pipeline) as parts:
                     run()
                 print("    of which " + ", ".join(f"{part} {value:.3f} s" for part, value in parts.items()), flush=True)
-        del pipeline, run
+                records.append({"preset": options.preset, "mode": mode, "batch": batch, "steps": options.steps,
+                                "feedback": feedback, "guidance": pipeline.config.guidance_scale, **asdict(timing),
+                                "parts": parts})
+                if options.json:
+                    write_records(options.json, "inference", records, pipeline.device)
+        del pipeline, run, warm_up
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def write_records(path: Path, kind: str, records: list[dict], device: torch.device) -> None:
+    """Measurements as JSON, with the machine and the versions that they were made with; see costs_page.py."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    made = {"kind": kind, "device": name, "torch": torch.__version__, "records": records}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, (json.dumps(made, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

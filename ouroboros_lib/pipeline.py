@@ -67,6 +67,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "image_encoder->autoencoder->multiview->reconstructor"
     _optional_components = ["image_encoder"]
     _callback_tensor_inputs = ["x_t", "pred_x", "pred_i"]
+    _compiled = False
 
     def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_encoder=None, image_size: int = 128,
                  num_views: int = 8, reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical",
@@ -184,7 +185,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         guidance = self._guidance(guidance_scale, cameras.shape[-1], device)
         shape = (batch, cameras.shape[-1], *cond_latents.shape[1:])
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
-        self_cond, trace = None, [] if recorded else None
+        # no feedback is zero maps; compiled models see them as such, so that F is not compiled twice
+        blank = self.zero_maps(cameras) if self._compiled and feedback != "none" else None
+        self_cond, trace = blank, [] if recorded else None
         x_t = randn_tensor(shape, generator=generator, device=device) * sigmas[0]
 
         for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
@@ -199,7 +202,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             if feeds_back or projects or last or step in recorded:  # line 5; else nobody looks at it
                 gaussians = self.reconstruct(pred_i, cameras, sigma)
                 renders = render_feedback(gaussians, cameras, self.image_size, self.config.coordinate_map)
-                self_cond = renders.keep(feedback) if feeds_back else None
+                self_cond = renders.keep(feedback) if feeds_back else blank
             if projects:
                 pred_x = self.autoencoder.encode(renders.rgb.clamp(0, 1))
             noise = randn_tensor(shape, generator=generator, device=device) if eta else None
@@ -220,6 +223,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         small models and few objects, where a GPU waits for the next kernel to be launched.
         """
         options = options or {"mode": "reduce-overhead"}
+        self._compiled = True
         self.multiview.forward = torch.compile(self.multiview.forward, dynamic=False, **options)
         self.autoencoder.decode = torch.compile(self.autoencoder.decode, dynamic=False, **options)
         part = "network" if hasattr(self.reconstructor, "network") else "forward"  # what follows the network is cheap
@@ -262,6 +266,11 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         """G: views (B, V, 3, H, W) of noise level sigma (B,) to Gaussians (B, N)."""
         told = sigma.clamp(self.config.reconstructor_sigma_min, self.config.reconstructor_sigma_max)
         return self.reconstructor(views, cameras, c_noise(told))
+
+    def zero_maps(self, cameras: Cameras) -> SelfConditioning:
+        """What F is told when nothing is fed back, for cameras (B, V)."""
+        maps = torch.zeros((*cameras.shape, 3, self.image_size, self.image_size), device=cameras.device)
+        return SelfConditioning(maps, maps, maps[:, :, :1])
 
     def _record(self, index: int, sigma: Tensor, x_t: Tensor, pred_i: Tensor, renders: SelfConditioning) -> Step:
         noisy = self.autoencoder.decode(x_t / (sigma**2 + 1).sqrt()).clamp(0, 1)

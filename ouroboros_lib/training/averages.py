@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -20,6 +21,8 @@ def share(parameter: Tensor) -> Tensor:
 class WeightAverages(EMAModel):
     """diffusers' `EMAModel` of parameters that may be sharded, kept on `device` (None: where they are).
 
+    Averages of a GPU's weights on the CPU are updated in the background: the weights are copied while the next step is
+    computed (call `release` before they change), then another thread adds them in. All other methods wait for it.
     Its state holds whole tensors, so that a run may be resumed by another number of processes.
     """
 
@@ -29,6 +32,9 @@ class WeightAverages(EMAModel):
         self.layouts = [(p.device_mesh, p.placements, p.shape, p.stride()) if isinstance(p, DTensor) else None
                         for p in parameters]
         super().__init__(self._here(parameters), decay=decay, use_ema_warmup=True, power=0.75, foreach=True)
+        self._work: Future | None = None
+        self._copied: torch.cuda.Event | None = None
+        self._staging: list[Tensor] = []
 
     def _here(self, parameters: Iterable[nn.Parameter]) -> list[Tensor]:
         """The shares of the parameters on the device of the averages."""
@@ -38,12 +44,63 @@ class WeightAverages(EMAModel):
         return [s.detach().to(self.device).requires_grad_(s.requires_grad) for s in shares]
 
     def step(self, parameters: Iterable[nn.Parameter]) -> None:
-        super().step(self._here(parameters))
+        self.settle()
+        self.optimization_step += 1
+        self.cur_decay_value = self.get_decay(self.optimization_step)
+        parameters = list(parameters)
+        shares = [share(parameter).detach() for parameter in parameters]
+        learning = [parameter.requires_grad for parameter in parameters]
+        if self.device is None or self.device.type != "cpu" or not shares[0].is_cuda:
+            self._add(self._here(parameters), learning)
+            return
+        self._staging = self._staging or pinned_like(shares)
+        stream = torch.cuda.Stream(shares[0].device)
+        stream.wait_stream(torch.cuda.current_stream(shares[0].device))
+        with torch.cuda.stream(stream):
+            for staged, weights in zip(self._staging, shares, strict=True):
+                staged.copy_(weights, non_blocking=True)
+            self._copied = stream.record_event()
+
+        def work(copied: torch.cuda.Event) -> None:
+            copied.synchronize()
+            self._add(self._staging, learning)
+
+        pool = ThreadPoolExecutor(1)
+        self._work = pool.submit(work, self._copied)
+        pool.shutdown(wait=False)
+
+    @torch.no_grad()
+    def _add(self, weights: list[Tensor], learning: list[bool]) -> None:
+        pairs = [pair for pair, learns in zip(zip(self.shadow_params, weights, strict=True), learning, strict=True)
+                 if learns]
+        if pairs:
+            torch._foreach_lerp_(*(list(side) for side in zip(*pairs, strict=True)), 1 - self.cur_decay_value)
+        for shadow, own, learns in zip(self.shadow_params, weights, learning, strict=True):
+            if not learns:
+                shadow.copy_(own)
+
+    def release(self) -> None:
+        """The GPU waits until the weights are copied: they may change afterwards."""
+        if self._copied is not None:
+            torch.cuda.current_stream().wait_event(self._copied)
+            self._copied = None
+
+    def settle(self) -> None:
+        """Wait for the update that is under way. Raises what went wrong in it."""
+        if self._work is not None:
+            self._work.result()
+            self._work = None
+
+    def to(self, *args, **kwargs) -> None:
+        self.settle()
+        super().to(*args, **kwargs)
 
     def store(self, parameters: Iterable[nn.Parameter]) -> None:
+        self.settle()
         super().store([share(parameter) for parameter in parameters])
 
     def copy_to(self, parameters: Iterable[nn.Parameter]) -> None:
+        self.settle()
         super().copy_to([share(parameter) for parameter in parameters])
 
     def restore(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -51,6 +108,7 @@ class WeightAverages(EMAModel):
 
     def state_dict(self) -> dict:
         """As diffusers', with whole tensors; all processes must call it together."""
+        self.settle()
         state = super().state_dict()
         state["shadow_params"] = [_whole(s, layout) for s, layout in
                                   zip(self.shadow_params, self.layouts, strict=True)]
@@ -58,9 +116,19 @@ class WeightAverages(EMAModel):
 
     def load_state_dict(self, state: dict) -> None:
         """The inverse; all processes must call it together."""
+        self.settle()
         super().load_state_dict(state)
         self.shadow_params = [_own_share(s, layout).to(self.device) if layout else s
                               for s, layout in zip(self.shadow_params, self.layouts, strict=True)]
+
+
+def pinned_like(tensors: list[Tensor]) -> list[Tensor]:
+    """Memory on the CPU that a GPU writes to by itself, in one piece: torch's own would round up to powers of 2."""
+    flat = torch.empty(sum(tensor.nbytes for tensor in tensors), dtype=torch.uint8)
+    torch.cuda.cudart().cudaHostRegister(flat.data_ptr(), flat.nbytes, 0)
+    pieces = flat.split([tensor.nbytes for tensor in tensors])
+    return [piece.view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+            for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
 def _whole(shadow: Tensor, layout) -> Tensor:

@@ -1,9 +1,13 @@
 """What one step of joint training spends its time on: `python -m ouroboros_lib.training.benchmark [SETTING=VALUE ...]`.
 
 Settings are those of `ouroboros train --set`, for example batch_size=128 compile=true mixed_precision=bf16; preset=tiny
-chooses the models and data=DIR rendered objects instead of procedural ones. Prints the median of 9 runs of each part,
-in milliseconds, after one that compiles; on CUDA also the most memory that was allocated at a time. Presets that ship
-no weights get random ones, drawn on the device.
+chooses the models and data=DIR rendered objects instead of procedural ones. Prints the median of runs=9 runs of each
+part, in milliseconds, after one that compiles; on CUDA also the most memory that tensors took at a time, and what was
+reserved for them. json=FILE also writes the figures there. Presets that ship no weights get random ones, drawn on the
+device.
+
+The last line is a step on average: with feedback in a share self_conditioning_probability of the steps, and with an
+update of the averages (EMA) every ema_every steps. On several GPUs each process times itself, the main one prints.
 """
 
 from __future__ import annotations
@@ -11,12 +15,12 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from ..benchmark import median_seconds
+from ..benchmark import Timing, measure, write_records
 from ..models.feedback import render_feedback
 from ..noise import c_noise, denoise
 from ..presets import load_preset
@@ -26,6 +30,8 @@ from .loop import _Trainer, new_accelerator
 from .steps import denoising_loss, pad_with_zeros, reconstruction_loss, unwrapped
 
 RUNS = 9
+WITHOUT, WITH, AVERAGES = "a step without feedback", "a step with feedback for all", "one without, averages updated"
+AVERAGE = "a step on average"
 AT_FULL_SIZE = ["batch_size=1", "reconstruction_batch=1", "objects=8", "refresh_objects=4", "validation_objects=1"]
 
 
@@ -76,34 +82,71 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
     def step(**changes):
         def run():
             trainer.config = replace(config, **changes)
-            trainer.train_step()
+            trainer.train_step()  # of step number 0: without the averages
             trainer.config = config
         return run
 
+    def averages():
+        trainer.update_averages()
+        for ema in trainer.ema.values():
+            ema.settle()
+
+    def step_with_averages():
+        step(feedback="none")()
+        trainer.update_averages()
+
     return {"F, first estimate": first_estimate, "decoder": decode, "G, without gradient": reconstruct,
             "render feedback": render, "F, forward and backward": train_f, "G, splats, forward and backward": train_g,
-            "clip, optimiser, EMA": trainer.update, "draw a batch": trainer.next_batch,
-            "render new objects": trainer.source.refresh, "a step without feedback": step(feedback="none"),
-            "a step with feedback for all": step(self_conditioning_probability=1.0), "a step as it comes": step()}
+            "clip, optimiser": trainer.update, "averages (EMA)": averages,
+            "draw a batch": trainer.next_batch, "render new objects": trainer.source.refresh,
+            WITHOUT: step(feedback="none"), WITH: step(self_conditioning_probability=1.0), AVERAGES: step_with_averages}
+
+
+def average_step(timings: dict[str, Timing], config: TrainingConfig) -> Timing:
+    """Of steps with and without feedback, and with and without an update of the averages; peaks are of all of them."""
+    share = config.self_conditioning_probability if config.feedback != "none" else 0.0
+    plain, fed, updating = (timings[name] for name in (WITHOUT, WITH, AVERAGES))
+    seconds = (1 - share) * plain.seconds + share * fed.seconds
+    seconds += max(updating.seconds - plain.seconds, 0) / config.ema_every
+
+    def peak(name: str) -> float | None:
+        values = [getattr(timing, name) for timing in (plain, fed, updating)]
+        return None if None in values else max(values)
+
+    return Timing(seconds, peak("allocated"), peak("reserved"))
 
 
 def main(settings: list[str]) -> None:
-    named = {key: next((s[len(key) + 1:] for s in settings if s.startswith(f"{key}=")), default)
-             for key, default in (("preset", "small"), ("data", None))}
-    preset, data = named["preset"], named["data"]
+    own = {"preset": "small", "data": None, "runs": RUNS, "json": None}
+    given = dict(setting.split("=", 1) for setting in settings if setting.partition("=")[0] in own)
+    preset, data, runs, path = ({**own, **given}[name] for name in own)
     defaults = AT_FULL_SIZE if "image_encoder" in load_preset(preset).components else []
     config = TrainingConfig.from_settings(["stage=joint", *defaults, *(
-        s for s in settings if not s.startswith(("preset=", "data=")))])
+        s for s in settings if s.partition("=")[0] not in own)])
     with tempfile.TemporaryDirectory() as folder:
         accelerator = new_accelerator(Path(folder), config)
         trainer = _Trainer(accelerator, preset, Path(folder), config, [preset] if preset == "small" else [], data,
                            random_weights_on=accelerator.device)
         trainer.source.fill()
+        timings = {}
+
+        def report(name: str, timing: Timing) -> None:
+            timings[name] = timing
+            accelerator.print(f"{name:<36} {1000 * timing.seconds:9.2f} ms{timing.memory}", flush=True)
+
         with accelerator.autocast():
             for name, part in parts_of_a_step(trainer).items():
-                seconds, peak = median_seconds(part, accelerator.device, RUNS)
-                accelerator.print(f"{name:<36} {1000 * seconds:9.2f} ms" + (
-                    "" if peak is None else f"  {peak:.1f} GiB"), flush=True)
+                report(name, measure(part, accelerator.device, int(runs)))
+        report(AVERAGE, average_step(timings, config))
+        objects = accelerator.num_processes * config.batch_size * config.accumulation
+        accelerator.print(f"{objects / timings[AVERAGE].seconds:.2f} objects a second on {accelerator.num_processes} "
+                          f"{'GPU' if accelerator.device.type == 'cuda' else 'process'}(s)", flush=True)
+        if path and accelerator.is_main_process:
+            record = {"preset": preset, "processes": accelerator.num_processes, "sharded": trainer.sharded,
+                      "objects a step": objects, "settings": [s for s in settings if not s.startswith("json=")],
+                      "parts": {name: asdict(timing) for name, timing in timings.items()}}
+            write_records(Path(path), "training", [record], accelerator.device)
+        accelerator.end_training()
 
 
 if __name__ == "__main__":

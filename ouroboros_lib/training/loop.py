@@ -240,12 +240,17 @@ class _Trainer:
         for name in self.trained:
             norm = torch.nn.utils.clip_grad_norm_(self.models[name].parameters(), self.config.gradient_clip)
             norms[f"gradient/{name}"] = norm.full_tensor() if self.sharded else norm
+        for ema in self.ema.values():
+            ema.release()
         for optimizer in self.optimizers:
             optimizer.step()
         if (self.step + 1) % self.config.ema_every == 0:
-            for name in self.trained:
-                self.ema[name].step(unwrapped(self.models[name]).parameters())
+            self.update_averages()
         return norms
+
+    def update_averages(self) -> None:
+        for name in self.trained:
+            self.ema[name].step(unwrapped(self.models[name]).parameters())
 
     def fraction(self) -> float:
         """Share of the run that is done, by steps or by the clock, whichever is further."""

@@ -1,0 +1,185 @@
+"""Does training learn, and go on as before: `python -m ouroboros_lib.training.checks CHECK [SETTING=VALUE ...]`.
+
+learns: steps=50 steps on one object, whose losses at fixed noise are measured before and after; a checkpoint is written
+after half of them to out=DIR and the run goes on. resumes: a new process loads it, takes the second half of the steps
+again, and compares its losses with those of the first run, against=FILE. one-batch: steps of the same global batch of
+global_batch=2 objects, whatever the number of processes is; against=FILE, the json of another run, compares the losses.
+
+Settings are those of `python -m ouroboros_lib.training.benchmark`; json=FILE keeps the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+
+from ..benchmark import write_records
+from ..cameras import Cameras
+from ..data.ring import MultiviewBatch
+from ..errors import InputError
+from .config import TrainingConfig
+from .loop import _Trainer, latest_checkpoint, new_accelerator
+
+OWN = {"preset": "narrow", "out": "checks", "json": None, "against": None, "global_batch": "2", "steps": "50"}
+FIXED = ["stage=joint", "batch_size=1", "reconstruction_batch=1", "refresh_objects=1", "validation_objects=1",
+         "learning_rate=3e-5", "reconstructor_learning_rate=3e-5", "schedule=constant", "warmup=0"]
+PROBES = 4  # noises that losses are measured at before and after
+
+
+class OneBatch(_Trainer):
+    """Steps on the same objects: micro-batch k of a step is object k, with the noise of the step and k.
+
+    Which process computes it does not matter: processes x accumulation is the global batch.
+    """
+
+    def losses(self, part: int = 0) -> dict[str, torch.Tensor]:
+        number = self.accelerator.process_index * self.config.accumulation + part
+        self.source.rows = [number]
+        torch.manual_seed(1000 * self.step + number)
+        return super().losses(part)
+
+
+class _Objects:
+    """Some of a ring's objects, those in `rows`, in place of random ones."""
+
+    def __init__(self, ring):
+        self.ring, self.rows, self.next, self.views = ring, [0], 0, ring.views
+
+    def restart(self, next: int) -> None:
+        """Nothing to do: the objects are always the same."""
+
+    def batch(self, size: int, images: bool = True) -> MultiviewBatch:
+        ring = self.ring
+        return MultiviewBatch(ring.rgba[self.rows], Cameras(ring.c2w[self.rows], ring.intrinsics), ring.num_views,
+                              ring.latents[self.rows].float())
+
+
+def trainer_for(settings: list[str], own: dict, kind: type[_Trainer], objects: int) -> _Trainer:
+    """A trainer with random weights, drawn on the device, and the first objects of the procedural ones."""
+    config = TrainingConfig.from_settings([*FIXED, *settings, f"objects={objects}", f"steps={own['steps']}"])
+    out = Path(own["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    accelerator = new_accelerator(out, config)
+    set_seed(config.seed, device_specific=True)
+    trainer = kind(accelerator, own["preset"], out, config, [], None, random_weights_on=accelerator.device)
+    trainer.source.rank, trainer.source.world_size = 0, 1  # all processes hold all of them
+    trainer.source.fill()
+    trainer.source = _Objects(trainer.source)
+    return trainer
+
+
+def take_steps(trainer: _Trainer, last: int) -> list[dict[str, float]]:
+    """Losses of the steps up to number `last`, the mean over all processes."""
+    history = []
+    while trainer.step < last:
+        figures = trainer.train_step()
+        trainer.step += 1
+        values = torch.stack([value.detach().float() for value in figures.values()])
+        values = trainer.accelerator.reduce(values, "mean").tolist()
+        history.append({"step": trainer.step} | dict(zip(figures, values, strict=True)))
+    return history
+
+
+@torch.no_grad()
+def losses_at_fixed_noise(trainer: _Trainer) -> dict[str, float]:
+    """The mean over PROBES noises, each with feedback; the run's own random numbers are left as they were."""
+    devices = [trainer.accelerator.device] if trainer.accelerator.device.type == "cuda" else []
+    config, sums = trainer.config, {}
+    with torch.random.fork_rng(devices=devices):
+        trainer.config = replace(config, self_conditioning_probability=1.0, condition_dropout=0.0)
+        for probe in range(PROBES):
+            torch.manual_seed(probe)
+            with trainer.accelerator.autocast():
+                for name, value in trainer.losses().items():
+                    sums[name] = sums.get(name, 0.0) + float(value) / PROBES
+    trainer.config = config
+    return sums
+
+
+def learns(settings: list[str], own: dict) -> dict:
+    steps = int(own["steps"])
+    trainer = trainer_for(settings, own, _Trainer, 1)
+    before = losses_at_fixed_noise(trainer)
+    history = take_steps(trainer, steps // 2)
+    started = time.monotonic()
+    trainer.save_checkpoint()
+    seconds = time.monotonic() - started
+    folder = latest_checkpoint(trainer.out)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    history += take_steps(trainer, steps)
+    after = losses_at_fixed_noise(trainer)
+    record = {"check": "learns", "before": before, "after": after, "history": history,
+              "checkpoint GB": size / 1e9, "seconds to write it": seconds,
+              "finite": all(math.isfinite(value) for row in history for value in row.values())}
+    record["passed"] = record["finite"] and all(after[name] < before[name] for name in before)
+    return record
+
+
+def resumes(settings: list[str], own: dict) -> dict:
+    trainer = trainer_for(settings, own, _Trainer, 1)
+    checkpoint = latest_checkpoint(trainer.out)
+    if checkpoint is None:
+        raise InputError(f"{trainer.out}: no checkpoint in it; run the check `learns` first")
+    started = time.monotonic()
+    trainer.load_checkpoint(checkpoint)
+    seconds, first = time.monotonic() - started, trainer.step
+    history = take_steps(trainer, int(own["steps"]))
+    before = {row["step"]: row for row in own["reference"]["history"]}
+    worst = worst_difference(history, [before[row["step"]] for row in history])
+    return {"check": "resumes", "from step": first, "seconds to load": seconds, "history": history,
+            "largest relative difference": worst, "passed": worst < 0.01}
+
+
+def one_batch(settings: list[str], own: dict) -> dict:
+    count = int(own["global_batch"])
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if count % processes:
+        raise InputError(f"global_batch={count}: must be a multiple of the {processes} processes")
+    trainer = trainer_for([*settings, f"accumulation={count // processes}", "self_conditioning_probability=1"], own,
+                          OneBatch, count)
+    history = take_steps(trainer, int(own["steps"]))
+    record = {"check": "one-batch", "processes": processes, "sharded": trainer.sharded, "history": history}
+    if own["reference"]:
+        record["largest relative difference"] = worst_difference(history, own["reference"]["history"])
+        record["passed"] = record["largest relative difference"] < 0.01
+    return record
+
+
+def worst_difference(one: list[dict], other: list[dict]) -> float:
+    """The largest relative difference of losses, step by step; norms of gradients are left out."""
+    return max(abs(a[name] - b[name]) / abs(b[name]) for a, b in zip(one, other, strict=True)
+               for name in a if name != "step" and "/" not in name)
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] not in CHECKS:
+        sys.exit(f"expected one of {', '.join(CHECKS)}, then settings; see the first lines of {__name__}")
+    given = dict(setting.split("=", 1) for setting in arguments[1:] if setting.partition("=")[0] in OWN)
+    own = {**OWN, **given}
+    own["reference"] = json.loads(Path(own["against"]).read_text())["records"][0] if own["against"] else None
+    settings = [setting for setting in arguments[1:] if setting.partition("=")[0] not in OWN]
+    record = CHECKS[arguments[0]](settings, own)
+    state = PartialState()
+    if state.is_main_process:
+        print(json.dumps({name: value for name, value in record.items() if name != "history"}, indent=1))
+        losses = [{name: round(value, 4) for name, value in row.items()} for row in record["history"]]
+        print("\n".join(map(str, losses[:2] + losses[-2:])), flush=True)
+        if own["json"]:
+            write_records(Path(own["json"]), "check", [{"settings": settings, **record}], state.device)
+    state.destroy_process_group()
+    sys.exit(0 if record.get("passed", True) else 1)
+
+
+CHECKS = {"learns": learns, "resumes": resumes, "one-batch": one_batch}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
