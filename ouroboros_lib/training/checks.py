@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -110,18 +111,26 @@ def learns(settings: list[str], own: dict) -> dict:
     trainer = trainer_for(settings, own, _Trainer, 1)
     before = losses_at_fixed_noise(trainer)
     history = take_steps(trainer, steps // 2)
+    record = {"check": "learns"} | write_checkpoint(trainer)
+    history += take_steps(trainer, steps)
+    after = losses_at_fixed_noise(trainer)
+    record |= {"before": before, "after": after, "history": history,
+               "finite": all(math.isfinite(value) for row in history for value in row.values())}
+    record["passed"] = record["finite"] and all(after[name] < before[name] for name in before)
+    return record
+
+
+def write_checkpoint(trainer: _Trainer) -> dict:
+    """How large it is and how long it took; without the room for it, only what it would need."""
+    weights = sum(parameter.nbytes for name in trainer.trained for parameter in trainer.models[name].parameters())
+    needed, free = 4 * weights, shutil.disk_usage(trainer.out).free  # two moments and the averages beside them
+    if free < 1.1 * needed:
+        return {"checkpoint": f"left out: needs {needed / 1e9:.0f} GB, there are {free / 1e9:.0f}"}
     started = time.monotonic()
     trainer.save_checkpoint()
     seconds = time.monotonic() - started
-    folder = latest_checkpoint(trainer.out)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    history += take_steps(trainer, steps)
-    after = losses_at_fixed_noise(trainer)
-    record = {"check": "learns", "before": before, "after": after, "history": history,
-              "checkpoint GB": size / 1e9, "seconds to write it": seconds,
-              "finite": all(math.isfinite(value) for row in history for value in row.values())}
-    record["passed"] = record["finite"] and all(after[name] < before[name] for name in before)
-    return record
+    files = [path for path in latest_checkpoint(trainer.out).rglob("*") if path.is_file()]
+    return {"checkpoint GB": sum(path.stat().st_size for path in files) / 1e9, "seconds to write it": seconds}
 
 
 def resumes(settings: list[str], own: dict) -> dict:
