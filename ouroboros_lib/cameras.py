@@ -201,7 +201,9 @@ def relative_to_first(cameras: Cameras) -> tuple[Cameras, Tensor]:
     """
     with torch.autocast(cameras.device.type, enabled=False):  # half precision would move cameras by whole pixels
         first = cameras.c2w[..., :1, :, :]
-        placed = torch.diag(first.new_tensor([1, -1, -1, 1])).expand_as(first).clone()
+        placed = torch.zeros_like(first)
+        placed[..., 0, 0] = placed[..., 3, 3] = 1
+        placed[..., 1, 1] = placed[..., 2, 2] = -1
         placed[..., 2, 3] = first[..., :3, 3].norm(dim=-1)
         placed = Cameras(placed, cameras.intrinsics[..., :1, :, :])
         back = first @ placed.world_to_camera()

@@ -202,7 +202,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             if feeds_back or projects or last or step in recorded:  # line 5; else nobody looks at it
                 gaussians = self.reconstruct(pred_i, cameras, sigma)
                 renders = render_feedback(gaussians, cameras, self.image_size, self.config.coordinate_map)
-                self_cond = renders.keep(feedback) if feeds_back else blank
+                # laid out like zero maps, or compiled models would be compiled again for the renders' layout
+                self_cond = renders.keep(feedback).map(Tensor.contiguous) if feeds_back else blank
             if projects:
                 pred_x = self.autoencoder.encode(renders.rgb.clamp(0, 1))
             noise = randn_tensor(shape, generator=generator, device=device) if eta else None

@@ -347,7 +347,7 @@ def test_compiled_models_give_the_same(tiny, picture):
     after = run()
     assert len(calls) >= 3  # F, the decoder, G
     torch.testing.assert_close(after.views, before.views, atol=1e-5, rtol=0)
-    torch.testing.assert_close(after.renders.ccm, before.renders.ccm, atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.renders.ccm, before.renders.ccm, atol=1e-3, rtol=0)
 
 
 def test_the_benchmark_times_every_mode_and_batch(monkeypatch, capsys):

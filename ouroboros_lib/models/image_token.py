@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import constant
+
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -15,7 +17,7 @@ def image_token(encoder: nn.Module, images: Tensor) -> Tensor:
     encoder: transformers' `CLIPVisionModelWithProjection`; SVD's is ViT-H/14 with D = 1024.
     """
     small = resize_as_svd(images.float(), encoder.config.image_size)
-    mean, std = (small.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+    mean, std = (constant(values, small)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     return encoder(((small - mean) / std).to(encoder.dtype)).image_embeds[:, None].float()
 
 

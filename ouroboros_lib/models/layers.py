@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,19 @@ def zero_init(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
+
+
+def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """A tensor of a few numbers, of the device and type of `like`; made once, since a GPU makes the CPU wait for it."""
+    if torch.compiler.is_compiling():  # which makes a constant of it by itself
+        return like.new_tensor(values)
+    return _constant(tuple(values), like.device, like.dtype)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device, dtype=dtype)
 
 
 def sinusoidal_embedding(c_noise: Tensor, channels: int = 128, max_frequency: float = 200.0) -> Tensor:

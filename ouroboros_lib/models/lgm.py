@@ -19,6 +19,7 @@ maps stay those of the object, with y up. F starts with fresh camera layers and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from ..cameras import Cameras, relative_to_first
 from ..gaussians import Gaussians, moved
-from .layers import upsample, zero_init
+from .layers import constant, upsample, zero_init
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NOISE_CHANNELS, EMBEDDING = 128, 512  # of the noise level: sinusoids, and what the residual blocks take
@@ -69,7 +70,7 @@ class LGMReconstructor(ModelMixin, ConfigMixin):
 
     def gaussians(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Gaussians:
         """`forward` in the world of the cameras as they are given."""
-        views = list(self.config.views)
+        views = as_slice(self.config.views)
         return self.activate(self.network(images[:, views], cameras.views(views), c_noise).float())
 
     def network(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class LGMReconstructor(ModelMixin, ConfigMixin):
         batch, size = len(images), self.config.image_size
         pixels = images.flatten(0, 1).to(self.conv.weight.dtype)
         small = F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)
-        mean, std = (small.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (constant(values, small)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
         rays = cameras.pluecker(size).flatten(0, 1).to(small.dtype)
         raw = self.conv(self.unet(torch.cat([(small - mean) / std, rays], dim=1), c_noise))  # (B v, 14, s, s)
         return raw.unflatten(0, (batch, -1)).movedim(2, -1).flatten(1, 3)
@@ -208,6 +209,13 @@ class TokenAttention(nn.Module):
         # (B, L, 3 C) -> 3 x (B, heads, L, C / heads)
         q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def as_slice(numbers: Sequence[int]) -> slice | list[int]:
+    """Evenly spaced numbers as a slice: a list would travel to the GPU, which the CPU waits for."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    spaced = range(numbers[0], numbers[-1] + 1, step) if step > 0 else ()
+    return slice(spaced.start, spaced.stop, step) if list(spaced) == list(numbers) else list(numbers)
 
 
 def noise_sinusoids(c_noise: Tensor, channels: int = NOISE_CHANNELS) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..cameras import Cameras
 from .camera_features import CameraFeatures
 from .feedback import SelfConditioning
-from .layers import zero_init
+from .layers import constant, zero_init
 
 PATCH = 8  # side of the squares that the feedback encoders fold into channels; the VAE's factor
 ADDED_TIME_IDS = (6.0, 127.0, 0.02)  # frames per second - 1, motion bucket, noise augmentation of the condition view
@@ -73,7 +73,7 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
         if image_embeds is None:
             image_embeds = x.new_zeros(batch, 1, self.config.cross_attention_dim)
         if added_time_ids is None:
-            added_time_ids = c_noise.new_tensor(ADDED_TIME_IDS).expand(batch, 3)
+            added_time_ids = constant(ADDED_TIME_IDS, c_noise).expand(batch, 3)
 
         if not isinstance(cameras, CameraFeatures):
             cameras = self.embed_cameras(cameras, x.shape[-1])

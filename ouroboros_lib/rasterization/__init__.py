@@ -70,9 +70,10 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
         accumulated = accumulated.movedim(-1, -3).reshape(*leading, views, features.shape[-1] + 1, size, size)
         transmittance = transmittance.reshape(*leading, views, 1, size, size)
         alpha = 1 - transmittance
-        behind = torch.as_tensor(background, dtype=dtype, device=gaussians.device)
-        if behind.ndim:
-            behind = behind[..., None, :, None, None]
+        behind = background
+        if torch.is_tensor(background):
+            behind = background.to(gaussians.device, dtype)
+            behind = behind[..., None, :, None, None] if behind.ndim else behind
         covered = alpha > MIN_ALPHA / 2  # the least that is ever drawn is MIN_ALPHA
         depth = accumulated[..., -1:, :, :] / torch.where(covered, alpha, torch.ones_like(alpha))
         return Rendering(rgb=accumulated[..., :3, :, :] + transmittance * behind, alpha=alpha, depth=depth,

@@ -21,10 +21,14 @@ def splat(gaussians: Gaussians, cameras: Cameras, features: Tensor, size: int) -
         from gsplat import rasterization
     except ModuleNotFoundError:
         raise InputError("rasterizing on CUDA needs gsplat: pip install gsplat, or give backend='dense'") from None
-    pixels = torch.tensor([size, size, 1.0], device=features.device)[:, None]
     accumulated, alpha, _ = rasterization(
         gaussians.means.contiguous(), gaussians.quaternions.contiguous(), gaussians.scales.contiguous(),
         gaussians.opacities.contiguous(), features.contiguous(), cameras.world_to_camera().contiguous(),
-        (cameras.intrinsics * pixels).contiguous(), size, size, near_plane=NEAR, eps2d=BLUR, packed=False,
+        pixel_intrinsics(cameras, size), size, size, near_plane=NEAR, eps2d=BLUR, packed=False,
         render_mode="RGB+D", rasterize_mode="classic")
     return accumulated, 1 - alpha[..., 0]
+
+
+def pixel_intrinsics(cameras: Cameras, size: int) -> Tensor:
+    """(B, V, 3, 3) for images of `size` pixels. No numbers travel to the GPU: the CPU would wait for it."""
+    return torch.cat([cameras.intrinsics[..., :2, :] * size, cameras.intrinsics[..., 2:, :]], dim=-2).contiguous()

@@ -92,14 +92,15 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
             ema.settle()
 
     def step_with_averages():
-        step(feedback="none")()
+        step(self_conditioning_probability=0.0)()
         trainer.update_averages()
 
     return {"F, first estimate": first_estimate, "decoder": decode, "G, without gradient": reconstruct,
             "render feedback": render, "F, forward and backward": train_f, "G, splats, forward and backward": train_g,
             "clip, optimiser": trainer.update, "averages (EMA)": averages,
             "draw a batch": trainer.next_batch, "render new objects": trainer.source.refresh,
-            WITHOUT: step(feedback="none"), WITH: step(self_conditioning_probability=1.0), AVERAGES: step_with_averages}
+            WITHOUT: step(self_conditioning_probability=0.0), WITH: step(self_conditioning_probability=1.0),
+            AVERAGES: step_with_averages}
 
 
 def average_step(timings: dict[str, Timing], config: TrainingConfig) -> Timing:

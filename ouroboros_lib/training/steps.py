@@ -63,7 +63,11 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     noisy_x = noise.add_noise(x, torch.randn_like(x), sigma)  # line 1
     cond = (condition or Condition(x[:, 0])).dropped(config.condition_dropout)
 
-    def estimate(network, rows: slice, self_cond: SelfConditioning | None = None) -> Tensor:
+    # no feedback is zero maps; a compiled F sees them as such, so that it is not compiled for each case
+    zeros = x.new_zeros(count, x.shape[1], 3, size, size)
+    blank = SelfConditioning(zeros, zeros, zeros[:, :, :1]) if config.compile and config.feedback != "none" else None
+
+    def estimate(network, rows: slice, self_cond: SelfConditioning | None) -> Tensor:
         return denoise(network, noisy_x[rows], sigma[rows], cond.latents[rows], cameras[rows], self_cond,
                        **cond[rows].embeddings)
 
@@ -71,10 +75,11 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     pred_i = batch.orbit_images[:0]
     if first:  # not for nothing: attention on CUDA fails on empty batches
         with torch.set_grad_enabled(config.decoder_gradient):
-            pred_x = estimate(multiview if config.decoder_gradient else unwrapped(multiview), slice(first))  # line 2
+            pred_x = estimate(multiview if config.decoder_gradient else unwrapped(multiview), slice(first),
+                              blank and blank.map(lambda maps: maps[:first]))  # line 2
             pred_i = decode(pred_x).clamp(0, 1)  # line 3
 
-    self_cond = None
+    self_cond = blank
     if again:
         with torch.set_grad_enabled(not config.detach_feedback):  # line 4
             gaussians = unwrapped(reconstructor)(pred_i[:again], cameras[:again], c_noise(sigma[:again]))
@@ -135,7 +140,7 @@ def image_loss(prediction: Tensor, target: Tensor, squared: float = 2.0, structu
 
 def pad_with_zeros(maps: Tensor, count: int) -> Tensor:
     """(b, ...) to (count, ...): the examples without feedback get zero maps."""
-    return torch.cat([maps, maps.new_zeros(count - len(maps), *maps.shape[1:])])
+    return torch.cat([maps, maps.new_zeros(count - len(maps), *maps.shape[1:])]).contiguous()
 
 
 def unwrapped(network):
