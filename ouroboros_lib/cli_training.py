@@ -127,6 +127,10 @@ def evaluate(
         metavar="SCALE,...", help="How far estimates are moved from those without feedback; 1: plain.")] = "1",
     project_above: Annotated[str, typer.Option(
         metavar="off|SIGMA,...", help="Project estimates onto their 3D render above this noise level.")] = "off",
+    project_share: Annotated[str, typer.Option(
+        metavar="SHARE,...", help="How far towards it, from 0 to 1.")] = "1",
+    keep_input: Annotated[str, typer.Option(
+        metavar="off|on|off,on", help="Replace view 0 of every estimate by the input.")] = "off",
     steps: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of denoising steps.")] = "25",
     guidance: Annotated[str, typer.Option(metavar="SCALE,...", help="Classifier-free guidance; 1 is off.")] = "1",
     eta: Annotated[str, typer.Option(
@@ -178,11 +182,16 @@ def evaluate(
     choices = {"feedback": feedback.split(","), "feedback_from": _numbers("--feedback-from", feedback_from, int),
                "feedback_scale": _numbers("--feedback-scale", feedback_scale, float),
                "project_above": _numbers("--project-above", project_above, float, "off"),
+               "project_share": _numbers("--project-share", project_share, float),
+               "keep_input": [choice == "on" for choice in keep_input.split(",")],
                "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float),
                "eta": _numbers("--eta", eta, float, "default")}
-    for share in choices["eta"]:
-        if share is not None:
-            check_range("--eta", share, 0, 1)
+    for option, shares in (("--eta", choices["eta"]), ("--project-share", choices["project_share"])):
+        for share in shares:
+            if share is not None:
+                check_range(option, share, 0, 1)
+    for choice in keep_input.split(","):
+        check_choice("--keep-input", choice, ("off", "on"))
     for kind in choices["feedback"]:
         check_choice("--feedback", kind, tuple(FEEDBACKS))
     for name, values, low in (("--steps", choices["steps"], 1), ("--feedback-from", choices["feedback_from"], 0)):

@@ -144,7 +144,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] | None = None,
                  feedback: str = "both", feedback_from_step: int = 0, feedback_scale: float = 1.0,
-                 project_above: float | None = None, eta: float | None = None,
+                 project_above: float | None = None, project_share: float = 1.0, keep_input: bool = False,
+                 eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
@@ -158,7 +159,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         feedback_from_step: the first step whose reconstruction is fed back. feedback_scale: as guidance, but for the
         feedback: estimates with it are moved away from those without it by this factor, below 1 towards them.
         project_above: while sigma is above it, the step goes towards the estimate's own 3D render instead of the
-        estimate (design (b) of the paper, which needs no training). eta: the share of the noise that each step renews,
+        estimate (design (b) of the paper, which needs no training); project_share: or towards a point between the two,
+        at this share of the way. keep_input: replace view 0 of every estimate by the input, which is what it should be
+        (replacement, as in inpainting: Lugmayr et al. 2022); not in the paper. eta: the share of the noise that each step renews,
         0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or those with the
         given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
@@ -168,8 +171,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         if num_inference_steps < 1:
             raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
         eta = self.scheduler.config.eta if eta is None else eta
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta must lie between 0 and 1, got {eta}")
+        for name, share in (("eta", eta), ("project_share", project_share)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {share}")
         device = self._execution_device
         cond_image = self._prepare_images(images).to(device)
         batch = len(cond_image)
@@ -178,6 +182,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         cameras = cameras.to(device).expand(batch)
 
         cond_latents, image_embeds = self.encode_condition(cond_image, generator)
+        known = self.autoencoder.encode(cond_image[:, None]) if keep_input else None
         seen = self.multiview.embed_cameras(cameras, cond_latents.shape[-1])
         sigmas = self.scheduler.sigmas(num_inference_steps, device)
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
@@ -193,6 +198,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds,
                                    feedback_scale)  # line 3
             pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
+            if keep_input:
+                pred_i = torch.cat([cond_image[:, None], pred_i[:, 1:]], dim=1)
             last = step + 1 == num_inference_steps
             feeds_back = feedback != "none" and step >= feedback_from_step
             projects = project_above is not None and sigmas[step] > project_above
@@ -201,7 +208,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                 renders = render_feedback(gaussians, cameras, self.image_size, self.config.coordinate_map)
                 self_cond = renders.keep(feedback) if feeds_back else None
             if projects:
-                pred_x = self.autoencoder.encode(renders.rgb.clamp(0, 1))
+                pred_x = pred_x.lerp(self.autoencoder.encode(renders.rgb.clamp(0, 1)), project_share)
+            if keep_input:
+                pred_x = torch.cat([known, pred_x[:, 1:]], dim=1)
             noise = randn_tensor(shape, generator=generator, device=device) if eta else None
             x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1], eta, noise)  # line 6
             if step in recorded:

@@ -49,6 +49,8 @@ class Variant:
     feedback_from: int = 0
     feedback_scale: float = 1.0
     project_above: float | None = None
+    project_share: float = 1.0
+    keep_input: bool = False
     steps: int = 25
     guidance: float = 1.0
     eta: float | None = None
@@ -64,15 +66,18 @@ class Variant:
     def arguments(self) -> dict:
         return {"feedback": self.feedback, "feedback_from_step": self.feedback_from,
                 "feedback_scale": self.feedback_scale, "guidance_scale": self.guidance,
-                "project_above": self.project_above, "num_inference_steps": self.steps, "eta": self.eta}
+                "project_above": self.project_above, "project_share": self.project_share,
+                "keep_input": self.keep_input, "num_inference_steps": self.steps, "eta": self.eta}
 
 
 def all_variants(**choices: Iterable) -> list[Variant]:
-    """All combinations of the values given for Variant's fields; without feedback, its details do not matter."""
+    """All combinations of the values given for Variant's fields; details of what is off do not matter."""
     combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
     for entry in combinations:
         if entry.get("feedback") == "none":
             entry.pop("feedback_from", None), entry.pop("feedback_scale", None)
+        if entry.get("project_above") is None:
+            entry.pop("project_share", None)
     return list(dict.fromkeys(Variant(**entry) for entry in combinations))
 
 
