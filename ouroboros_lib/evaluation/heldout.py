@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -251,6 +252,8 @@ def write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[tuple]) -> N
 
 
 def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
                          cwd=Path(__file__).parent)
     return run.stdout.strip() or "unknown"
