@@ -123,6 +123,8 @@ def evaluate(
     seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds of the recursion's noise.")] = "0",
     feedback: Annotated[str, typer.Option(metavar="KIND,KIND,...", help="Kinds of feedback to compare.")] = "both,none",
     feedback_from: Annotated[str, typer.Option(metavar="STEP,...", help="First steps that feed back.")] = "0",
+    feedback_share: Annotated[str, typer.Option(
+        metavar="SHARE,...", help="Share of the steps that feed back, from 0 to 1.")] = "1",
     feedback_scale: Annotated[str, typer.Option(
         metavar="SCALE,...", help="How far estimates are moved from those without feedback; 1: plain.")] = "1",
     project_above: Annotated[str, typer.Option(
@@ -180,13 +182,15 @@ def evaluate(
     check_range("--batch", batch, 1, 4096)
     check_range("--geometry", geometry, 0, objects)
     choices = {"feedback": feedback.split(","), "feedback_from": _numbers("--feedback-from", feedback_from, int),
+               "feedback_share": _numbers("--feedback-share", feedback_share, float),
                "feedback_scale": _numbers("--feedback-scale", feedback_scale, float),
                "project_above": _numbers("--project-above", project_above, float, "off"),
                "project_share": _numbers("--project-share", project_share, float),
                "keep_input": [choice == "on" for choice in keep_input.split(",")],
                "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float),
                "eta": _numbers("--eta", eta, float, "default")}
-    for option, shares in (("--eta", choices["eta"]), ("--project-share", choices["project_share"])):
+    for option, shares in (("--eta", choices["eta"]), ("--project-share", choices["project_share"]),
+                           ("--feedback-share", choices["feedback_share"])):
         for share in shares:
             if share is not None:
                 check_range(option, share, 0, 1)

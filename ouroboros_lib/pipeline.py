@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
@@ -143,7 +144,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] | None = None,
-                 feedback: str = "both", feedback_from_step: int = 0, feedback_scale: float = 1.0,
+                 feedback: str = "both", feedback_from_step: int = 0, feedback_share: float = 1.0,
+                 feedback_scale: float = 1.0,
                  project_above: float | None = None, project_share: float = 1.0, keep_input: bool = False,
                  eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
@@ -156,14 +158,16 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
         linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none;
-        feedback_from_step: the first step whose reconstruction is fed back. feedback_scale: as guidance, but for the
-        feedback: estimates with it are moved away from those without it by this factor, below 1 towards them.
+        feedback_from_step: the first step whose reconstruction is fed back. feedback_share: of the steps that are fed
+        back, evenly spread; after the others F has no feedback, as before the first step. feedback_scale: as guidance,
+        but for the feedback: estimates with it are moved away from those without it by this factor, below 1 towards
+        them.
         project_above: while sigma is above it, the step goes towards the estimate's own 3D render instead of the
         estimate (design (b) of the paper, which needs no training); project_share: or towards a point between the two,
         at this share of the way. keep_input: replace view 0 of every estimate by the input, which is what it should be
-        (replacement, as in inpainting: Lugmayr et al. 2022); not in the paper. eta: the share of the noise that each step renews,
-        0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or those with the
-        given indices.
+        (replacement, as in inpainting: Lugmayr et al. 2022); not in the paper. eta: the share of the noise that each
+        step renews, 0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or
+        those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
         if feedback not in FEEDBACKS:
@@ -171,7 +175,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         if num_inference_steps < 1:
             raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
         eta = self.scheduler.config.eta if eta is None else eta
-        for name, share in (("eta", eta), ("project_share", project_share)):
+        for name, share in (("eta", eta), ("project_share", project_share), ("feedback_share", feedback_share)):
             if not 0 <= share <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {share}")
         device = self._execution_device
@@ -201,12 +205,13 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             if keep_input:
                 pred_i = torch.cat([cond_image[:, None], pred_i[:, 1:]], dim=1)
             last = step + 1 == num_inference_steps
-            feeds_back = feedback != "none" and step >= feedback_from_step
+            its_turn = math.floor((step + 1) * feedback_share) > math.floor(step * feedback_share)
+            feeds_back = feedback != "none" and step >= feedback_from_step and its_turn
             projects = project_above is not None and sigmas[step] > project_above
             if feeds_back or projects or last or step in recorded:  # line 5; else nobody looks at it
                 gaussians = self.reconstruct(pred_i, cameras, sigma)
                 renders = render_feedback(gaussians, cameras, self.image_size, self.config.coordinate_map)
-                self_cond = renders.keep(feedback) if feeds_back else None
+            self_cond = renders.keep(feedback) if feeds_back else None
             if projects:
                 pred_x = pred_x.lerp(self.autoencoder.encode(renders.rgb.clamp(0, 1)), project_share)
             if keep_input:

@@ -94,6 +94,22 @@ def test_kinds_of_feedback_differ_from_the_second_step_on(tiny, picture):
 
 
 @torch.no_grad()
+def test_a_share_of_the_steps_feeds_back(tiny, picture, monkeypatch):
+    """Evenly spread; F has no feedback after the others, and G does not run for them."""
+    seen, estimate, reconstruct = [], tiny.estimate, tiny.reconstruct
+    monkeypatch.setattr(tiny, "estimate", lambda *inputs: seen.append("fed" if inputs[4] else "F") or estimate(*inputs))
+    monkeypatch.setattr(tiny, "reconstruct", lambda *inputs: seen.append("G") or reconstruct(*inputs))
+    turns = {}
+    for share in (0.0, 0.5, 0.75, 1.0):
+        tiny(picture, num_inference_steps=5, feedback_share=share, generator=seeded())
+        turns[share], seen[:] = " ".join(seen), []
+    assert turns == {0.0: "F F F F F G", 0.5: "F F G fed F G fed G", 0.75: "F F G fed G fed G fed G",
+                     1.0: "F G fed G fed G fed G fed G"}
+    with pytest.raises(InputError, match="feedback_share must lie between 0 and 1, got -1"):
+        tiny(picture, feedback_share=-1.0)
+
+
+@torch.no_grad()
 def test_projection_steps_towards_the_render_of_the_estimate(tiny, picture):
     sigmas = tiny.scheduler.sigmas(2)
     once = tiny(picture, num_inference_steps=1, feedback="none", generator=seeded())

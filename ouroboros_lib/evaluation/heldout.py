@@ -48,6 +48,7 @@ class Variant:
 
     feedback: str = "both"
     feedback_from: int = 0
+    feedback_share: float = 1.0
     feedback_scale: float = 1.0
     project_above: float | None = None
     project_share: float = 1.0
@@ -66,9 +67,10 @@ class Variant:
     @property
     def arguments(self) -> dict:
         return {"feedback": self.feedback, "feedback_from_step": self.feedback_from,
-                "feedback_scale": self.feedback_scale, "guidance_scale": self.guidance,
-                "project_above": self.project_above, "project_share": self.project_share,
-                "keep_input": self.keep_input, "num_inference_steps": self.steps, "eta": self.eta}
+                "feedback_share": self.feedback_share, "feedback_scale": self.feedback_scale,
+                "guidance_scale": self.guidance, "project_above": self.project_above,
+                "project_share": self.project_share, "keep_input": self.keep_input,
+                "num_inference_steps": self.steps, "eta": self.eta}
 
 
 def all_variants(**choices: Iterable) -> list[Variant]:
@@ -76,7 +78,8 @@ def all_variants(**choices: Iterable) -> list[Variant]:
     combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
     for entry in combinations:
         if entry.get("feedback") == "none":
-            entry.pop("feedback_from", None), entry.pop("feedback_scale", None)
+            for detail in ("feedback_from", "feedback_share", "feedback_scale"):
+                entry.pop(detail, None)
         if entry.get("project_above") is None:
             entry.pop("project_share", None)
     return list(dict.fromkeys(Variant(**entry) for entry in combinations))
