@@ -34,13 +34,25 @@ pytest: $(STAMP)  ## the tests alone
 	@$(PY) -m pytest
 
 # papermill: each notebook runs from top to bottom; nbval: once more, with the solutions, and what is marked compares.
-# Two at a time: a notebook keeps little more than one core busy.
-notebooks: $(STAMP)  ## run all notebooks and compare their outputs
+# Two at a time: a notebook keeps little more than one core busy. With PRESET or DEVICE the experiments are rerun at
+# that size or there, one after the other; the executed notebooks stay, and nothing is compared with the committed ones.
+RERUN := $(or $(PRESET),$(DEVICE))
+notebooks: $(STAMP)  ## run all notebooks and compare their outputs; PRESET=small DEVICE=cuda: rerun them there, and keep
+ifdef RERUN
+	@mkdir -p outputs/notebooks-$(RERUN); export PATH="$(CURDIR)/.venv/bin:$$PATH"; failed=0; \
+	for notebook in $(NOTEBOOKS); do \
+		start=$$SECONDS; result=ok; \
+		$(PAPERMILL) --cwd notebooks $(PRESET:%=-p preset %) $(DEVICE:%=-p device %) \
+			$$notebook outputs/notebooks-$(RERUN)/$$(basename $$notebook) || { result=failed; failed=1; }; \
+		echo "$$(basename $$notebook) $$((SECONDS - start)) s $$result"; \
+	done; echo "executed notebooks: outputs/notebooks-$(RERUN)"; exit $$failed
+else
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
 	printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} sh -c 'echo "papermill {}"; $(PAPERMILL) --cwd notebooks "{}" "$$0/$$(basename "{}")"' "$$folder"
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests $(PY) -m pytest -p kernels_over_ipc \
 		--nbval-lax --nbval-current-env -n 2 --dist loadfile \
 		$(NOTEBOOKS) $(SOLUTIONS)
+endif
 
 book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/index.html
 	@$(PY) -m ouroboros_lib.viz.book notebooks outputs/book

@@ -120,17 +120,20 @@ def generate(
     elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
                                                    "weights were made for.", show_default=False)] = None,
+    fast: Annotated[int, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only: faster, but not "
+                                      "the paper's recursion, and a little worse.")] = 1,
 ) -> None:
     """Turn pictures into eight views and a 3D Gaussian splat each."""
     check_range("--steps", steps, 1, MAX_STEPS)
     check_range("--seed", seed, 0, 2**63 - 1)
     check_range("--elevation", elevation, -90, 90)
     check_range("--guidance", 1 if guidance is None else guidance, 0, 100)
+    check_range("--fast", fast, 1, MAX_STEPS)
     check_choice("--feedback", feedback, FEEDBACKS)
     check_choice("--background", background, BACKGROUNDS)
     folders = _result_folders(images, out)
     settings = {"preset": preset, "steps": steps, "seed": seed, "feedback": feedback, "background": background,
-                "elevation": elevation, "guidance": guidance}
+                "elevation": elevation, "guidance": guidance, "feedback_every": fast}
     _generate(folders, settings, device)
 
 
@@ -175,7 +178,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
         with watch("recursion"):
             output = pipe(photo.image[None], elevation=settings["elevation"], num_inference_steps=settings["steps"],
                           guidance_scale=settings["guidance"], feedback=settings["feedback"],
-                          return_trace=evenly_chosen(settings["steps"]),
+                          feedback_every=settings["feedback_every"], return_trace=evenly_chosen(settings["steps"]),
                           generator=torch.Generator().manual_seed(settings["seed"]))
         record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch)
         _announce(image, folder, record)

@@ -123,12 +123,22 @@ def evaluate(
     seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds of the recursion's noise.")] = "0",
     feedback: Annotated[str, typer.Option(metavar="KIND,KIND,...", help="Kinds of feedback to compare.")] = "both,none",
     feedback_from: Annotated[str, typer.Option(metavar="STEP,...", help="First steps that feed back.")] = "0",
+    feedback_share: Annotated[str, typer.Option(
+        metavar="SHARE,...", help="Share of the steps that feed back, from 0 to 1.")] = "1",
+    feedback_every: Annotated[str, typer.Option(
+        metavar="N,...", help="Reconstruct every so many steps only, as generate --fast does.")] = "1",
     feedback_scale: Annotated[str, typer.Option(
         metavar="SCALE,...", help="How far estimates are moved from those without feedback; 1: plain.")] = "1",
     project_above: Annotated[str, typer.Option(
         metavar="off|SIGMA,...", help="Project estimates onto their 3D render above this noise level.")] = "off",
+    project_share: Annotated[str, typer.Option(
+        metavar="SHARE,...", help="How far towards it, from 0 to 1.")] = "1",
+    keep_input: Annotated[str, typer.Option(
+        metavar="off|on|off,on", help="Replace view 0 of every estimate by the input.")] = "off",
     steps: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of denoising steps.")] = "25",
-    guidance: Annotated[str, typer.Option(metavar="SCALE,...", help="Classifier-free guidance; 1 is off.")] = "1",
+    guidance: Annotated[str, typer.Option(
+        metavar="default|SCALE,...", help="Classifier-free guidance, 1 is off; default: what the weights were made for."
+    )] = "default",
     eta: Annotated[str, typer.Option(
         metavar="default|SHARE,...", help="Share of the noise that a step renews.")] = "default",
     batch: Annotated[int, typer.Option(help="Objects at a time; does not change the figures.")] = 16,
@@ -176,16 +186,25 @@ def evaluate(
     check_range("--batch", batch, 1, 4096)
     check_range("--geometry", geometry, 0, objects)
     choices = {"feedback": feedback.split(","), "feedback_from": _numbers("--feedback-from", feedback_from, int),
+               "feedback_share": _numbers("--feedback-share", feedback_share, float),
+               "feedback_every": _numbers("--feedback-every", feedback_every, int),
                "feedback_scale": _numbers("--feedback-scale", feedback_scale, float),
                "project_above": _numbers("--project-above", project_above, float, "off"),
-               "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float),
+               "project_share": _numbers("--project-share", project_share, float),
+               "keep_input": [choice == "on" for choice in keep_input.split(",")],
+               "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float, "default"),
                "eta": _numbers("--eta", eta, float, "default")}
-    for share in choices["eta"]:
-        if share is not None:
-            check_range("--eta", share, 0, 1)
+    for option, shares in (("--eta", choices["eta"]), ("--project-share", choices["project_share"]),
+                           ("--feedback-share", choices["feedback_share"])):
+        for share in shares:
+            if share is not None:
+                check_range(option, share, 0, 1)
+    for choice in keep_input.split(","):
+        check_choice("--keep-input", choice, ("off", "on"))
     for kind in choices["feedback"]:
         check_choice("--feedback", kind, tuple(FEEDBACKS))
-    for name, values, low in (("--steps", choices["steps"], 1), ("--feedback-from", choices["feedback_from"], 0)):
+    for name, values, low in (("--steps", choices["steps"], 1), ("--feedback-from", choices["feedback_from"], 0),
+                              ("--feedback-every", choices["feedback_every"], 1)):
         for value in values:
             check_range(name, value, low, 1000)
     numbers = tuple(_numbers("--seeds", seeds, int))
@@ -206,9 +225,6 @@ def evaluate(
     if where.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as in training
     pipeline = None if other else load_pipeline(preset).to(where)
-    if pipeline is not None and guidance == "1" and pipeline.config.guidance_scale != 1:
-        print(f"--guidance 1: without guidance, as for all figures here; {preset} is meant for "
-              f"{pipeline.config.guidance_scale}, first and last view, which `generate` uses")
     metrics = {"flip": flip_error} if flip else {}
     if lpips != "off":
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
@@ -144,8 +145,10 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] | None = None,
-                 feedback: str = "both", feedback_from_step: int = 0, feedback_scale: float = 1.0,
-                 project_above: float | None = None, eta: float | None = None,
+                 feedback: str = "both", feedback_from_step: int = 0, feedback_share: float = 1.0,
+                 feedback_every: int = 1, feedback_scale: float = 1.0,
+                 project_above: float | None = None, project_share: float = 1.0, keep_input: bool = False,
+                 eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
@@ -156,21 +159,29 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
         linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none;
-        feedback_from_step: the first step whose reconstruction is fed back. feedback_scale: as guidance, but for the
-        feedback: estimates with it are moved away from those without it by this factor, below 1 towards them.
+        feedback_from_step: the first step whose reconstruction is fed back. feedback_share: of the steps that are fed
+        back, evenly spread; after the others F has no feedback, as before the first step. feedback_every: only every
+        so many steps the estimate is decoded and reconstructed, and F is given the same renders until then: faster, not
+        the paper's recursion. feedback_scale: as guidance, but for the feedback: estimates with it are moved away from
+        those without it by this factor, below 1 towards them.
         project_above: while sigma is above it, the step goes towards the estimate's own 3D render instead of the
-        estimate (design (b) of the paper, which needs no training). eta: the share of the noise that each step renews,
-        0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or those with the
-        given indices.
+        estimate (design (b) of the paper, which needs no training); project_share: or towards a point between the two,
+        at this share of the way. keep_input: replace view 0 of every estimate by the input, which is what it should be
+        (replacement, as in inpainting: Lugmayr et al. 2022); not in the paper. eta: the share of the noise that each
+        step renews, 0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or
+        those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
         if feedback not in FEEDBACKS:
             raise InputError(f"unknown feedback {feedback!r}: expected one of {', '.join(FEEDBACKS)}")
         if num_inference_steps < 1:
             raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
+        if feedback_every < 1:
+            raise InputError(f"feedback_every must be at least 1 step, got {feedback_every}")
         eta = self.scheduler.config.eta if eta is None else eta
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta must lie between 0 and 1, got {eta}")
+        for name, share in (("eta", eta), ("project_share", project_share), ("feedback_share", feedback_share)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {share}")
         device = self._execution_device
         cond_image = self._prepare_images(images).to(device)
         batch = len(cond_image)
@@ -179,6 +190,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         cameras = cameras.to(device).expand(batch)
 
         cond_latents, image_embeds = self.encode_condition(cond_image, generator)
+        known = self.autoencoder.encode(cond_image[:, None]) if keep_input else None
         seen = self.multiview.embed_cameras(cameras, cond_latents.shape[-1])
         sigmas = self.scheduler.sigmas(num_inference_steps, device)
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
@@ -187,7 +199,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
         # no feedback is zero maps; compiled models see them as such, so that F is not compiled twice
         blank = self.zero_maps(cameras) if self._compiled and feedback != "none" else None
-        self_cond, trace = blank, [] if recorded else None
+        self_cond, trace, fed, due = blank, [] if recorded else None, None, 0
+        shows = callback_on_step_end is not None and "pred_i" in callback_on_step_end_tensor_inputs
         x_t = randn_tensor(shape, generator=generator, device=device) * sigmas[0]
 
         for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
@@ -195,23 +208,33 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             noisy = x_t
             pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds,
                                    feedback_scale)  # line 3
-            pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
             last = step + 1 == num_inference_steps
-            feeds_back = feedback != "none" and step >= feedback_from_step
+            its_turn = math.floor((step + 1) * feedback_share) > math.floor(step * feedback_share)
+            feeds_back = feedback != "none" and step >= feedback_from_step and its_turn
+            renews = feeds_back and step >= due
             projects = project_above is not None and sigmas[step] > project_above
-            if feeds_back or projects or last or step in recorded:  # line 5; else nobody looks at it
-                gaussians = self.reconstruct(pred_i, cameras, sigma)
+            reconstructs = renews or projects or last or step in recorded
+            if reconstructs or shows:  # else nobody looks at it
+                pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
+                if keep_input:
+                    pred_i = torch.cat([cond_image[:, None], pred_i[:, 1:]], dim=1)
+            if reconstructs:
+                gaussians = self.reconstruct(pred_i, cameras, sigma)  # line 5
                 renders = render_feedback(gaussians, cameras, self.image_size, self.config.coordinate_map)
-                # laid out like zero maps, or compiled models would be compiled again for the renders' layout
-                self_cond = renders.keep(feedback).map(Tensor.contiguous) if feeds_back else blank
+            if renews:  # laid out like zero maps: compiled models would be compiled again for another layout
+                fed, due = renders.keep(feedback).map(Tensor.contiguous), step + feedback_every
+            self_cond = fed if feeds_back else blank
             if projects:
-                pred_x = self.autoencoder.encode(renders.rgb.clamp(0, 1))
+                pred_x = pred_x.lerp(self.autoencoder.encode(renders.rgb.clamp(0, 1)), project_share)
+            if keep_input:
+                pred_x = torch.cat([known, pred_x[:, 1:]], dim=1)
             noise = randn_tensor(shape, generator=generator, device=device) if eta else None
             x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1], eta, noise)  # line 6
             if step in recorded:
                 trace.append(self._record(step, sigmas[step], noisy, pred_i, renders))
             if callback_on_step_end is not None:
-                tensors = {name: value for name, value in (("x_t", x_t), ("pred_x", pred_x), ("pred_i", pred_i))
+                pictures = {"pred_i": pred_i} if shows else {}
+                tensors = {name: value for name, value in ({"x_t": x_t, "pred_x": pred_x} | pictures).items()
                            if name in callback_on_step_end_tensor_inputs}
                 x_t = (callback_on_step_end(self, step, sigmas[step], tensors) or tensors).get("x_t", x_t)
         self.maybe_free_model_hooks()

@@ -58,7 +58,8 @@ def test_generate_writes_everything(run, photo, tmp_path):
     assert all(name in text for name in FILES) and str(photo) in text
     record = json.loads((out / "result.json").read_text())
     assert record["settings"] == {"image": str(photo), "preset": "tiny", "steps": 3, "seed": 7, "feedback": "both",
-                                  "background": "auto", "elevation": 5.0, "guidance": 1.0, "device": "cpu"}
+                                  "background": "auto", "elevation": 5.0, "guidance": 1.0, "feedback_every": 1,
+                                  "device": "cpu"}
     assert record["input"]["matte"] == "alpha" and set(record["files"]) == set(FILES)
     assert record["figures"]["self_consistency_psnr"] > 0 and record["seconds"]["recursion"] > 0
     assert record["versions"]["torch"] == metadata.version("torch")

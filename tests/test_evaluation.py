@@ -151,8 +151,10 @@ def test_the_record_says_how_the_figures_were_made(measured):
     assert record["summary"] == summary
     settings = record["settings"]
     assert settings.pop("variants") == {
-        method: {"feedback": feedback, "feedback_from_step": 0, "feedback_scale": 1.0, "guidance_scale": 1.0,
-                 "project_above": None, "num_inference_steps": 2, "eta": None}
+        method: {"feedback": feedback, "feedback_from_step": 0, "feedback_share": 1.0, "feedback_scale": 1.0,
+                 "feedback_every": 1,
+                 "guidance_scale": 1.0, "project_above": None, "project_share": 1.0, "keep_input": False,
+                 "num_inference_steps": 2, "eta": None}
         for method, feedback in zip(METHODS, FEEDBACKS, strict=True)}
     assert settings == {"split": "test", "objects": 3, "num_views": 4, "seeds": list(SEEDS),
                         "metrics": ["psnr", "ssim"]}
@@ -170,11 +172,17 @@ def test_every_variant_is_a_method_of_its_own(_tiny, tmp_path):
 
 def test_names_of_variants():
     assert Variant().method == "feedback-both"
-    assert Variant("ccm", 10, 0.5, 1.0, 50, 1.5, 0.5).method == (
-        "feedback-ccm-feedback-from-10-feedback-scale-0.5-project-above-1-steps-50-guidance-1.5-eta-0.5")
-    combinations = all_variants(feedback=["both", "none"], feedback_from=[0, 10], feedback_scale=[0.5], guidance=[1.0])
+    assert Variant("ccm", 10, 0.75, 0.5, 1.0, 0.25, True, 50, 1.5, 0.5, 4).method == (
+        "feedback-ccm-feedback-from-10-feedback-share-0.75-feedback-scale-0.5-project-above-1-project-share-0.25"
+        "-keep-input-1-steps-50-guidance-1.5-eta-0.5-feedback-every-4")
+    combinations = all_variants(feedback=["both", "none"], feedback_from=[0, 10], feedback_scale=[0.5], guidance=[None],
+                                feedback_every=[2])
     assert [variant.method for variant in combinations] == [  # none has no first step and no scale
-        "feedback-both-feedback-scale-0.5", "feedback-both-feedback-from-10-feedback-scale-0.5", "feedback-none"]
+        "feedback-both-feedback-scale-0.5-feedback-every-2",
+        "feedback-both-feedback-from-10-feedback-scale-0.5-feedback-every-2", "feedback-none"]
+    combinations = all_variants(feedback=["both"], project_above=[None, 1.0], project_share=[0.5, 1.0])
+    assert [variant.method for variant in combinations] == [  # what is not projected has no share
+        "feedback-both", "feedback-both-project-above-1-project-share-0.5", "feedback-both-project-above-1"]
 
 
 def test_further_metrics_and_geometry(_tiny, tmp_path):

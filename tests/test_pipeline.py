@@ -94,6 +94,22 @@ def test_kinds_of_feedback_differ_from_the_second_step_on(tiny, picture):
 
 
 @torch.no_grad()
+def test_a_share_of_the_steps_feeds_back(tiny, picture, monkeypatch):
+    """Evenly spread; F has no feedback after the others, and G does not run for them."""
+    seen, estimate, reconstruct = [], tiny.estimate, tiny.reconstruct
+    monkeypatch.setattr(tiny, "estimate", lambda *inputs: seen.append("fed" if inputs[4] else "F") or estimate(*inputs))
+    monkeypatch.setattr(tiny, "reconstruct", lambda *inputs: seen.append("G") or reconstruct(*inputs))
+    turns = {}
+    for share in (0.0, 0.5, 0.75, 1.0):
+        tiny(picture, num_inference_steps=5, feedback_share=share, generator=seeded())
+        turns[share], seen[:] = " ".join(seen), []
+    assert turns == {0.0: "F F F F F G", 0.5: "F F G fed F G fed G", 0.75: "F F G fed G fed G fed G",
+                     1.0: "F G fed G fed G fed G fed G"}
+    with pytest.raises(InputError, match="feedback_share must lie between 0 and 1, got -1"):
+        tiny(picture, feedback_share=-1.0)
+
+
+@torch.no_grad()
 def test_projection_steps_towards_the_render_of_the_estimate(tiny, picture):
     sigmas = tiny.scheduler.sigmas(2)
     once = tiny(picture, num_inference_steps=1, feedback="none", generator=seeded())
@@ -109,6 +125,26 @@ def test_projection_steps_towards_the_render_of_the_estimate(tiny, picture):
                                  generator=seeded()).views for kind in ("both", "none") for above in (None, 0.1)}
     assert gap(views["both", 0.1], views["both", None]) > 1e-5  # it combines with feedback
     assert gap(views["both", 0.1], views["none", 0.1]) > 1e-5
+    first = {}
+    for share in (0.0, 0.25, 1.0):
+        tiny(picture, num_inference_steps=1, project_above=0.0, project_share=share, generator=seeded(),
+             callback_on_step_end=lambda _, step, sigma, tensors, share=share: first.update({share: tensors["x_t"]}))
+    torch.testing.assert_close(first[0.25], first[0.0].lerp(first[1.0], 0.25), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="project_share must lie between 0 and 1, got 1.5"):
+        tiny(picture, project_share=1.5)
+
+
+@torch.no_grad()
+def test_the_input_can_be_kept_as_view_0(tiny, picture):
+    """Of the returned views, of what G and so the feedback see, and of what the steps go towards."""
+    last = {}
+    plain, kept = (tiny(picture, num_inference_steps=2, keep_input=keep, generator=seeded(), callback_on_step_end=(
+        lambda _, step, sigma, tensors, keep=keep: last.update({keep: tensors["x_t"]}))) for keep in (False, True))
+    assert torch.equal(kept.views[:, 0], picture) and gap(plain.views[:, 0], picture) > 1e-3
+    assert gap(kept.views[:, 1:], plain.views[:, 1:]) > 1e-5  # the second step saw it
+    torch.testing.assert_close(last[True][:, 0], tiny.autoencoder.encode(picture))
+    again = tiny.reconstruct(kept.views, kept.cameras, tiny.scheduler.sigmas(2)[1].expand(1))
+    torch.testing.assert_close(kept.gaussians.colors, again.colors)
 
 
 @torch.no_grad()

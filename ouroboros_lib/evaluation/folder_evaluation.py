@@ -37,6 +37,7 @@ from .heldout import (
     KEYS,
     Metrics,
     Variant,
+    arguments_of,
     how_made,
     image_rows,
     summarize_geometry,
@@ -101,7 +102,7 @@ class Evaluation:
         weights = weights_checksum(part for part in pipeline.components.values() if isinstance(part, torch.nn.Module))
         return entry | {"method": "ours", "preset": self.method.preset, "weights": weights,
                         "seeds": list(self.method.seeds),
-                        "variants": {variant.method: variant.arguments for variant in self.method.variants},
+                        "variants": arguments_of(self.method.variants, pipeline),
                         "model's pixels": pipeline.image_size, "views of F": "enlarged bilinearly to the "
                         "protocol's size; the splat is drawn at that size"}
 

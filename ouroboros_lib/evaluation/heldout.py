@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -47,11 +48,15 @@ class Variant:
 
     feedback: str = "both"
     feedback_from: int = 0
+    feedback_share: float = 1.0
     feedback_scale: float = 1.0
     project_above: float | None = None
+    project_share: float = 1.0
+    keep_input: bool = False
     steps: int = 25
-    guidance: float = 1.0
+    guidance: float | None = None
     eta: float | None = None
+    feedback_every: int = 1
 
     @property
     def method(self) -> str:
@@ -63,17 +68,29 @@ class Variant:
     @property
     def arguments(self) -> dict:
         return {"feedback": self.feedback, "feedback_from_step": self.feedback_from,
+                "feedback_share": self.feedback_share, "feedback_every": self.feedback_every,
                 "feedback_scale": self.feedback_scale, "guidance_scale": self.guidance,
-                "project_above": self.project_above, "num_inference_steps": self.steps, "eta": self.eta}
+                "project_above": self.project_above,
+                "project_share": self.project_share, "keep_input": self.keep_input,
+                "num_inference_steps": self.steps, "eta": self.eta}
 
 
 def all_variants(**choices: Iterable) -> list[Variant]:
-    """All combinations of the values given for Variant's fields; without feedback, its details do not matter."""
+    """All combinations of the values given for Variant's fields; details of what is off do not matter."""
     combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
     for entry in combinations:
         if entry.get("feedback") == "none":
-            entry.pop("feedback_from", None), entry.pop("feedback_scale", None)
+            for detail in ("feedback_from", "feedback_share", "feedback_every", "feedback_scale"):
+                entry.pop(detail, None)
+        if entry.get("project_above") is None:
+            entry.pop("project_share", None)
     return list(dict.fromkeys(Variant(**entry) for entry in combinations))
+
+
+def arguments_of(variants: Iterable[Variant], pipeline: Ouroboros3DPipeline) -> dict[str, dict]:
+    """Method to arguments, for the record: with the guidance that the pipeline has by default."""
+    default = {"guidance_scale": pipeline.config.guidance_scale}
+    return {variant.method: variant.arguments | (default if variant.guidance is None else {}) for variant in variants}
 
 
 def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str = "test", objects: int = 128,
@@ -116,7 +133,7 @@ def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str 
         summary["geometry"] = summarize_geometry(shapes)
     settings = {"split": split, "objects": objects, "num_views": pipeline.num_views, "seeds": list(seeds),
                 "metrics": list(metrics),
-                "variants": {} if single_view else {variant.method: variant.arguments for variant in variants}}
+                "variants": {} if single_view else arguments_of(variants, pipeline)}
     record = how_made(device, started) | {"settings": settings, "summary": summary}
     write_rows(out.with_suffix(".csv"), COLUMNS, rows)
     if geometry:
@@ -246,6 +263,8 @@ def write_rows(path: Path, columns: tuple[str, ...], rows: Iterable[tuple]) -> N
 
 
 def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
                          cwd=Path(__file__).parent)
     return run.stdout.strip() or "unknown"

@@ -1,0 +1,59 @@
+"""What makes it faster: fewer reconstructions, the same work with fewer passes, and how it is measured."""
+
+import pytest
+import torch
+
+from ouroboros_lib.errors import InputError
+
+
+def run(pipeline, picture, steps=4, **options):
+    return pipeline(picture, num_inference_steps=steps, generator=torch.Generator().manual_seed(0), **options)
+
+
+def count_calls(monkeypatch, pipeline):
+    calls = {"decode": 0, "reconstruct": 0}
+    for name, owner in (("decode", pipeline.autoencoder), ("reconstruct", pipeline)):
+        original = getattr(owner, name)
+
+        def counted(*args, name=name, original=original):
+            calls[name] += 1
+            return original(*args)
+        monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+@pytest.mark.parametrize(("options", "decodes", "reconstructions"), [
+    ({}, 5, 5), ({"feedback_every": 2}, 3, 3), ({"feedback_every": 3}, 3, 3), ({"feedback_every": 9}, 2, 2),
+    ({"feedback_every": 2, "feedback_from_step": 1}, 3, 3), ({"feedback": "none"}, 1, 1),
+    ({"feedback_share": 0.5}, 3, 3)])
+def test_what_nobody_looks_at_is_not_computed(tiny, picture, monkeypatch, options, decodes, reconstructions):
+    calls = count_calls(monkeypatch, tiny)
+    run(tiny, picture, 5, **options)
+    assert calls == {"decode": decodes, "reconstruct": reconstructions}
+
+
+def test_between_reconstructions_the_last_one_is_fed_back(tiny, picture, monkeypatch):
+    seen, estimate = [], tiny.estimate
+    monkeypatch.setattr(tiny, "estimate", lambda *args: seen.append(args[4]) or estimate(*args))
+    plain = run(tiny, picture, 5).views
+    seen.clear()
+    assert torch.equal(run(tiny, picture, 5, feedback_every=1).views, plain)
+    seen.clear()
+    every_second = run(tiny, picture, 5, feedback_every=2)
+    assert seen[0] is None and seen[1] is seen[2] and seen[3] is seen[4] and seen[2] is not seen[3]
+    assert not torch.equal(every_second.views, plain)
+    # what is recorded on the way, or shown to a callback, changes nothing
+    shown = []
+    traced = run(tiny, picture, 5, feedback_every=2, return_trace=True, callback_on_step_end_tensor_inputs=("pred_i",),
+                 callback_on_step_end=lambda pipe, step, sigma, tensors: shown.append(tensors["pred_i"]))
+    assert torch.equal(traced.views, every_second.views) and len(traced.trace) == len(shown) == 5
+    with pytest.raises(InputError, match="feedback_every must be at least 1"):
+        run(tiny, picture, feedback_every=0)
+
+
+def test_zero_maps_are_no_feedback(tiny, picture):
+    """What compiled models see before the first reconstruction."""
+    plain = run(tiny, picture, 2, feedback_from_step=1)
+    tiny._compiled = True
+    blank = run(tiny, picture, 2, feedback_from_step=1)
+    torch.testing.assert_close(blank.views, plain.views, atol=1e-5, rtol=0)
