@@ -121,7 +121,8 @@ def evaluate(
     split: Annotated[str, typer.Option(metavar="val|test|heldout", help="Which held-out objects.")] = "test",
     objects: Annotated[int, typer.Option(help="How many of them.")] = 128,
     seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Seeds of the recursion's noise.")] = "0",
-    feedback: Annotated[str, typer.Option(metavar="KIND,KIND,...", help="Kinds of feedback to compare.")] = "both,none",
+    feedback: Annotated[str, typer.Option(metavar="KIND,KIND,...", help="Kinds of feedback to compare; `default`: what "
+                                          "the model does by itself.")] = "both,none",
     feedback_from: Annotated[str, typer.Option(metavar="STEP,...", help="First steps that feed back.")] = "0",
     feedback_share: Annotated[str, typer.Option(
         metavar="SHARE,...", help="Share of the steps that feed back, from 0 to 1.")] = "1",
@@ -202,7 +203,7 @@ def evaluate(
     for choice in keep_input.split(","):
         check_choice("--keep-input", choice, ("off", "on"))
     for kind in choices["feedback"]:
-        check_choice("--feedback", kind, tuple(FEEDBACKS))
+        check_choice("--feedback", kind, ("default", *FEEDBACKS))
     for name, values, low in (("--steps", choices["steps"], 1), ("--feedback-from", choices["feedback_from"], 0),
                               ("--feedback-every", choices["feedback_every"], 1)):
         for value in values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,14 +19,15 @@ from .cameras import Cameras, evenly_spaced_orbit
 from .errors import InputError
 from .gaussians import Gaussians
 from .models.camera_features import CameraFeatures
-from .models.feedback import FEEDBACKS, SelfConditioning, render_feedback
+from .models.feedback import SelfConditioning, render_feedback
 from .models.image_token import image_token
 from .noise import c_noise, denoise
 from .presets import load_preset, preset_names, random_models
+from .recursion import Recursion
 
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 SETTINGS = ("image_size", "num_views", "reconstructor_sigma_min", "reconstructor_sigma_max", "coordinate_map",
-            "guidance_scale")  # what a pipeline is, beside its components
+            "guidance_scale", "feedback_options")  # what a pipeline is, beside its components
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 
 
@@ -62,7 +62,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     reconstructor_sigma_min: G is told at least this noise level. The last estimates look clean but do not agree in 3D,
     unlike the ground-truth views that G has seen at noise level 0. reconstructor_sigma_max: and at most this one; it
     wins over the least. For a G that knows no other level, having learnt from ground-truth views alone.
-    coordinate_map: what F was trained to take as CCM, see `render_feedback`.
+    coordinate_map: what F was trained to take as CCM, see `render_feedback`. feedback_options: what is best for these
+    weights beside the feedback itself, fields of `Recursion`: what `__call__` does when it is told nothing else.
     """
 
     model_cpu_offload_seq = "image_encoder->autoencoder->multiview->reconstructor"
@@ -72,7 +73,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_encoder=None, image_size: int = 128,
                  num_views: int = 8, reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical",
-                 guidance_scale: float | list[float] = 1.0, reconstructor_sigma_max: float | None = None):
+                 guidance_scale: float | list[float] = 1.0, reconstructor_sigma_max: float | None = None,
+                 feedback_options: dict | None = None):
         super().__init__()
         if image_encoder is None and getattr(multiview, "takes_image_token", False):
             raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
@@ -80,7 +82,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                               scheduler=scheduler, image_encoder=image_encoder)
         self.register_to_config(image_size=image_size, num_views=num_views,
                                 reconstructor_sigma_min=reconstructor_sigma_min, coordinate_map=coordinate_map,
-                                guidance_scale=guidance_scale, reconstructor_sigma_max=reconstructor_sigma_max)
+                                guidance_scale=guidance_scale, reconstructor_sigma_max=reconstructor_sigma_max,
+                                feedback_options=feedback_options)
 
     @property
     def image_size(self) -> int:
@@ -145,10 +148,10 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, guidance_scale: float | tuple[float, float] | None = None,
-                 feedback: str = "both", feedback_from_step: int = 0, feedback_share: float = 1.0,
-                 feedback_every: int = 1, feedback_scale: float = 1.0,
-                 project_above: float | None = None, project_share: float = 1.0, keep_input: bool = False,
-                 eta: float | None = None,
+                 feedback: str = "both", feedback_from_step: int | None = None, feedback_share: float | None = None,
+                 feedback_every: int | None = None, feedback_scale: float | None = None,
+                 project_above: float | None = None, project_share: float | None = None,
+                 keep_input: bool | None = None, eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
@@ -158,30 +161,22 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         images: (B, 3, S, S) in [0, 1] on white, S the pipeline's image size, or a list of PIL images.
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. guidance_scale: one number, or (first, last) for scales that grow
-        linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none;
-        feedback_from_step: the first step whose reconstruction is fed back. feedback_share: of the steps that are fed
-        back, evenly spread; after the others F has no feedback, as before the first step. feedback_every: only every
-        so many steps the estimate is decoded and reconstructed, and F is given the same renders until then: faster, not
-        the paper's recursion. feedback_scale: as guidance, but for the feedback: estimates with it are moved away from
-        those without it by this factor, below 1 towards them.
-        project_above: while sigma is above it, the step goes towards the estimate's own 3D render instead of the
-        estimate (design (b) of the paper, which needs no training); project_share: or towards a point between the two,
-        at this share of the way. keep_input: replace view 0 of every estimate by the input, which is what it should be
-        (replacement, as in inpainting: Lugmayr et al. 2022); not in the paper. eta: the share of the noise that each
-        step renews, 0 (the paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or
-        those with the given indices.
+        linearly from view 0 to view V - 1; by default the pipeline's. feedback: both, rgb, ccm or none; this and what
+        follows are the fields of `Recursion`. By default they are the pipeline's feedback_options, and without those,
+        or without feedback, Algorithm 2 as it stands. eta: the share of the noise that each step renews, 0 (the
+        paper's Euler steps) to 1; by default the scheduler's. return_trace: record every step, or those with the given
+        indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors.
         """
-        if feedback not in FEEDBACKS:
-            raise InputError(f"unknown feedback {feedback!r}: expected one of {', '.join(FEEDBACKS)}")
+        recursion = Recursion.of(self.config.feedback_options, feedback, feedback_from_step=feedback_from_step,
+                                 feedback_share=feedback_share, feedback_every=feedback_every,
+                                 feedback_scale=feedback_scale, project_above=project_above,
+                                 project_share=project_share, keep_input=keep_input)
         if num_inference_steps < 1:
             raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
-        if feedback_every < 1:
-            raise InputError(f"feedback_every must be at least 1 step, got {feedback_every}")
         eta = self.scheduler.config.eta if eta is None else eta
-        for name, share in (("eta", eta), ("project_share", project_share), ("feedback_share", feedback_share)):
-            if not 0 <= share <= 1:
-                raise InputError(f"{name} must lie between 0 and 1, got {share}")
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta must lie between 0 and 1, got {eta}")
         device = self._execution_device
         cond_image = self._prepare_images(images).to(device)
         batch = len(cond_image)
@@ -190,43 +185,40 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         cameras = cameras.to(device).expand(batch)
 
         cond_latents, image_embeds = self.encode_condition(cond_image, generator)
-        known = self.autoencoder.encode(cond_image[:, None]) if keep_input else None
+        known = self.autoencoder.encode(cond_image[:, None]) if recursion.keep_input else None
         seen = self.multiview.embed_cameras(cameras, cond_latents.shape[-1])
         sigmas = self.scheduler.sigmas(num_inference_steps, device)
+        turns = recursion.turns(sigmas[:-1].tolist())
         guidance_scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         guidance = self._guidance(guidance_scale, cameras.shape[-1], device)
         shape = (batch, cameras.shape[-1], *cond_latents.shape[1:])
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
         # no feedback is zero maps; compiled models see them as such, so that F is not compiled twice
         blank = self.zero_maps(cameras) if self._compiled and feedback != "none" else None
-        self_cond, trace, fed, due = blank, [] if recorded else None, None, 0
+        self_cond, trace, fed = blank, [] if recorded else None, None
         shows = callback_on_step_end is not None and "pred_i" in callback_on_step_end_tensor_inputs
         x_t = randn_tensor(shape, generator=generator, device=device) * sigmas[0]
 
         for step in self.progress_bar(range(num_inference_steps)):  # Algorithm 2
-            sigma = sigmas[step].expand(batch)
+            sigma, turn = sigmas[step].expand(batch), turns[step]
             noisy = x_t
             pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds,
-                                   feedback_scale)  # line 3
+                                   recursion.feedback_scale)  # line 3
             last = step + 1 == num_inference_steps
-            its_turn = math.floor((step + 1) * feedback_share) > math.floor(step * feedback_share)
-            feeds_back = feedback != "none" and step >= feedback_from_step and its_turn
-            renews = feeds_back and step >= due
-            projects = project_above is not None and sigmas[step] > project_above
-            reconstructs = renews or projects or last or step in recorded
+            reconstructs = turn.renews or turn.projects or last or step in recorded
             if reconstructs or shows:  # else nobody looks at it
                 pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
-                if keep_input:
+                if recursion.keep_input:
                     pred_i = torch.cat([cond_image[:, None], pred_i[:, 1:]], dim=1)
             if reconstructs:
                 gaussians = self.reconstruct(pred_i, cameras, sigma)  # line 5
                 renders = render_feedback(gaussians, cameras, self.image_size, self.config.coordinate_map)
-            if renews:  # laid out like zero maps: compiled models would be compiled again for another layout
-                fed, due = renders.keep(feedback).map(Tensor.contiguous), step + feedback_every
-            self_cond = fed if feeds_back else blank
-            if projects:
-                pred_x = pred_x.lerp(self.autoencoder.encode(renders.rgb.clamp(0, 1)), project_share)
-            if keep_input:
+            if turn.renews:  # laid out like zero maps: compiled models would be compiled again for another layout
+                fed = renders.keep(feedback).map(Tensor.contiguous)
+            self_cond = fed if turn.feeds_back else blank
+            if turn.projects:
+                pred_x = pred_x.lerp(self.autoencoder.encode(renders.rgb.clamp(0, 1)), recursion.project_share)
+            if recursion.keep_input:
                 pred_x = torch.cat([known, pred_x[:, 1:]], dim=1)
             noise = randn_tensor(shape, generator=generator, device=device) if eta else None
             x_t = self.scheduler.step(x_t, pred_x, sigmas[step], sigmas[step + 1], eta, noise)  # line 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -67,30 +68,47 @@ class Variant:
 
     @property
     def arguments(self) -> dict:
+        """Of the pipeline. feedback "default": what the pipeline does by itself; otherwise nothing is left to it."""
+        common = {"guidance_scale": self.guidance, "num_inference_steps": self.steps, "eta": self.eta}
+        if self.feedback == "default":
+            return common
         return {"feedback": self.feedback, "feedback_from_step": self.feedback_from,
                 "feedback_share": self.feedback_share, "feedback_every": self.feedback_every,
-                "feedback_scale": self.feedback_scale, "guidance_scale": self.guidance,
-                "project_above": self.project_above,
-                "project_share": self.project_share, "keep_input": self.keep_input,
-                "num_inference_steps": self.steps, "eta": self.eta}
+                "feedback_scale": self.feedback_scale,
+                "project_above": math.inf if self.project_above is None else self.project_above,
+                "project_share": self.project_share, "keep_input": self.keep_input} | common
+
+
+DETAILS = ("feedback_from", "feedback_share", "feedback_every", "feedback_scale")  # of the feedback
+PROJECTION = ("project_above", "project_share", "keep_input")
 
 
 def all_variants(**choices: Iterable) -> list[Variant]:
     """All combinations of the values given for Variant's fields; details of what is off do not matter."""
     combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
     for entry in combinations:
-        if entry.get("feedback") == "none":
-            for detail in ("feedback_from", "feedback_share", "feedback_every", "feedback_scale"):
-                entry.pop(detail, None)
+        kind = entry.get("feedback")
+        unused = {"none": DETAILS, "default": DETAILS + PROJECTION}.get(kind, ())
         if entry.get("project_above") is None:
-            entry.pop("project_share", None)
+            unused += ("project_share",)
+        for detail in unused:
+            entry.pop(detail, None)
     return list(dict.fromkeys(Variant(**entry) for entry in combinations))
 
 
 def arguments_of(variants: Iterable[Variant], pipeline: Ouroboros3DPipeline) -> dict[str, dict]:
-    """Method to arguments, for the record: with the guidance that the pipeline has by default."""
-    default = {"guidance_scale": pipeline.config.guidance_scale}
-    return {variant.method: variant.arguments | (default if variant.guidance is None else {}) for variant in variants}
+    """Method to arguments, for the record, with what the pipeline has by default."""
+    config, arguments = pipeline.config, {}
+    for variant in variants:
+        told = dict(variant.arguments)
+        if variant.guidance is None:
+            told["guidance_scale"] = config.guidance_scale
+        if variant.feedback == "default":
+            told["feedback_options"] = config.feedback_options
+        elif variant.project_above is None:
+            told["project_above"] = None  # JSON has no infinity
+        arguments[variant.method] = told
+    return arguments
 
 
 def evaluate_heldout(pipeline: Ouroboros3DPipeline, out: str | Path, split: str = "test", objects: int = 128,
