@@ -60,11 +60,23 @@ def load(preset: str, device: str, dtype: torch.dtype = torch.float32) -> Ourobo
 
 def convert(pipeline: Ouroboros3DPipeline, dtype: torch.dtype) -> None:
     """Weights to another type, in place; what must stay in single precision does."""
+    exact = [pipeline.autoencoder.vae.get_submodule(name) for name in
+             getattr(pipeline.autoencoder, "_keep_in_fp32_modules", None) or ()]
+    keep = {id(tensor) for module in exact for tensor in (*module.parameters(), *module.buffers())}
+
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        wanted = torch.float32 if id(tensor) in keep else dtype
+        return tensor.to(wanted) if tensor.is_floating_point() else tensor
+
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
-            channels_last(model.eval().to(dtype))
-    for name in getattr(pipeline.autoencoder, "_keep_in_fp32_modules", None) or ():
-        pipeline.autoencoder.vae.get_submodule(name).float()
+            for module in model.eval().modules():
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = converted(parameter).data
+                for name, buffer in module._buffers.items():
+                    if buffer is not None:
+                        module._buffers[name] = converted(buffer)
+            channels_last(model)
 
 
 def dtype_of(mode: str) -> torch.dtype:
