@@ -30,8 +30,9 @@ test: lint pytest notebooks  ## everything that .ci/run checks: lint, tests, not
 lint: $(STAMP)  ## ruff
 	@$(PY) -m ruff check .
 
+# Two at a time, a thread each: most of a test is Python, which keeps one core busy.
 pytest: $(STAMP)  ## the tests alone
-	@$(PY) -m pytest
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 # papermill: each notebook runs from top to bottom; nbval: once more, with the solutions, and what is marked compares.
 # Two at a time: a notebook keeps little more than one core busy. With PRESET or DEVICE the experiments are rerun at

@@ -486,9 +486,10 @@ def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, m
 def test_the_benchmark_times_every_part_of_a_step(monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "RUNS", 1)
     benchmark.main(["preset=tiny", *(f"{key}={value}" for key, value in QUICK.items())])
-    lines = capsys.readouterr().out.splitlines()
+    *lines, rate = capsys.readouterr().out.splitlines()
     times = {line[:36].strip(): float(line[36:-3]) for line in lines}
-    assert len(times) == 12 and all(value > 0 for value in times.values())
+    assert rate.endswith(" objects a second on 1 process(s)") and float(rate.split()[0]) > 0
+    assert len(times) == 13 and all(value > 0 for value in times.values())
     assert times["a step with feedback for all"] > times["F, forward and backward"] > times["draw a batch"]
 
 
