@@ -205,7 +205,7 @@ def test_the_benchmark_takes_models_that_ship_no_weights(monkeypatch, capsys):
     benchmark.main(["preset=narrow", "objects=1", "refresh_objects=1", *(
         f"{key}={value}" for key, value in QUICK.items() if key != "workers")])
     times = {line[:36].strip(): float(line[36:-3]) for line in capsys.readouterr().out.splitlines()[:-1]}
-    assert len(times) == 13 and times["a step with feedback for all"] > times["draw a batch"] > 0
+    assert len(times) == 14 and times["a step with feedback for all"] > times["draw a batch"] > 0
 
 
 def test_the_recursion_is_timed_with_weights_in_half_precision(capsys):

@@ -489,7 +489,7 @@ def test_the_benchmark_times_every_part_of_a_step(monkeypatch, capsys):
     *lines, rate = capsys.readouterr().out.splitlines()
     times = {line[:36].strip(): float(line[36:-3]) for line in lines}
     assert rate.endswith(" objects a second on 1 process(s)") and float(rate.split()[0]) > 0
-    assert len(times) == 13 and all(value > 0 for value in times.values())
+    assert len(times) == 14 and all(value > 0 for value in times.values())
     assert times["a step with feedback for all"] > times["F, forward and backward"] > times["draw a batch"]
 
 
