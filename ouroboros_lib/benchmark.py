@@ -24,7 +24,7 @@ import torch
 from . import pipeline as pipeline_module
 from .data.ring import held_out_objects
 from .files import replace_file
-from .pipeline import Ouroboros3DPipeline, channels_last
+from .pipeline import Ouroboros3DPipeline, channels_last, convert_weights
 from .presets import load_preset, preset_names
 
 RUNS = 5
@@ -53,30 +53,12 @@ def load(preset: str, device: str, dtype: torch.dtype = torch.float32) -> Ourobo
         pipeline = Ouroboros3DPipeline.from_preset(preset, device=device, dtype=dtype)
     else:
         pipeline = Ouroboros3DPipeline.from_pretrained(preset).to(device)
-    convert(pipeline, dtype)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def convert(pipeline: Ouroboros3DPipeline, dtype: torch.dtype) -> None:
-    """Weights to another type, in place; what must stay in single precision does."""
-    exact = [pipeline.autoencoder.vae.get_submodule(name) for name in
-             getattr(pipeline.autoencoder, "_keep_in_fp32_modules", None) or ()]
-    keep = {id(tensor) for module in exact for tensor in (*module.parameters(), *module.buffers())}
-
-    def converted(tensor: torch.Tensor) -> torch.Tensor:
-        wanted = torch.float32 if id(tensor) in keep else dtype
-        return tensor.to(wanted) if tensor.is_floating_point() else tensor
-
+    convert_weights(pipeline, dtype)
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
-            for module in model.eval().modules():
-                for parameter in module.parameters(recurse=False):
-                    parameter.data = converted(parameter).data
-                for name, buffer in module._buffers.items():
-                    if buffer is not None:
-                        module._buffers[name] = converted(buffer)
-            channels_last(model)
+            channels_last(model.eval())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def dtype_of(mode: str) -> torch.dtype:

@@ -24,6 +24,7 @@ _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__nam
 
 FEEDBACKS = ("both", "rgb", "ccm", "none")
 BACKGROUNDS = ("auto", "alpha", "keep")
+PRECISIONS = ("fp32", "fp16", "bf16")
 MAX_STEPS = 1000
 
 app = typer.Typer(name="ouroboros", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -122,6 +123,10 @@ def generate(
                                                    "weights were made for.", show_default=False)] = None,
     fast: Annotated[int, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only: faster, but not "
                                       "the paper's recursion, and a little worse.")] = 1,
+    precision: Annotated[str, typer.Option(metavar="fp32|fp16|bf16", help="Half precision for the paper's models on a "
+                                           "GPU: half the memory, and faster.")] = "fp32",
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: models wait on the CPU for their "
+                                             "turn and few views are decoded at a time. Slower.")] = False,
 ) -> None:
     """Turn pictures into eight views and a 3D Gaussian splat each."""
     check_range("--steps", steps, 1, MAX_STEPS)
@@ -131,9 +136,11 @@ def generate(
     check_range("--fast", fast, 1, MAX_STEPS)
     check_choice("--feedback", feedback, FEEDBACKS)
     check_choice("--background", background, BACKGROUNDS)
+    check_choice("--precision", precision, PRECISIONS)
     folders = _result_folders(images, out)
     settings = {"preset": preset, "steps": steps, "seed": seed, "feedback": feedback, "background": background,
-                "elevation": elevation, "guidance": guidance, "feedback_every": fast}
+                "elevation": elevation, "guidance": guidance, "feedback_every": fast,
+                "precision": precision, "low_memory": low_memory}
     _generate(folders, settings, device)
 
 
@@ -167,7 +174,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
 
     loading = Stopwatch()
     with loading("load"):
-        pipe = load_pipeline(settings["preset"]).to(device)
+        pipe = _placed(load_pipeline(settings["preset"]), settings, device)
     if settings["guidance"] is None:
         settings["guidance"] = pipe.config.guidance_scale
     for image, folder in folders.items():
@@ -182,6 +189,25 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
                           generator=torch.Generator().manual_seed(settings["seed"]))
         record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch)
         _announce(image, folder, record)
+
+
+def _placed(pipe, settings: dict, device):
+    """The pipeline on its device, in the precision and with the memory that were asked for. Raises InputError."""
+    from .pipeline import convert_weights
+
+    if settings["precision"] != "fp32":
+        import torch
+
+        if not getattr(pipe.multiview, "takes_image_token", False):
+            raise InputError(f"--precision {settings['precision']}: is for the paper's models; {settings['preset']} is "
+                             "small enough without")
+        convert_weights(pipe, {"fp16": torch.float16, "bf16": torch.bfloat16}[settings["precision"]])
+    if not settings["low_memory"]:
+        return pipe.to(device)
+    if device.type != "cuda":
+        raise InputError(f"--low-memory: is for GPUs, this runs on {device}")
+    pipe.enable_low_memory(device)
+    return pipe
 
 
 def load_pipeline(name: str):

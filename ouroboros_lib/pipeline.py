@@ -232,6 +232,16 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return Ouroboros3DOutput(views=pred_i, gaussians=gaussians, renders=renders, cameras=cameras, trace=trace)
 
+    def enable_low_memory(self, device: torch.device | str, views: int = 2) -> None:
+        """For small GPUs: models wait on the CPU for their turn, and SVD's decoder takes so many views at a time.
+
+        That decoder smooths over the views that it is given together: the pictures change a little. F, G and the
+        decoder take turns in every step, so each step moves the weights: much slower than where they fit.
+        """
+        if "decode_chunk" in self.autoencoder.config:
+            self.autoencoder.register_to_config(decode_chunk=views)
+        self.enable_model_cpu_offload(device=device)
+
     def compile(self, **options) -> None:
         """Compile F, the decoder and G's network; the first call with each batch size then takes minutes.
 
@@ -309,6 +319,29 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         if first == last == 1:
             return None
         return torch.linspace(first, last, views, device=device)[None, :, None, None, None]
+
+
+def convert_weights(pipeline: Ouroboros3DPipeline, dtype: torch.dtype) -> None:
+    """Weights to another type, in place; those that must stay in single precision (SVD's encoder) are not touched.
+
+    For the paper's models, which take inputs of any type and give single precision back. Random noise, noise levels,
+    the solver's steps, guidance, Gaussians and splatting are in single precision always.
+    """
+    exact = [pipeline.autoencoder.vae.get_submodule(name) for name in
+             getattr(pipeline.autoencoder, "_keep_in_fp32_modules", None) or ()]
+    keep = {id(tensor) for module in exact for tensor in (*module.parameters(), *module.buffers())}
+
+    def converted(tensor: Tensor) -> Tensor:
+        wanted = torch.float32 if id(tensor) in keep else dtype
+        return tensor.to(wanted) if tensor.is_floating_point() else tensor
+
+    for module in (m for model in pipeline.components.values() if isinstance(model, torch.nn.Module)
+                   for m in model.modules()):
+        for parameter in module.parameters(recurse=False):
+            parameter.data = converted(parameter).data
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = converted(buffer)
 
 
 def channels_last(model: torch.nn.Module) -> None:

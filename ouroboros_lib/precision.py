@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .benchmark import MODES, convert, dtype_of, load, write_records
+from .benchmark import MODES, dtype_of, load, write_records
 from .cameras import evenly_spaced_orbit
+from .data.ring import held_out_objects
 from .models.feedback import render_feedback
-from .pipeline import Ouroboros3DPipeline
+from .pipeline import Ouroboros3DPipeline, convert_weights
 
 SIGMAS = (700.0, 20.0, 1.0, 0.05)
 
@@ -58,13 +59,11 @@ def one_step(pipeline: Ouroboros3DPipeline, sigmas: Iterable[float] = SIGMAS, se
 
 
 @torch.no_grad()
-def whole_loop(pipeline: Ouroboros3DPipeline, steps: int, seed: int = 0, autocast: torch.dtype | None = None,
-               **arguments) -> dict[str, Tensor]:
-    """Views, and renders of their reconstruction, of the recursion for a random picture: name to (1, V, 3, S, S)."""
-    picture = torch.rand(1, 3, pipeline.image_size, pipeline.image_size, generator=torch.Generator().manual_seed(seed))
-    with torch.autocast(pipeline.device.type, autocast, enabled=autocast is not None):
-        output = pipeline(picture.to(pipeline.device), num_inference_steps=steps,
-                          generator=torch.Generator().manual_seed(seed), **arguments)
+def whole_loop(pipeline: Ouroboros3DPipeline, steps: int, seed: int = 0, **arguments) -> dict[str, Tensor]:
+    """Views, and renders of their reconstruction, of the recursion for a held-out object: name to (1, V, 3, S, S)."""
+    data = held_out_objects("val", 1, pipeline.image_size, pipeline.num_views, device=pipeline.device, start=seed)
+    output = pipeline(data.images[:, 0], cameras=data.orbit_cameras, num_inference_steps=steps,
+                      generator=torch.Generator().manual_seed(seed), **arguments)
     return {"views": output.views.float(), "renders": output.renders.rgb.float().clamp(0, 1)}
 
 
@@ -84,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    if unknown := {mode for mode in options.modes.split(",") if mode not in MODES or not mode.endswith("weights")}:
-        parser.error(f"--modes: {sorted(unknown)[0]} has no weights in half precision")
+    if unknown := set(options.modes.split(",")) - set(MODES):
+        parser.error(f"--modes: {sorted(unknown)[0]} is none of {', '.join(MODES)}")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     exact, records = load(options.preset, options.device), []
@@ -93,21 +92,23 @@ def main(arguments: list[str] | None = None) -> None:
     guidances = dict.fromkeys((1.0, exact.config.guidance_scale if not isinstance(exact.config.guidance_scale, list)
                                else tuple(exact.config.guidance_scale)))
 
-    def measured(pipeline: Ouroboros3DPipeline, seed: int) -> dict[str, Tensor]:
-        results = one_step(pipeline, seed=seed)
-        for guidance in guidances if options.steps else ():
-            loop = whole_loop(pipeline, options.steps, seed, guidance_scale=guidance)
-            results |= {f"{name}, {options.steps} steps, guidance {guidance}": value for name, value in loop.items()}
+    def measured(pipeline: Ouroboros3DPipeline, seed: int, mode: str = "eager") -> dict[str, Tensor]:
+        with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=mode.endswith("bf16")):
+            results = one_step(pipeline, seed=seed)
+            for guidance in guidances if options.steps else ():
+                loop = whole_loop(pipeline, options.steps, seed, guidance_scale=guidance)
+                results |= {f"{name}, {options.steps} steps, guidance {guidance}": value
+                            for name, value in loop.items()}
         return results
 
     references = {seed: measured(exact, seed) for seed in seeds}
     for mode in options.modes.split(","):
         pipeline = copy.deepcopy(exact)
-        convert(pipeline, dtype_of(mode))
+        convert_weights(pipeline, dtype_of(mode))
         if mode.startswith("compiled"):
             pipeline.compile()
         for seed in seeds:
-            figures = compare(measured(pipeline, seed), references[seed])
+            figures = compare(measured(pipeline, seed, mode), references[seed])
             records.append({"preset": options.preset, "mode": mode, "seed": seed, "dB": figures})
             for name, value in figures.items():
                 print(f"{mode:22s} seed {seed}  {name:42s} {value:6.1f} dB", flush=True)

@@ -59,7 +59,7 @@ def test_generate_writes_everything(run, photo, tmp_path):
     record = json.loads((out / "result.json").read_text())
     assert record["settings"] == {"image": str(photo), "preset": "tiny", "steps": 3, "seed": 7, "feedback": "both",
                                   "background": "auto", "elevation": 5.0, "guidance": 1.0, "feedback_every": 1,
-                                  "device": "cpu"}
+                                  "precision": "fp32", "low_memory": False, "device": "cpu"}
     assert record["input"]["matte"] == "alpha" and set(record["files"]) == set(FILES)
     assert record["figures"]["self_consistency_psnr"] > 0 and record["seconds"]["recursion"] > 0
     assert record["versions"]["torch"] == metadata.version("torch")
@@ -125,8 +125,15 @@ BAD_OPTIONS = {
     "feedback": (["--feedback", "all"], "both, rgb, ccm, none"),
     "background": (["--background", "blur"], "auto, alpha, keep"),
     "device": (["--device", "tpu"], "auto, cpu, cuda"), "device number": (["--device", "cuda:x"], "cuda:N"),
-    "unknown option": (["--sed", "1"], "--sed"),
+    "unknown option": (["--sed", "1"], "--sed"), "fast": (["--fast", "0"], "--fast"),
+    "precision": (["--precision", "fp8"], "fp32, fp16, bf16"),
 }
+
+
+def test_options_that_the_models_or_the_machine_cannot_follow(run, photo, tmp_path):
+    base = ("generate", photo, "--out", tmp_path / "out", "--preset", "tiny", "--device", "cpu")
+    assert_one_line(*run(*base, "--precision", "fp16"), "tiny is small enough")
+    assert_one_line(*run(*base, "--low-memory"), "is for GPUs")
 
 
 @pytest.mark.parametrize("name", BAD_OPTIONS)
@@ -142,6 +149,7 @@ BAD_EVALUATIONS = {
     "no steps": (["--steps", "0"], "--steps"), "projection": (["--project-above", "on"], "off,1"),
     "preset": (["--preset", "huge"], "huge"), "some steps": (["--steps", "25,0"], "--steps"),
     "guidance": (["--guidance", "1,high"], "--guidance"), "first step": (["--feedback-from", "-1"], "--feedback-from"),
+    "every no step": (["--feedback-every", "1,0"], "--feedback-every"),
     "lpips": (["--lpips", "squeeze"], "alex, vgg, off"), "eta": (["--eta", "0,2"], "--eta"),
 }
 
