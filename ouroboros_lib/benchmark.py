@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from .data.ring import held_out_objects
 from .files import replace_file
 from .pipeline import Ouroboros3DPipeline, channels_last, convert_weights
 from .presets import load_preset, preset_names
+from .profiling import median_seconds, synchronize
 
 RUNS = 5
 MODES = ("eager", "bf16", "bf16-weights", "fp16-weights", "compiled", "compiled-bf16", "compiled-bf16-weights",
@@ -84,20 +84,15 @@ def runner(pipeline: Ouroboros3DPipeline, batch: int, steps: int, feedback: str,
 def measure(run: Callable[[], object], device: torch.device, runs: int,
             warm_up: Callable[[], object] | None = None) -> Timing:
     """The median of `runs` after one, or after `warm_up`, whose memory (what compiling needs) does not count."""
-    times, on_gpu = [], device.type == "cuda"
+    on_gpu = device.type == "cuda"
     (warm_up or run)()
     if on_gpu:
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(runs):
-        synchronize(device)
-        started = time.perf_counter()
-        run()
-        synchronize(device)
-        times.append(time.perf_counter() - started)
+    seconds = median_seconds(run, runs, device)
     peaks = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)) if on_gpu else ()
-    return Timing(statistics.median(times), *(peak / 2**30 for peak in peaks))
+    return Timing(seconds, *(peak / 2**30 for peak in peaks))
 
 
 @contextmanager
@@ -125,11 +120,6 @@ def stopwatch(pipeline: Ouroboros3DPipeline) -> Iterator[dict[str, float]]:
     finally:
         for part, place in places.items():
             setattr(*place, before[part])
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -48,7 +48,7 @@ def profile_recursion(pipeline: Ouroboros3DPipeline, steps: int = 25, runs: int 
     whole(min(2, steps))  # the second step is the first that sees feedback
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    seconds = _median_seconds(whole, runs, device)
+    seconds = median_seconds(whole, runs, device)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
     cond_latents, image_embeds = pipeline.encode_condition(picture, generator)
@@ -69,22 +69,24 @@ def profile_recursion(pipeline: Ouroboros3DPipeline, steps: int = 25, runs: int 
         "G": lambda: pipeline.reconstruct(pictures, cameras, sigma),
         "splatting": render,
     }
-    parts = {"condition": _median_seconds(lambda: pipeline.encode_condition(picture, generator), runs, device)}
-    parts |= {name: steps * _median_seconds(part, runs, device) for name, part in each_step.items()}
+    parts = {"condition": median_seconds(lambda: pipeline.encode_condition(picture, generator), runs, device)}
+    parts |= {name: steps * median_seconds(part, runs, device) for name, part in each_step.items()}
     return Profile(steps, seconds, parts, peak)
 
 
-def _median_seconds(function: Callable[[], object], runs: int, device: torch.device) -> float:
+def median_seconds(function: Callable[[], object], runs: int, device: torch.device) -> float:
+    """Of so many calls, each until the GPU has done its work."""
     times = []
     for _ in range(runs):
-        _synchronize(device)
+        synchronize(device)
         start = time.perf_counter()
         function()
-        _synchronize(device)
+        synchronize(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU was given to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
