@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .cameras import Cameras, evenly_spaced_orbit
+from .compiling import compile_network, network_of
 from .errors import InputError
 from .gaussians import Gaussians
 from .models.camera_features import CameraFeatures
@@ -243,17 +244,16 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         self.enable_model_cpu_offload(device=device)
 
     def compile(self, **options) -> None:
-        """Compile F, the decoder and G's network; the first call with each batch size then takes minutes.
+        """Compile F, the decoder and G's network, see `compile_network`; the first call then takes minutes.
 
         options: of `torch.compile`; without any, CUDA graphs are recorded ("reduce-overhead"), which pays most for
         small models and few objects, where a GPU waits for the next kernel to be launched.
         """
         options = options or {"mode": "reduce-overhead"}
         self._compiled = True
-        self.multiview.forward = torch.compile(self.multiview.forward, dynamic=False, **options)
-        self.autoencoder.decode = torch.compile(self.autoencoder.decode, dynamic=False, **options)
-        part = "network" if hasattr(self.reconstructor, "network") else "forward"  # what follows the network is cheap
-        setattr(self.reconstructor, part, torch.compile(getattr(self.reconstructor, part), dynamic=False, **options))
+        compile_network(self.multiview, **options)
+        compile_network(self.autoencoder, "decode", **options)
+        compile_network(self.reconstructor, network_of(self.reconstructor), **options)
 
     def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None,
                          augmentation: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -327,28 +327,36 @@ def convert_weights(pipeline: Ouroboros3DPipeline, dtype: torch.dtype) -> None:
     For the paper's models, which take inputs of any type and give single precision back. Random noise, noise levels,
     the solver's steps, guidance, Gaussians and splatting are in single precision always.
     """
-    exact = [pipeline.autoencoder.vae.get_submodule(name) for name in
-             getattr(pipeline.autoencoder, "_keep_in_fp32_modules", None) or ()]
+    for model in pipeline.components.values():
+        if isinstance(model, torch.nn.Module):
+            convert_model(model, dtype)
+
+
+def convert_model(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """One model of `convert_weights`."""
+    exact = [module for name, module in model.named_modules()
+             if name.split(".")[-1] in (getattr(model, "_keep_in_fp32_modules", None) or ())]
     keep = {id(tensor) for module in exact for tensor in (*module.parameters(), *module.buffers())}
 
     def converted(tensor: Tensor) -> Tensor:
         wanted = torch.float32 if id(tensor) in keep else dtype
         return tensor.to(wanted) if tensor.is_floating_point() else tensor
 
-    for module in (m for model in pipeline.components.values() if isinstance(model, torch.nn.Module)
-                   for m in model.modules()):
+    for module in model.modules():
         for parameter in module.parameters(recurse=False):
             parameter.data = converted(parameter).data
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = converted(buffer)
+    return model
 
 
 def channels_last(model: torch.nn.Module) -> None:
-    """Lay out the weights of 2D convolutions as the fast kernels want them, in place; others (3D) stay."""
+    """Lay out the weights of 2D and 3D convolutions as the fast kernels want them, in place."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.to(memory_format=formats[parameter.ndim])
 
 
 def _import_classes(index: dict) -> type[Ouroboros3DPipeline] | None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..cameras import Cameras
 from .camera_features import CameraFeatures
 from .feedback import SelfConditioning
+from .fused import use_single_token_attention
 from .layers import constant, zero_init
 
 PATCH = 8  # side of the squares that the feedback encoders fold into channels; the VAE's factor
@@ -40,6 +41,7 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["SpatioTemporalResBlock", "TransformerSpatioTemporalModel", "FeedbackBlock"]  # FSDP's units
+    _repeated_blocks = _no_split_modules  # and those that are compiled
     takes_image_token = True
 
     @register_to_config
@@ -51,6 +53,7 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
             in_channels=2 * latent_channels, out_channels=latent_channels, block_out_channels=tuple(block_out_channels),
             num_attention_heads=tuple(num_attention_heads), cross_attention_dim=cross_attention_dim,
             layers_per_block=layers_per_block)
+        use_single_token_attention(self.unet)
         self.add_cameras_and_feedback()
 
     def add_cameras_and_feedback(self) -> None:

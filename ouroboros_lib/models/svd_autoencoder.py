@@ -9,6 +9,8 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from .fused import use_fused_layers
+
 NOISE_AUGMENTATION = 0.02  # of the condition view at inference, in units of SVD's images, which lie in [-1, 1]
 
 
@@ -21,6 +23,7 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _layers_are_fused = True  # those of the decoder: nothing for a compiler to do
     _keep_in_fp32_modules = ["encoder", "quant_conv"]  # SVD's encoder overflows in half precision, its decoder does not
 
     @register_to_config
@@ -31,6 +34,7 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
             block_out_channels=tuple(block_out_channels), layers_per_block=layers_per_block,
             down_block_types=("DownEncoderBlock2D",) * len(block_out_channels), latent_channels=latent_channels,
             scaling_factor=scaling_factor)
+        use_fused_layers(self.vae)
 
     @property
     def latent_channels(self) -> int:

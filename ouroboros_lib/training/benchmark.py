@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from ..benchmark import Timing, measure, write_records
+from ..compiling import uncompiled
 from ..models.feedback import render_feedback
 from ..noise import c_noise, denoise
 from ..presets import load_preset
@@ -49,8 +50,9 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
 
     @torch.no_grad()
     def first_estimate():
-        return denoise(unwrapped(multiview), noisy_x[:again], sigma[:again], cond[:again].latents, cameras[:again],
-                       **cond[:again].embeddings)
+        with uncompiled(unwrapped(multiview)):
+            return denoise(unwrapped(multiview), noisy_x[:again], sigma[:again], cond[:again].latents, cameras[:again],
+                           **cond[:again].embeddings)
 
     @torch.no_grad()
     def decode():
@@ -60,7 +62,8 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
 
     @torch.no_grad()
     def reconstruct():
-        return unwrapped(reconstructor)(views, cameras[:again], c_noise(sigma[:again]))
+        with uncompiled(unwrapped(multiview)):
+            return unwrapped(reconstructor)(views, cameras[:again], c_noise(sigma[:again]))
 
     gaussians = reconstruct()
 

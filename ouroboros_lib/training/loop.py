@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import random
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
 from tqdm import tqdm
 
+from ..compiling import compile_network, network_of
 from ..data.ring import MultiviewBatch, ObjectRing, held_out_objects
 from ..errors import InputError
-from ..pipeline import channels_last
+from ..pipeline import channels_last, convert_model
 from ..presets import load_preset
 from .averages import WeightAverages, share
 from .conditions import Condition, noised_condition
@@ -98,9 +101,7 @@ class _Trainer:
         self.ema = {name: WeightAverages(unwrapped(self.models[name]).parameters(), config.ema_decay**config.ema_every,
                                          None if config.ema_device == "same" else config.ema_device)
                     for name in self.trained}
-        self.decode = self.pipeline.autoencoder.decode
-        if config.compile:
-            self.decode = torch.compile(self.decode, dynamic=False)
+        self.decode = self._decoder()
         accelerator.register_for_checkpointing(self, *self.ema.values())
 
     def _open_data(self, data: str | Path | None) -> None:
@@ -141,8 +142,16 @@ class _Trainer:
     def _compile(self, model) -> None:
         if self.accelerator.num_processes > 1:  # splitting graphs for overlap compiles them once more
             torch._dynamo.config.optimize_ddp = False
-        part = "network" if hasattr(model, "network") else "forward"  # what follows G's network is cheap
-        setattr(model, part, torch.compile(getattr(model, part), dynamic=False))
+        compile_network(model, network_of(model))
+
+    def _decoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Latents to images. Of a decoder that does not learn and keeps its types, SVD's, a copy in half precision:
+        autocast would convert its weights and compute its norms in single precision, each time anew."""
+        autoencoder = self.pipeline.autoencoder
+        if getattr(autoencoder, "_layers_are_fused", False):
+            half = self.config.mixed_precision == "bf16"
+            return convert_model(copy.deepcopy(autoencoder), torch.bfloat16).decode if half else autoencoder.decode
+        return torch.compile(autoencoder.decode, dynamic=False) if self.config.compile else autoencoder.decode
 
     @torch.no_grad()
     def _encode(self, images: torch.Tensor) -> torch.Tensor:

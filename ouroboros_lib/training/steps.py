@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from pytorch_msssim import ssim
 from torch import Tensor
 
+from ..compiling import uncompiled
 from ..data.ring import MultiviewBatch
 from ..models.feedback import SelfConditioning, render_feedback
 from ..noise import EDMNoise, c_noise, denoise
@@ -71,17 +73,20 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
         return denoise(network, noisy_x[rows], sigma[rows], cond.latents[rows], cameras[rows], self_cond,
                        **cond[rows].embeddings)
 
+    def eager(learns: bool) -> AbstractContextManager:
+        return nullcontext() if learns or not config.compile else uncompiled(unwrapped(multiview))
+
     first = max(again, recon if config.joint else 0)  # examples whose first estimate is looked at
     pred_i = batch.orbit_images[:0]
     if first:  # not for nothing: attention on CUDA fails on empty batches
-        with torch.set_grad_enabled(config.decoder_gradient):
+        with torch.set_grad_enabled(config.decoder_gradient), eager(config.decoder_gradient):
             pred_x = estimate(multiview if config.decoder_gradient else unwrapped(multiview), slice(first),
                               blank and blank.map(lambda maps: maps[:first]))  # line 2
             pred_i = decode(pred_x).clamp(0, 1)  # line 3
 
     self_cond = blank
     if again:
-        with torch.set_grad_enabled(not config.detach_feedback):  # line 4
+        with torch.set_grad_enabled(not config.detach_feedback), eager(not config.detach_feedback):  # line 4
             gaussians = unwrapped(reconstructor)(pred_i[:again], cameras[:again], c_noise(sigma[:again]))
             self_cond = render_feedback(gaussians, cameras[:again], size, config.coordinate_map).keep(config.feedback)
             self_cond = self_cond.map(lambda maps: pad_with_zeros(maps, count))

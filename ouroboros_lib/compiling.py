@@ -1,0 +1,42 @@
+"""torch.compile for F, decoder and G, in inference and training."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+KINDS_OF_BLOCKS = 64  # that one class may be compiled for: SVD's residual blocks come in 14 sizes, torch stops at 8
+
+
+def compile_network(model: nn.Module, part: str = "forward", **options) -> None:
+    """Compile a model in place; options are torch.compile's. The first call then takes seconds to minutes.
+
+    Large models name the classes of their blocks (`_repeated_blocks`, as diffusers calls them): equal ones are compiled
+    once, which takes a fraction of the time, and launching them is fast enough not to need CUDA graphs. Of others,
+    `part` is compiled as a whole. Models whose layers are fused already are left alone.
+    """
+    if getattr(model, "_layers_are_fused", False):
+        return
+    if blocks := getattr(model, "_repeated_blocks", None):
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, KINDS_OF_BLOCKS)
+        options.pop("mode", None)
+        for module in model.modules():
+            if type(module).__name__ in blocks:
+                module.compile(dynamic=False, **options)
+        return
+    setattr(model, part, torch.compile(getattr(model, part), dynamic=False, **options))
+
+
+def network_of(reconstructor: nn.Module) -> str:
+    """What of G is worth compiling: its network, if that is a method of its own; what follows is cheap."""
+    return "network" if hasattr(reconstructor, "network") else "forward"
+
+
+def uncompiled(model: nn.Module) -> AbstractContextManager:
+    """For passes without gradient of a model that learns: its blocks would be compiled for them once more.
+
+    Small models are, since that takes seconds.
+    """
+    return torch.compiler.set_stance("force_eager") if getattr(model, "_repeated_blocks", None) else nullcontext()
