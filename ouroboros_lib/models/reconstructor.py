@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from ..cameras import RADIUS, Cameras
 from ..gaussians import Gaussians
-from .layers import MultiviewAttention, NoiseEmbedding, ResBlock, group_norm, upsample, way_down, way_up, zero_init
+from .layers import (
+    MultiviewAttention,
+    NoiseEmbedding,
+    ResBlock,
+    constant,
+    group_norm,
+    upsample,
+    way_down,
+    way_up,
+    zero_init,
+)
 
 DEPTH_RANGE = 0.75  # world units around the orbit's radius in which Gaussians may lie
 
@@ -78,7 +88,7 @@ class GaussianReconstructor(ModelMixin, ConfigMixin):
         base = F.avg_pool2d(images.flatten(0, 1), 2).unflatten(0, images.shape[:2]).movedim(2, -1)
         colors = torch.sigmoid(torch.logit(base.clamp(0.02, 0.98)) + color)
         scales = 0.6 * pixel * torch.exp(scale.clamp(-4, 2))
-        identity = torch.tensor([1.0, 0, 0, 0], device=raw.device)
+        identity = constant((1.0, 0.0, 0.0, 0.0), raw)
         gaussians = Gaussians(means, torch.sigmoid(opacity - 1)[..., 0], scales,
                               F.normalize(rotation + identity, dim=-1), colors)
         return gaussians.map(lambda value: value.flatten(1, 3))
