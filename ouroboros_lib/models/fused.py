@@ -5,6 +5,8 @@ Without gradients and not compiled: training goes through diffusers' own code, a
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -31,7 +33,13 @@ def use_single_token_attention(model: nn.Module) -> None:
 
 
 def fusible(x: Tensor) -> bool:
-    return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether the kernels can take over: they are triton's, which does not come with every build of torch for CUDA."""
+    return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _triton_is_there()
+
+
+@cache
+def _triton_is_there() -> bool:
+    return find_spec("triton") is not None
 
 
 class FusedGroupNorm(nn.GroupNorm):
@@ -75,7 +83,7 @@ def _without_bias(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
 
 
 def _kernels() -> ModuleType:
-    from . import group_norm_triton  # needs triton, which only comes with CUDA builds of torch
+    from . import group_norm_triton  # imports triton
 
     return group_norm_triton
 

@@ -1,7 +1,7 @@
 """Group normalisation with SiLU in two passes over channels-last memory, and a residual sum in one: no gradients.
 
-torch's own copies such tensors into another layout first, and back for the next convolution. Imported only when there
-are CUDA tensors to normalise, since triton does not come with every build of torch.
+torch's own copies such tensors into another layout first, and back for the next convolution. See fused.py for when
+this is imported.
 """
 
 from __future__ import annotations
