@@ -9,6 +9,7 @@ from ouroboros_lib.cli import main
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation import heldout
 from ouroboros_lib.evaluation.ablation import collect, verdict
+from ouroboros_lib.evaluation.geometry import GEOMETRY_COLUMNS
 from ouroboros_lib.evaluation.tables import FORMATS, paper_tables, render
 
 OBJECTS, VIEWS = range(20), 4
@@ -57,6 +58,30 @@ def test_differences_are_paired_and_judged(evaluations, tmp_path):
     with open(tmp_path / "ablation.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 3 * 20 * 6  # rows, training seeds, objects, quantities
+
+
+def test_shapes_are_compared_where_they_were_measured(evaluations, tmp_path):
+    def measure(row, seed, method, iou, chamfer):
+        with open(evaluations / f"{row}-seed{seed}_geometry.csv", "w", newline="") as file:
+            csv.writer(file).writerows([(*heldout.KEYS, *GEOMETRY_COLUMNS), *(
+                ("p", method, 0, n, 0.1, 0.1, chamfer, 0.5 + 0.01 * (-1) ** n * seed, iou + n / 100)
+                for n in range(4))])
+
+    for seed in (1, 2):
+        measure("joint", seed, "feedback-none", 0.4, 0.02)
+    for seed in (0, 1):
+        measure("two-stage", seed, "feedback-none", 0.5, 0.03)
+    record = collect(evaluations, tmp_path / "ablation", [
+        ["joint", "two-stage", "shapes"], ["joint-both:feedback-both", "two-stage", "not measured"]])
+    assert "geometry" not in record["comparisons"][1]
+    shape = record["comparisons"][0]["geometry"]
+    assert (shape["objects"], shape["training seeds"]) == (4, [1])
+    assert shape["iou"]["mean"] == pytest.approx(-0.1) and shape["iou"]["verdict"] == "worse"
+    assert shape["chamfer"]["mean"] == pytest.approx(-0.01) and shape["chamfer"]["verdict"] == "better"
+    assert shape["f_score"]["verdict"] == "not separable"
+    with open(tmp_path / "ablation_geometry.csv") as file:
+        assert len(list(csv.DictReader(file))) == 4 * 4
+    assert "Shapes, shapes (4 objects, seeds: 1): chamfer -0.0100" in paper_tables(tmp_path)[2].notes[1]
 
 
 def test_only_seeds_and_objects_that_both_have_are_compared(evaluations, tmp_path):

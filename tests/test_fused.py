@@ -15,9 +15,11 @@ from torch import nn
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.compiling import compile_network, uncompiled
+from ouroboros_lib.models import fused
 from ouroboros_lib.models.fused import FusedGroupNorm, FusedResBlock, SingleTokenAttention
 from ouroboros_lib.models.svd import SVDMultiviewUNet
 from ouroboros_lib.models.svd_autoencoder import SVDAutoencoder
+from ouroboros_lib.pipeline import channels_last
 
 NARROW = {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 2, 2), "cross_attention_dim": 32}
 
@@ -61,6 +63,22 @@ def test_kernels_and_fused_decoder_agree_with_torch():
     assert done.returncode == 0, done.stderr[-2000:]
     blocks = sum(isinstance(m, (FusedResBlock, FusedGroupNorm)) for m in SVDAutoencoder().vae.decoder.modules())
     assert int(done.stdout.split()[-1]) == blocks == 15
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 80), (torch.bfloat16, 35)])
+def test_on_cuda_the_fused_decoder_equals_diffusers_own(monkeypatch, dtype, least):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    autoencoder = channels_last(SVDAutoencoder(block_out_channels=(64, 64, 128, 128)).eval().to("cuda", dtype))
+    latents = torch.randn(1, 8, 4, 16, 16, device="cuda", dtype=dtype)
+    with torch.no_grad():
+        fast = autoencoder.decode(latents).float()
+        monkeypatch.setattr(fused, "fusible", lambda x: False)
+        expected = autoencoder.decode(latents).float()
+    assert not torch.equal(fast, expected)  # other kernels ran
+    error = (fast - expected).square().mean() / expected.square().mean()
+    assert -10 * error.log10() > least
 
 
 def test_names_and_types_stay_diffusers():

@@ -85,6 +85,31 @@ def test_through_the_decoder_if_asked_for(tiny, objects):
     assert reached(loss_mv, tiny.reconstructor) == set()
 
 
+@pytest.mark.parametrize(("settings", "at_once"), [
+    ({}, True), ({"detach_feedback": False}, False), ({"decoder_gradient": True}, False)])
+def test_loss_mv_may_go_back_before_g_needs_memory(tiny, objects, settings, at_once):
+    """With the same gradients, and only where loss_recon shares nothing of its graph."""
+    tiny.autoencoder.requires_grad_(False)
+    config = TrainingConfig(reconstruction_batch=2, **settings)
+    parameters, gradients, gone = [*tiny.multiview.parameters(), *tiny.reconstructor.parameters()], [], []
+
+    def backward(loss):
+        loss.backward()
+        gone.append(loss.item())
+
+    for early in (None, backward):
+        torch.manual_seed(0)
+        losses = joint_losses(tiny.multiview, tiny.reconstructor, tiny.autoencoder.decode, tiny.scheduler, objects,
+                              config, backward=early)
+        assert losses["multiview"].requires_grad == (early is None or not at_once)
+        sum(losses.values()).backward()
+        gradients.append([p.grad.clone() for p in parameters])
+        for p in parameters:
+            p.grad = None
+    assert gone == ([losses["multiview"].item()] if at_once else [])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
 def test_without_joint_training_g_sees_clean_views_only(tiny, objects, perturb):
     other = copy.deepcopy(tiny)
     perturb(other.multiview, seed=9)
@@ -429,10 +454,10 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(tmp_path, mon
 
     losses, seen = loop._Trainer.losses, []
 
-    def look(self, part):
+    def look(self, *arguments):
         seen.append((self.step, int(self.optimizers[0].optimizer.state_dict()["state"][0]["step"]),
                      self.ema["reconstructor"].optimization_step, self.seconds))
-        return losses(self, part)
+        return losses(self, *arguments)
 
     monkeypatch.setattr(loop._Trainer, "losses", look)
     train("tiny", tmp_path, quick(**settings), resume=True)
@@ -474,9 +499,9 @@ def test_resume_brings_all_weights_back(tmp_path, monkeypatch, trainers):
 def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, monkeypatch, trainers):
     losses = loop._Trainer.losses
 
-    def slow_at_first(self, part):
+    def slow_at_first(self, *arguments):
         time.sleep(0.0 if self.step else 2.0)
-        return losses(self, part)
+        return losses(self, *arguments)
 
     monkeypatch.setattr(loop._Trainer, "losses", slow_at_first)
     train("tiny", tmp_path, quick(stage="autoencoder", steps=10**6, max_minutes=1 / 60))
@@ -540,8 +565,9 @@ def test_the_decoder_can_be_polished_alone(tmp_path):
 def test_divergence_is_said(tmp_path, monkeypatch):
     losses = loop._Trainer.losses
 
-    def spoil(self, part):
-        return {name: value * (float("nan") if self.step == 1 else 1) for name, value in losses(self, part).items()}
+    def spoil(self, *arguments):
+        factor = float("nan") if self.step == 1 else 1
+        return {name: value * factor for name, value in losses(self, *arguments).items()}
 
     monkeypatch.setattr(loop._Trainer, "losses", spoil)
     with pytest.raises(RuntimeError, match=r"training diverged at step 2 .*checkpoint-0000001; try a lower learning"):

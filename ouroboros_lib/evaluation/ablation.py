@@ -13,12 +13,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import read_json, replace_file
+from .geometry import GEOMETRY_COLUMNS
 from .heldout import KINDS, paired_interval, write_rows
 
 QUANTITIES = (*KINDS, "difference")  # difference: |PSNR of F's views - PSNR of the 3D renders|, views 1+ (table 2)
 METRICS = ("psnr", "ssim", "lpips", "flip")
 COLUMNS = ("row", "training_seed", "method", "seed", "object", "quantity", *METRICS)
 DEFAULT_METHOD = "feedback-none"
+SHAPES = ("chamfer", "f_score", "iou")  # of the splats' surface, see geometry.py
 
 
 def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> dict:
@@ -27,6 +29,7 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     folder: CSVs that `ouroboros evaluate` wrote, ROW-seedN.csv or ROW.csv. compare: [cell, cell, label], a cell being
     ROW:METHOD (METHOD as in the CSV, feedback-none by default). Writes `out`.csv, a line per object and quantity
     (averaged over views), and `out`.json: means with intervals for each cell, and the comparisons. Returns the latter.
+    Where ROW-seedN_geometry.csv are there, `out`_geometry.csv holds their lines, and comparisons have "geometry", too.
     Pairs whose evaluations are not there are left out and named under "missing". Raises InputError.
     """
     folder, out = Path(folder), Path(out)
@@ -36,11 +39,13 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     records = {path: read_json(path.with_suffix(".json")) for path in files}
     lines = [line for path, record in records.items() for line in _lines(path, record["settings"]["num_views"])]
     cells = {name: _cell(lines, name) for name in dict.fromkeys(f"{line[0]}:{line[2]}" for line in lines)}
+    shapes = [line for path in files for line in _shapes(path.with_name(path.stem + "_geometry.csv"))]
     comparisons, missing = [], []
     for first, second, label in compare:
         a, b = (cell if ":" in cell else f"{cell}:{DEFAULT_METHOD}" for cell in (first, second))
         if a in cells and b in cells:
-            comparisons.append({"label": label, "a": a, "b": b} | compare_cells(cells[a], cells[b]))
+            comparisons.append({"label": label, "a": a, "b": b} | compare_cells(cells[a], cells[b])
+                               | compare_shapes(shapes, a, b))
         else:
             missing += [cell for cell in (a, b) if cell not in cells]
     origin = {path.name: {key: record[key] for key in ("command", "date", "commit", "device", "minutes")}
@@ -50,6 +55,8 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     write_rows(out.with_suffix(".csv"), COLUMNS,
                ([*line[:6], *("" if math.isnan(value) else round(float(value), 4) for value in line[6:])]
                 for line in lines))
+    if shapes:
+        write_rows(out.with_name(out.name + "_geometry.csv"), (*COLUMNS[:5], *GEOMETRY_COLUMNS), shapes)
     replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
     return record
 
@@ -85,6 +92,23 @@ def compare_cells(a: Cell, b: Cell) -> dict:
     return {key: result[key] for key in ("objects", "training seeds", *QUANTITIES) if key in result}
 
 
+def compare_shapes(lines: list[tuple], a: str, b: str) -> dict:
+    """Geometry of cell a minus that of b, paired as in `compare_cells`; nothing where the shapes were not measured."""
+    first, second = ({line[1:5:3]: line[5:] for line in lines if f"{line[0]}:{line[2]}" == cell} for cell in (a, b))
+    both = sorted(first.keys() & second.keys())
+    seeds, objects = ([*dict.fromkeys(pair[i] for pair in both)] for i in range(2))
+    if not both or len(both) != len(seeds) * len(objects):
+        return {}
+    result = {"objects": len(objects), "training seeds": seeds}
+    for name in SHAPES:
+        column = GEOMETRY_COLUMNS.index(name)
+        tables = (np.array([[cell[seed, number][column] for seed in seeds] for number in objects])
+                  for cell in (first, second))
+        interval = paired_interval(*tables, digits=4)
+        result[name] = interval | {"verdict": verdict(interval, smaller_is_better=name == "chamfer")}
+    return {"geometry": result}
+
+
 def verdict(interval: dict, smaller_is_better: bool = False) -> str:
     """better, worse, or not separable when the 95 % interval holds zero."""
     if interval["low"] <= 0 <= interval["high"]:
@@ -92,9 +116,24 @@ def verdict(interval: dict, smaller_is_better: bool = False) -> str:
     return "better" if (interval["mean"] > 0) != smaller_is_better else "worse"
 
 
+def _shapes(path: Path) -> list[tuple]:
+    """The shapes that one evaluation measured: (row, training seed, method, noise seed, object, geometry...)."""
+    if not path.is_file():
+        return []
+    row, seed = _row_and_seed(path.stem.removesuffix("_geometry"))
+    with open(path, newline="") as file:
+        return [(row, seed, line["method"], int(line["seed"]), int(line["object"]),
+                 *(float(line[name]) for name in GEOMETRY_COLUMNS)) for line in csv.DictReader(file)]
+
+
+def _row_and_seed(stem: str) -> tuple[str, int]:
+    row, seed = re.fullmatch(r"(.*?)(?:-seed(\d+))?", stem).groups()
+    return row, int(seed or 0)
+
+
 def _lines(path: Path, views: int) -> list[tuple]:
     """One evaluation, averaged over views: (row, training seed, method, noise seed, object, quantity, metrics...)."""
-    row, seed = re.fullmatch(r"(.*?)(?:-seed(\d+))?", path.stem).groups()
+    row, seed = _row_and_seed(path.stem)
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     grouped: dict[tuple, list] = {}
@@ -108,7 +147,7 @@ def _lines(path: Path, views: int) -> list[tuple]:
         if quantity == "views 1+":
             renders = means[method, noise, number, "3D views 1+"]
             means[method, noise, number, "difference"] = np.abs(value - renders)
-    return [(row, int(seed or 0), *key, *value) for key, value in means.items()]
+    return [(row, seed, *key, *value) for key, value in means.items()]
 
 
 def _cell(lines: list[tuple], name: str) -> Cell:

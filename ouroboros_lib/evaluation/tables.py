@@ -140,9 +140,18 @@ def _comparisons(ablation: dict) -> Table:
                  if q in entry else NOT_MEASURED for q in quantities]
         rows.append([entry["label"], str(len(entry["training seeds"])), *cells])
     notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals."]
+    notes += [_shapes(entry) for entry in ablation["comparisons"] if "geometry" in entry]
     if ablation["missing"]:
         notes.append("Not measured yet: " + ", ".join(ablation["missing"]) + ".")
     return Table("Comparisons", ["what", "seeds", *quantities], rows, notes)
+
+
+def _shapes(entry: dict) -> str:
+    shape = entry["geometry"]
+    parts = [f"{name} {part['mean']:+.4f} [{part['low']:.4f}, {part['high']:.4f}] {part['verdict']}"
+             for name, part in shape.items() if isinstance(part, dict)]
+    return (f"Shapes, {entry['label']} ({shape['objects']} objects, seeds: {len(shape['training seeds'])}): "
+            + ", ".join(parts) + ".")
 
 
 def render(table: Table, style: str = "text") -> str:

@@ -29,6 +29,7 @@ from ..data.ring import MultiviewBatch
 from ..errors import InputError
 from .config import TrainingConfig
 from .loop import _Trainer, latest_checkpoint, new_accelerator
+from .steps import Backward
 
 OWN = {"preset": "narrow", "out": "checks", "json": None, "against": None, "global_batch": "2", "steps": "50"}
 FIXED = ["stage=joint", "batch_size=1", "reconstruction_batch=1", "refresh_objects=1", "validation_objects=1",
@@ -42,11 +43,11 @@ class OneBatch(_Trainer):
     Which process computes it does not matter: processes x accumulation is the global batch.
     """
 
-    def losses(self, part: int = 0) -> dict[str, torch.Tensor]:
+    def losses(self, part: int = 0, backward: Backward = None) -> dict[str, torch.Tensor]:
         number = self.accelerator.process_index * self.config.accumulation + part
         self.source.rows = [number]
         torch.manual_seed(1000 * self.step + number)
-        return super().losses(part)
+        return super().losses(part, backward)
 
 
 class _Objects:

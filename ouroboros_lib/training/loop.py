@@ -30,7 +30,7 @@ from .data import RenderedObjects
 from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
 from .perceptual import perceptual_loss
 from .sharding import gathered, is_sharded, shard
-from .steps import autoencoder_losses, joint_losses, multiview_losses, reconstructor_losses, unwrapped
+from .steps import Backward, autoencoder_losses, joint_losses, multiview_losses, reconstructor_losses, unwrapped
 from .validation import validate
 
 
@@ -163,8 +163,8 @@ class _Trainer:
             return self.pipeline.autoencoder.encode(images).to(
                 torch.bfloat16 if images.device.type == "cuda" else torch.float32)
 
-    def losses(self, part: int = 0) -> dict[str, torch.Tensor]:
-        """Of the next batch; `part`: its number among those of one step."""
+    def losses(self, part: int = 0, backward: Backward = None) -> dict[str, torch.Tensor]:
+        """Of the next batch; `part`: its number among those of one step. backward: see `joint_losses`."""
         config, models = self.config, self.models
         if config.stage == "autoencoder":  # the batch size counts pictures here
             objects = self.source.batch(-(-config.batch_size // self.source.views))
@@ -177,7 +177,7 @@ class _Trainer:
             return multiview_losses(models["multiview"], self.noise, batch, config, condition)
         chance = random.Random(f"{config.seed} {self.step} {part}").random()  # the same in all processes
         return joint_losses(models["multiview"], models["reconstructor"], self.decode, self.noise, batch, config,
-                            condition, chance, self.perceptual)
+                            condition, chance, self.perceptual, backward)
 
     def next_batch(self) -> tuple[MultiviewBatch, Condition | None]:
         """For F: objects with latents and, for an F that takes a token, its noised condition."""
@@ -233,7 +233,7 @@ class _Trainer:
         for part in range(config.accumulation):
             with accelerator.accumulate(*(self.models[name] for name in self.trained)):
                 with accelerator.autocast():
-                    losses = self.losses(part)
+                    losses = self.losses(part, accelerator.backward)
                 accelerator.backward(sum(losses.values()))  # divided by the number of batches
             for name, value in losses.items():
                 figures[name] = figures.get(name, 0) + value.detach() / config.accumulation

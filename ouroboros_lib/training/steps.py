@@ -18,6 +18,7 @@ from .conditions import Condition, drop_conditions  # noqa: F401  the second for
 from .config import TrainingConfig
 
 Perceptual = Callable[[Tensor, Tensor], Tensor] | None  # of images (N, 3, S, S), see perceptual.py
+Backward = Callable[[Tensor], object] | None  # of a loss, such as accelerate's
 
 
 def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
@@ -49,12 +50,14 @@ def multiview_losses(multiview, noise: EDMNoise, batch: MultiviewBatch, config: 
 
 def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], noise: EDMNoise, batch: MultiviewBatch,
                  config: TrainingConfig, condition: Condition | None = None, chance: float = 0.5,
-                 perceptual: Perceptual = None) -> dict[str, Tensor]:
+                 perceptual: Perceptual = None, backward: Backward = None) -> dict[str, Tensor]:
     """Algorithm 1. The batch is in random order, so its first part stands for "with probability 0.5" of line 5.
 
     `multiview` and `reconstructor` may be wrapped for several GPUs: each takes part in one backward pass.
     decode: the autoencoder's, latents to images. condition: of F, the latents of view 0 by default. chance: uniform in
     [0, 1), for an example that the share of line 5 splits, such as the only one; the same in all processes.
+    backward: is called with loss_mv as soon as it stands, unless loss_recon shares a part of its graph: what F kept for
+    its gradients is freed before G needs memory. loss_mv is then returned without a graph.
     """
     x, cameras, size = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1]
     count = len(x)
@@ -92,6 +95,10 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
             self_cond = self_cond.map(lambda maps: pad_with_zeros(maps, count))
     pred_x = estimate(multiview, slice(count), self_cond)  # line 5; line 2 where self_cond is zero
     losses = {"multiview": denoising_loss(noise, pred_x, x, sigma)}  # line 6, loss_mv
+    if backward and config.detach_feedback and not config.decoder_gradient:
+        backward(losses["multiview"])
+        del pred_x
+        losses["multiview"] = losses["multiview"].detach()
 
     clean = torch.full_like(sigma, config.clean_sigma)  # loss_recon: on estimates, and once more on clean views
     estimated, rows = (recon if config.joint else 0), [*range(count - recon, count)]
