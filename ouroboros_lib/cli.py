@@ -123,8 +123,8 @@ def generate(
                                                    "weights were made for.", show_default=False)] = None,
     fast: Annotated[int, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only: faster, but not "
                                       "the paper's recursion, and a little worse.")] = 1,
-    precision: Annotated[str, typer.Option(metavar="fp32|fp16|bf16", help="Half precision for the paper's models on a "
-                                           "GPU: half the memory, and faster.")] = "fp32",
+    precision: Annotated[str, typer.Option(metavar="fp32|fp16|bf16", help="Half precision: half the memory of the "
+                                           "paper's models, faster on GPUs; small ones: on CPUs with bf16.")] = "fp32",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: models wait on the CPU for their "
                                              "turn and few views are decoded at a time. Slower.")] = False,
 ) -> None:
@@ -182,7 +182,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
         watch.seconds |= loading.seconds
         photo = cutouts.pop(image).frame(pipe.image_size)
         pipe.set_progress_bar_config(desc=image.name, disable=not sys.stderr.isatty(), leave=False)
-        with watch("recursion"):
+        with watch("recursion"), _autocast(pipe, settings["precision"], device):
             output = pipe(photo.image[None], elevation=settings["elevation"], num_inference_steps=settings["steps"],
                           guidance_scale=settings["guidance"], feedback=settings["feedback"],
                           feedback_every=settings["feedback_every"], return_trace=evenly_chosen(settings["steps"]),
@@ -195,19 +195,31 @@ def _placed(pipe, settings: dict, device):
     """The pipeline on its device, in the precision and with the memory that were asked for. Raises InputError."""
     from .pipeline import convert_weights
 
-    if settings["precision"] != "fp32":
-        import torch
-
-        if not getattr(pipe.multiview, "takes_image_token", False):
-            raise InputError(f"--precision {settings['precision']}: is for the paper's models; {settings['preset']} is "
-                             "small enough without")
-        convert_weights(pipe, {"fp16": torch.float16, "bf16": torch.bfloat16}[settings["precision"]])
+    if settings["precision"] != "fp32" and _is_large(pipe):
+        convert_weights(pipe, _dtype(settings["precision"]))
     if not settings["low_memory"]:
         return pipe.to(device)
     if device.type != "cuda":
         raise InputError(f"--low-memory: is for GPUs, this runs on {device}")
     pipe.enable_low_memory(device)
     return pipe
+
+
+def _autocast(pipe, precision: str, device):
+    """What small models run under in half precision: converting their few weights would gain nothing."""
+    import torch
+
+    return torch.autocast(device.type, _dtype(precision), enabled=precision != "fp32" and not _is_large(pipe))
+
+
+def _is_large(pipe) -> bool:
+    return getattr(pipe.multiview, "takes_image_token", False)
+
+
+def _dtype(precision: str):
+    import torch
+
+    return torch.float16 if precision == "fp16" else torch.bfloat16
 
 
 def load_pipeline(name: str):
