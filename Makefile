@@ -60,8 +60,11 @@ book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/ind
 
 figures: $(STAMP)  ## make all pictures in figures/ again
 	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
-	@$(PY) -c "from PIL import Image; sheet = Image.open('outputs/figures/recursion.png').convert('RGB'); \
-		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save('figures/recursion.png', optimize=True)"
+	@$(PY) -m ouroboros_lib.viz.families --out outputs/figures/families.png
+	@for name in recursion families; do $(PY) -c "import sys; from PIL import Image; \
+		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
+		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \
+		$$name; done
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
 	for notebook in $(filter-out notebooks/00%,$(NOTEBOOKS)) notebooks/solutions/03_solutions.ipynb; do \
 		echo "papermill $$notebook"; \
