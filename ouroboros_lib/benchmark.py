@@ -22,6 +22,7 @@ import torch
 
 from . import pipeline as pipeline_module
 from .data.ring import held_out_objects
+from .errors import InputError
 from .files import replace_file
 from .pipeline import Ouroboros3DPipeline, channels_last, convert_weights
 from .presets import load_preset, preset_names
@@ -139,7 +140,10 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_float32_matmul_precision("high")
     records = []
     for mode in modes:
-        pipeline = load(options.preset, options.device, dtype_of(mode))
+        try:
+            pipeline = load(options.preset, options.device, dtype_of(mode))
+        except InputError as error:
+            parser.error(f"{options.preset}, mode {mode}: {error}")
         if mode.startswith("compiled"):
             pipeline.compile()
         for batch in batches:

@@ -325,8 +325,10 @@ def convert_weights(pipeline: Ouroboros3DPipeline, dtype: torch.dtype) -> None:
     """Weights to another type, in place; those that must stay in single precision (SVD's encoder) are not touched.
 
     For the paper's models, which take inputs of any type and give single precision back. Random noise, noise levels,
-    the solver's steps, guidance, Gaussians and splatting are in single precision always.
+    the solver's steps, guidance, Gaussians and splatting are in single precision always. Raises InputError for others.
     """
+    if dtype != torch.float32 and not getattr(pipeline.multiview, "takes_image_token", False):
+        raise InputError("weights in half precision are for the paper's models; small ones run under autocast (bf16)")
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             convert_model(model, dtype)

@@ -18,6 +18,7 @@ from torch import Tensor
 from .benchmark import MODES, dtype_of, load, write_records
 from .cameras import evenly_spaced_orbit
 from .data.ring import held_out_objects
+from .errors import InputError
 from .models.feedback import render_feedback
 from .pipeline import Ouroboros3DPipeline, convert_weights
 
@@ -104,7 +105,10 @@ def main(arguments: list[str] | None = None) -> None:
     references = {seed: measured(exact, seed) for seed in seeds}
     for mode in options.modes.split(","):
         pipeline = copy.deepcopy(exact)
-        convert_weights(pipeline, dtype_of(mode))
+        try:
+            convert_weights(pipeline, dtype_of(mode))
+        except InputError as error:
+            parser.error(f"{options.preset}, mode {mode}: {error}")
         if mode.startswith("compiled"):
             pipeline.compile()
         for seed in seeds:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ouroboros_lib import benchmark, precision
 from ouroboros_lib.errors import InputError
 
 
@@ -57,3 +58,11 @@ def test_zero_maps_are_no_feedback(tiny, picture):
     tiny._compiled = True
     blank = run(tiny, picture, 2, feedback_from_step=1)
     torch.testing.assert_close(blank.views, plain.views, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("program", [benchmark, precision])
+def test_small_models_keep_their_weights_in_single_precision(program, capsys):
+    with pytest.raises(SystemExit) as caught:
+        program.main(["tiny", "--steps", "1", "--modes", "bf16-weights", "--device", "cpu"])
+    assert caught.value.code == 2
+    assert "tiny, mode bf16-weights: weights in half precision are for the paper's models" in capsys.readouterr().err
