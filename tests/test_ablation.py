@@ -81,7 +81,9 @@ def test_shapes_are_compared_where_they_were_measured(evaluations, tmp_path):
     assert shape["f_score"]["verdict"] == "not separable"
     with open(tmp_path / "ablation_geometry.csv") as file:
         assert len(list(csv.DictReader(file))) == 4 * 4
-    assert "Shapes, shapes (4 objects, seeds: 1): chamfer -0.0100" in paper_tables(tmp_path)[2].notes[1]
+    table = paper_tables(tmp_path)[3]
+    assert table.title == "Shapes" and table.rows[0][:3] == ["shapes", "4", "1"] and len(table.rows) == 1
+    assert table.rows[0][3].startswith("-0.0100 [") and table.rows[0][5].endswith("worse")
 
 
 def test_only_seeds_and_objects_that_both_have_are_compared(evaluations, tmp_path):

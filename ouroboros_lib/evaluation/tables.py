@@ -50,7 +50,7 @@ def paper_tables(results: str | Path) -> list[Table]:
     ablation = read_json(path) if path.is_file() else None
     tables = [_table_1(published, *measurements(Path(results))), _table_2(published, ablation)]
     if ablation is not None:
-        tables.append(_comparisons(ablation))
+        tables += [_comparisons(ablation), *_shapes(ablation)]
     return tables
 
 
@@ -140,18 +140,24 @@ def _comparisons(ablation: dict) -> Table:
                  if q in entry else NOT_MEASURED for q in quantities]
         rows.append([entry["label"], str(len(entry["training seeds"])), *cells])
     notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals."]
-    notes += [_shapes(entry) for entry in ablation["comparisons"] if "geometry" in entry]
     if ablation["missing"]:
         notes.append("Not measured yet: " + ", ".join(ablation["missing"]) + ".")
     return Table("Comparisons", ["what", "seeds", *quantities], rows, notes)
 
 
-def _shapes(entry: dict) -> str:
-    shape = entry["geometry"]
-    parts = [f"{name} {part['mean']:+.4f} [{part['low']:.4f}, {part['high']:.4f}] {part['verdict']}"
-             for name, part in shape.items() if isinstance(part, dict)]
-    return (f"Shapes, {entry['label']} ({shape['objects']} objects, seeds: {len(shape['training seeds'])}): "
-            + ", ".join(parts) + ".")
+def _shapes(ablation: dict) -> list[Table]:
+    """The same comparisons by geometry, if any was measured."""
+    from .ablation import SHAPES  # with all that measuring needs
+
+    rows = []
+    for entry in ablation["comparisons"]:
+        if shape := entry.get("geometry"):
+            cells = [f"{shape[name]['mean']:+.4f} [{shape[name]['low']:.4f}, {shape[name]['high']:.4f}] "
+                     f"{shape[name]['verdict']}" for name in SHAPES]
+            rows.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])), *cells])
+    notes = ["Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
+             "better."]
+    return [Table("Shapes", ["what", "objects", "seeds", *SHAPES], rows, notes)] if rows else []
 
 
 def render(table: Table, style: str = "text") -> str:
