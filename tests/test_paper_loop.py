@@ -187,7 +187,7 @@ def test_accumulated_batches_are_one_step_of_their_mean_gradient(tmp_path):
     weights = {name: trainer.models[name].get_parameter(key) for name, key in (
         ("multiview", "unet.conv_out.bias"), ("reconstructor", "conv.bias"))}
     seen = []
-    trainer.losses = lambda part: {name: (part + 1.0) * weight.sum() for name, weight in weights.items()}
+    trainer.losses = lambda part, backward: {name: (part + 1.0) * weight.sum() for name, weight in weights.items()}
     step = trainer.optimizers[0].step
     trainer.optimizers[0].step = lambda: (seen.append([weight.grad.clone() for weight in weights.values()]), step())
     before = {name: float(weight.detach().sum()) for name, weight in weights.items()}
