@@ -24,14 +24,13 @@ from . import pipeline as pipeline_module
 from .data.ring import held_out_objects
 from .errors import InputError
 from .files import replace_file
-from .pipeline import Ouroboros3DPipeline, channels_last, convert_weights
+from .pipeline import HALF_PRECISION, Ouroboros3DPipeline, channels_last, convert_weights
 from .presets import load_preset, preset_names
 from .profiling import median_seconds, synchronize
 
 RUNS = 5
 MODES = ("eager", "bf16", "bf16-weights", "fp16-weights", "compiled", "compiled-bf16", "compiled-bf16-weights",
          "compiled-fp16-weights")
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UP_STEPS = 3  # the second step is the first with feedback, and CUDA graphs are recorded when a shape comes again
 
 
@@ -64,7 +63,7 @@ def load(preset: str, device: str, dtype: torch.dtype = torch.float32) -> Ourobo
 
 def dtype_of(mode: str) -> torch.dtype:
     """The type of the weights in a mode."""
-    return next((dtype for name, dtype in DTYPES.items() if mode.endswith(f"{name}-weights")), torch.float32)
+    return next((dtype for name, dtype in HALF_PRECISION.items() if mode.endswith(f"{name}-weights")), torch.float32)
 
 
 def runner(pipeline: Ouroboros3DPipeline, batch: int, steps: int, feedback: str, autocast: bool) -> Callable[[], None]:

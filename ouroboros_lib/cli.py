@@ -193,10 +193,10 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
 
 def _placed(pipe, settings: dict, device):
     """The pipeline on its device, in the precision and with the memory that were asked for. Raises InputError."""
-    from .pipeline import convert_weights
+    from .pipeline import HALF_PRECISION, convert_weights, takes_half_weights
 
-    if settings["precision"] != "fp32" and _is_large(pipe):
-        convert_weights(pipe, _dtype(settings["precision"]))
+    if settings["precision"] in HALF_PRECISION and takes_half_weights(pipe):
+        convert_weights(pipe, HALF_PRECISION[settings["precision"]])
     if not settings["low_memory"]:
         return pipe.to(device)
     if device.type != "cuda":
@@ -206,20 +206,13 @@ def _placed(pipe, settings: dict, device):
 
 
 def _autocast(pipe, precision: str, device):
-    """What small models run under in half precision: converting their few weights would gain nothing."""
+    """What small models run under in half precision."""
     import torch
 
-    return torch.autocast(device.type, _dtype(precision), enabled=precision != "fp32" and not _is_large(pipe))
+    from .pipeline import HALF_PRECISION, takes_half_weights
 
-
-def _is_large(pipe) -> bool:
-    return getattr(pipe.multiview, "takes_image_token", False)
-
-
-def _dtype(precision: str):
-    import torch
-
-    return torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, HALF_PRECISION.get(precision),
+                          enabled=precision in HALF_PRECISION and not takes_half_weights(pipe))
 
 
 def load_pipeline(name: str):

@@ -29,6 +29,7 @@ from .recursion import Recursion
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 SETTINGS = ("image_size", "num_views", "reconstructor_sigma_min", "reconstructor_sigma_max", "coordinate_map",
             "guidance_scale", "feedback_options")  # what a pipeline is, beside its components
+HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 
 
@@ -327,11 +328,16 @@ def convert_weights(pipeline: Ouroboros3DPipeline, dtype: torch.dtype) -> None:
     For the paper's models, which take inputs of any type and give single precision back. Random noise, noise levels,
     the solver's steps, guidance, Gaussians and splatting are in single precision always. Raises InputError for others.
     """
-    if dtype != torch.float32 and not getattr(pipeline.multiview, "takes_image_token", False):
+    if dtype != torch.float32 and not takes_half_weights(pipeline):
         raise InputError("weights in half precision are for the paper's models; small ones run under autocast (bf16)")
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             convert_model(model, dtype)
+
+
+def takes_half_weights(pipeline: Ouroboros3DPipeline) -> bool:
+    """Whether these are the paper's models; converting the few weights of small ones would gain nothing."""
+    return getattr(pipeline.multiview, "takes_image_token", False)
 
 
 def convert_model(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:

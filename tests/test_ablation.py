@@ -61,14 +61,14 @@ def test_differences_are_paired_and_judged(evaluations, tmp_path):
 
 
 def test_shapes_are_compared_where_they_were_measured(evaluations, tmp_path):
-    def measure(row, seed, method, iou, chamfer):
+    def measure(row, seed, method, iou, chamfer, shift=0.0):  # shift: of the second noise's IoU
         with open(evaluations / f"{row}-seed{seed}_geometry.csv", "w", newline="") as file:
             csv.writer(file).writerows([(*heldout.KEYS, *GEOMETRY_COLUMNS), *(
-                ("p", method, 0, n, 0.1, 0.1, chamfer, 0.5 + 0.01 * (-1) ** n * seed, iou + n / 100)
-                for n in range(4))])
+                ("p", method, noise, n, 0.1, 0.1, chamfer, 0.5 + 0.01 * (-1) ** n * seed, iou + n / 100 + noise * shift)
+                for noise in (0, 1) for n in range(4))])
 
     for seed in (1, 2):
-        measure("joint", seed, "feedback-none", 0.4, 0.02)
+        measure("joint", seed, "feedback-none", 0.35, 0.02, shift=0.1)
     for seed in (0, 1):
         measure("two-stage", seed, "feedback-none", 0.5, 0.03)
     record = collect(evaluations, tmp_path / "ablation", [
@@ -80,7 +80,7 @@ def test_shapes_are_compared_where_they_were_measured(evaluations, tmp_path):
     assert shape["chamfer"]["mean"] == pytest.approx(-0.01) and shape["chamfer"]["verdict"] == "better"
     assert shape["f_score"]["verdict"] == "not separable"
     with open(tmp_path / "ablation_geometry.csv") as file:
-        assert len(list(csv.DictReader(file))) == 4 * 4
+        assert len(list(csv.DictReader(file))) == 4 * 2 * 4
     table = paper_tables(tmp_path)[3]
     assert table.title == "Shapes" and table.rows[0][:3] == ["shapes", "4", "1"] and len(table.rows) == 1
     assert table.rows[0][3].startswith("-0.0100 [") and table.rows[0][5].endswith("worse")

@@ -94,7 +94,7 @@ def compare_cells(a: Cell, b: Cell) -> dict:
 
 def compare_shapes(lines: list[tuple], a: str, b: str) -> dict:
     """Geometry of cell a minus that of b, paired as in `compare_cells`; nothing where the shapes were not measured."""
-    first, second = ({line[1:5:3]: line[5:] for line in lines if f"{line[0]}:{line[2]}" == cell} for cell in (a, b))
+    first, second = (_shape_means(lines, cell) for cell in (a, b))
     both = sorted(first.keys() & second.keys())
     seeds, objects = ([*dict.fromkeys(pair[i] for pair in both)] for i in range(2))
     if not both or len(both) != len(seeds) * len(objects):
@@ -114,6 +114,15 @@ def verdict(interval: dict, smaller_is_better: bool = False) -> str:
     if interval["low"] <= 0 <= interval["high"]:
         return "not separable"
     return "better" if (interval["mean"] > 0) != smaller_is_better else "worse"
+
+
+def _shape_means(lines: list[tuple], name: str) -> dict[tuple, np.ndarray]:
+    """(training seed, object) to the geometry of one ROW:METHOD, averaged over seeds of the noise."""
+    found: dict[tuple, list] = {}
+    for row, seed, method, _, number, *values in lines:
+        if f"{row}:{method}" == name:
+            found.setdefault((seed, number), []).append(values)
+    return {key: np.mean(values, axis=0) for key, values in found.items()}
 
 
 def _shapes(path: Path) -> list[tuple]:

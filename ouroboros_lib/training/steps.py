@@ -97,7 +97,6 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     losses = {"multiview": denoising_loss(noise, pred_x, x, sigma)}  # line 6, loss_mv
     if backward and config.detach_feedback and not config.decoder_gradient:
         backward(losses["multiview"])
-        del pred_x
         losses["multiview"] = losses["multiview"].detach()
 
     clean = torch.full_like(sigma, config.clean_sigma)  # loss_recon: on estimates, and once more on clean views
