@@ -70,7 +70,8 @@ def test_kernels_and_fused_decoder_agree_with_torch():
 def test_on_cuda_the_fused_decoder_equals_diffusers_own(monkeypatch, dtype, least):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    autoencoder = channels_last(SVDAutoencoder(block_out_channels=(64, 64, 128, 128)).eval().to("cuda", dtype))
+    autoencoder = SVDAutoencoder(block_out_channels=(64, 64, 128, 128)).eval().to("cuda", dtype)
+    channels_last(autoencoder)
     latents = torch.randn(1, 8, 4, 16, 16, device="cuda", dtype=dtype)
     with torch.no_grad():
         fast = autoencoder.decode(latents).float()
