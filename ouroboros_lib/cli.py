@@ -121,8 +121,8 @@ def generate(
     elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
                                                    "weights were made for.", show_default=False)] = None,
-    fast: Annotated[int, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only: faster, but not "
-                                      "the paper's recursion, and a little worse.")] = 1,
+    fast: Annotated[int | None, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only, and project "
+                                             "none: faster, but the views agree less.", show_default=False)] = None,
     precision: Annotated[str, typer.Option(metavar="fp32|fp16|bf16", help="Half precision: half the memory of the "
                                            "paper's models, faster on GPUs; small ones: on CPUs with bf16.")] = "fp32",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: models wait on the CPU for their "
@@ -133,13 +133,13 @@ def generate(
     check_range("--seed", seed, 0, 2**63 - 1)
     check_range("--elevation", elevation, -90, 90)
     check_range("--guidance", 1 if guidance is None else guidance, 0, 100)
-    check_range("--fast", fast, 1, MAX_STEPS)
+    check_range("--fast", 1 if fast is None else fast, 1, MAX_STEPS)
     check_choice("--feedback", feedback, FEEDBACKS)
     check_choice("--background", background, BACKGROUNDS)
     check_choice("--precision", precision, PRECISIONS)
     folders = _result_folders(images, out)
     settings = {"preset": preset, "steps": steps, "seed": seed, "feedback": feedback, "background": background,
-                "elevation": elevation, "guidance": guidance, "feedback_every": fast,
+                "elevation": elevation, "guidance": guidance, "fast": fast,
                 "precision": precision, "low_memory": low_memory}
     _generate(folders, settings, device)
 
@@ -177,6 +177,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
         pipe = _placed(load_pipeline(settings["preset"]), settings, device)
     if settings["guidance"] is None:
         settings["guidance"] = pipe.config.guidance_scale
+    shortcuts = {} if settings["fast"] is None else {"feedback_every": settings["fast"], "project_above": math.inf}
     for image, folder in folders.items():
         watch = Stopwatch()
         watch.seconds |= loading.seconds
@@ -185,8 +186,8 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
         with watch("recursion"), _autocast(pipe, settings["precision"], device):
             output = pipe(photo.image[None], elevation=settings["elevation"], num_inference_steps=settings["steps"],
                           guidance_scale=settings["guidance"], feedback=settings["feedback"],
-                          feedback_every=settings["feedback_every"], return_trace=evenly_chosen(settings["steps"]),
-                          generator=torch.Generator().manual_seed(settings["seed"]))
+                          return_trace=evenly_chosen(settings["steps"]),
+                          generator=torch.Generator().manual_seed(settings["seed"]), **shortcuts)
         record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch)
         _announce(image, folder, record)
 

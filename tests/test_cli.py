@@ -17,6 +17,7 @@ from test_photo import BAD
 
 from ouroboros_lib import cli
 from ouroboros_lib.viz.outputs import FILES
+from ouroboros_lib.viz.sheets import evenly_chosen
 
 TINY = ("--preset", "tiny", "--steps", 1, "--device", "cpu")
 
@@ -59,7 +60,7 @@ def test_generate_writes_everything(run, photo, tmp_path):
     assert all(name in text for name in FILES) and str(photo) in text
     record = json.loads((out / "result.json").read_text())
     assert record["settings"] == {"image": str(photo), "preset": "tiny", "steps": 3, "seed": 7, "feedback": "both",
-                                  "background": "auto", "elevation": 5.0, "guidance": 1.0, "feedback_every": 1,
+                                  "background": "auto", "elevation": 5.0, "guidance": 1.0, "fast": None,
                                   "precision": "fp32", "low_memory": False, "device": "cpu"}
     assert record["input"]["matte"] == "alpha" and set(record["files"]) == set(FILES)
     assert record["figures"]["self_consistency_psnr"] > 0 and record["seconds"]["recursion"] > 0
@@ -76,6 +77,20 @@ def test_generate_writes_everything(run, photo, tmp_path):
     assert json.loads((out / "result.json").read_text())["settings"]["seed"] == 7
     assert run(*arguments, "--seed", 8)[0] == 0
     assert (out / "gaussians.ply").read_bytes() != first
+
+
+def test_fast_reconstructs_less_often_though_the_weights_project_in_every_step(run, photo, tmp_path, monkeypatch):
+    pipe = cli.load_pipeline("tiny")
+    pipe.register_to_config(feedback_options={"project_above": 0.0})
+    monkeypatch.setattr(cli, "load_pipeline", lambda name: pipe)
+    calls, reconstruct = [], pipe.reconstruct
+    monkeypatch.setattr(pipe, "reconstruct", lambda *args: calls.append(args) or reconstruct(*args))
+    arguments = ("generate", photo, "--preset", "tiny", "--steps", 12, "--device", "cpu")
+    assert run(*arguments, "--out", tmp_path / "plain")[0] == 0 and len(calls) == 12
+    calls.clear()
+    assert run(*arguments, "--out", tmp_path / "fast", "--fast", 12)[0] == 0
+    assert len(calls) == len(evenly_chosen(12))  # those that recursion.png shows, the first and the last among them
+    assert json.loads((tmp_path / "fast" / "result.json").read_text())["settings"]["fast"] == 12
 
 
 def test_several_pictures_get_a_folder_each(run, tmp_path):
