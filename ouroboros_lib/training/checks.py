@@ -73,6 +73,9 @@ def trainer_for(settings: list[str], own: dict, kind: type[_Trainer], objects: i
     accelerator = new_accelerator(out, config)
     set_seed(config.seed, device_specific=True)
     trainer = kind(accelerator, own["preset"], out, config, [], None, random_weights_on=accelerator.device)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True  # runs are compared: the algorithm
+    torch.backends.cudnn.allow_tf32 = False  # must not depend on what was fastest just then, nor single precision round
+    torch.set_float32_matmul_precision("highest")
     trainer.source.rank, trainer.source.world_size = 0, 1  # all processes hold all of them
     trainer.source.fill()
     trainer.source = _Objects(trainer.source)

@@ -253,8 +253,8 @@ class _Trainer:
             ema.release()
         for optimizer in self.optimizers:
             optimizer.step()
-        if (self.step + 1) % self.config.ema_every == 0:
-            self.update_averages()
+        if (self.step + 1) % self.config.ema_every == 0 and (self.sharded or self.accelerator.is_main_process):
+            self.update_averages()  # whole weights are the same in all processes: one averages them, and writes them
         return norms
 
     def update_averages(self) -> None:

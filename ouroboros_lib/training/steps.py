@@ -56,8 +56,8 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     `multiview` and `reconstructor` may be wrapped for several GPUs: each takes part in one backward pass.
     decode: the autoencoder's, latents to images. condition: of F, the latents of view 0 by default. chance: uniform in
     [0, 1), for an example that the share of line 5 splits, such as the only one; the same in all processes.
-    backward: is called with loss_mv as soon as it stands, unless loss_recon shares a part of its graph: what F kept for
-    its gradients is freed before G needs memory. loss_mv is then returned without a graph.
+    backward: is called with loss_recon as soon as it stands, unless loss_mv shares a part of its graph: what G kept for
+    its gradients is freed before F needs memory. loss_recon is then returned without a graph.
     """
     x, cameras, size = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1]
     count = len(x)
@@ -87,6 +87,19 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
                               blank and blank.map(lambda maps: maps[:first]))  # line 2
             pred_i = decode(pred_x).clamp(0, 1)  # line 3
 
+    # loss_recon of line 6, on estimates and once more on clean views, needs nothing of line 5. It comes first because
+    # splatting waits for the GPU: the optimizer and the next step can be launched behind F's long pass, not behind it
+    clean = torch.full_like(sigma, config.clean_sigma)
+    estimated, rows = (recon if config.joint else 0), [*range(count - recon, count)]
+    truth = batch.select([*range(estimated), *rows])
+    views = torch.cat([pred_i[:estimated], truth.orbit_images[estimated:]])
+    levels = torch.cat([sigma[:estimated], clean[rows]])
+    gaussians = reconstructor(views, truth.orbit_cameras, c_noise(levels))
+    loss_recon = reconstruction_loss(gaussians, truth, config, perceptual)
+    if backward and config.detach_feedback and not config.decoder_gradient:
+        backward(loss_recon)
+        loss_recon = loss_recon.detach()
+
     self_cond = blank
     if again:
         with torch.set_grad_enabled(not config.detach_feedback), eager(not config.detach_feedback):  # line 4
@@ -94,19 +107,7 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
             self_cond = render_feedback(gaussians, cameras[:again], size, config.coordinate_map).keep(config.feedback)
             self_cond = self_cond.map(lambda maps: pad_with_zeros(maps, count))
     pred_x = estimate(multiview, slice(count), self_cond)  # line 5; line 2 where self_cond is zero
-    losses = {"multiview": denoising_loss(noise, pred_x, x, sigma)}  # line 6, loss_mv
-    if backward and config.detach_feedback and not config.decoder_gradient:
-        backward(losses["multiview"])
-        losses["multiview"] = losses["multiview"].detach()
-
-    clean = torch.full_like(sigma, config.clean_sigma)  # loss_recon: on estimates, and once more on clean views
-    estimated, rows = (recon if config.joint else 0), [*range(count - recon, count)]
-    truth = batch.select([*range(estimated), *rows])
-    views = torch.cat([pred_i[:estimated], truth.orbit_images[estimated:]])
-    levels = torch.cat([sigma[:estimated], clean[rows]])
-    gaussians = reconstructor(views, truth.orbit_cameras, c_noise(levels))
-    losses["reconstruction"] = reconstruction_loss(gaussians, truth, config, perceptual)  # line 6, loss_recon
-    return losses
+    return {"multiview": denoising_loss(noise, pred_x, x, sigma), "reconstruction": loss_recon}  # line 6
 
 
 def denoising_loss(noise: EDMNoise, pred_x: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
