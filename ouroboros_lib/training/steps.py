@@ -87,8 +87,8 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
                               blank and blank.map(lambda maps: maps[:first]))  # line 2
             pred_i = decode(pred_x).clamp(0, 1)  # line 3
 
-    # loss_recon of line 6, on estimates and once more on clean views, needs nothing of line 5. It comes first because
-    # splatting waits for the GPU: the optimizer and the next step can be launched behind F's long pass, not behind it
+    # loss_recon, on estimates and once more on clean views, comes before the second estimate, which it does not need:
+    # splatting waits for the GPU, while behind F's long pass the optimizer and the next step can be launched
     clean = torch.full_like(sigma, config.clean_sigma)
     estimated, rows = (recon if config.joint else 0), [*range(count - recon, count)]
     truth = batch.select([*range(estimated), *rows])
