@@ -80,7 +80,8 @@ def test_what_must_stay_in_single_precision_is_not_rounded(narrow):
 
 def test_precision_is_measured_against_the_same_noise(narrow):
     one = precision.one_step(narrow, sigmas=(1.0,))
-    assert min(precision.compare(precision.one_step(narrow, sigmas=(1.0,)), one).values()) > 100
+    again = precision.compare(precision.one_step(narrow, sigmas=(1.0,)), one)
+    assert min(again.values()) > 60  # other noise: 10; some CPUs round in another order from run to run
     convert_weights(narrow, torch.bfloat16)
     figures = precision.compare(precision.one_step(narrow, sigmas=(1.0,)), one)
     assert set(figures) == {f"{name}, sigma 1" for name in ("F", "views", "renders", "CCM")}

@@ -33,7 +33,7 @@ def test_recipes_that_ship_can_be_read(name):
     full = load_recipe(name)
     limits, full_limits = ([stage.settings["max_minutes"] for stage in plan if "max_minutes" in stage.settings]
                            for plan in (stages, full))
-    assert limits and limits == [limit / 2 for limit in full_limits]
+    assert bool(limits) == (name != "twins") and limits == [limit / 2 for limit in full_limits]
     assert any(stage.after for stage in stages)
 
 
