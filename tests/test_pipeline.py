@@ -53,7 +53,9 @@ def test_it_is_algorithm_2(tiny, objects):
     result = tiny(picture, elevation=torch.tensor([5.0, 20.0]), num_inference_steps=steps, generator=seeded(3))
     assert gap(result.views, pred_i) < 1e-5
     assert gap(result.gaussians.means, gaussians.means) < 1e-5
-    assert gap(result.renders.rgb, self_cond.rgb) < 1e-5 and gap(result.renders.ccm, self_cond.ccm) < 1e-5
+    for name in ("rgb", "ccm", "alpha"):
+        differs = (getattr(result.renders, name) - getattr(self_cond, name)).abs() > 1e-5
+        assert differs.float().mean() < 1e-3  # last digits decide which of two splats at one depth comes first
     assert gap(result.cameras.c2w, cameras.c2w) == 0 and result.trace is None
 
 

@@ -509,9 +509,11 @@ def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, m
     assert trainers[0].step > 2 and 1 <= trainers[0].seconds < 2
 
 
-def test_the_benchmark_times_every_part_of_a_step(monkeypatch, capsys):
+def test_the_benchmark_times_every_part_of_a_step(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(benchmark, "RUNS", 1)
-    benchmark.main(["preset=tiny", *(f"{key}={value}" for key, value in QUICK.items())])
+    trace = tmp_path / "trace.json"
+    benchmark.main(["preset=tiny", f"trace={trace}", *(f"{key}={value}" for key, value in QUICK.items())])
+    assert any("convolution" in str(event.get("name")) for event in json.loads(trace.read_text())["traceEvents"])
     *lines, rate = capsys.readouterr().out.splitlines()
     times = {line[:36].strip(): float(line[36:-3]) for line in lines}
     assert rate.endswith(" objects a second on 1 process(s)") and float(rate.split()[0]) > 0

@@ -3,8 +3,9 @@
 Settings are those of `ouroboros train --set`, for example batch_size=128 compile=true mixed_precision=bf16; preset=tiny
 chooses the models and data=DIR rendered objects instead of procedural ones. Prints the median of runs=9 runs of each
 part, in milliseconds, after one that compiles; on CUDA also the most memory that tensors took at a time, and what was
-reserved for them. json=FILE also writes the figures there. Presets that ship no weights get random ones, drawn on the
-device.
+reserved for them. json=FILE also writes the figures there, and trace=FILE one step with feedback, operation by
+operation, for https://ui.perfetto.dev (FILE.gz: compressed): where the GPU waits, and what for. Presets that ship no
+weights get random ones, drawn on the device.
 
 The last line is a step on average: with feedback in a share self_conditioning_probability of the steps, and with an
 update of the averages (EMA) every ema_every steps. On several GPUs each process times itself, the main one prints.
@@ -25,6 +26,7 @@ from ..compiling import uncompiled
 from ..models.feedback import render_feedback
 from ..noise import c_noise, denoise
 from ..presets import load_preset
+from ..profiling import synchronize
 from .conditions import Condition
 from .config import TrainingConfig
 from .loop import _Trainer, new_accelerator
@@ -121,9 +123,9 @@ def average_step(timings: dict[str, Timing], config: TrainingConfig) -> Timing:
 
 
 def main(settings: list[str]) -> None:
-    own = {"preset": "small", "data": None, "runs": RUNS, "json": None}
+    own = {"preset": "small", "data": None, "runs": RUNS, "json": None, "trace": None}
     given = dict(setting.split("=", 1) for setting in settings if setting.partition("=")[0] in own)
-    preset, data, runs, path = ({**own, **given}[name] for name in own)
+    preset, data, runs, path, trace = ({**own, **given}[name] for name in own)
     defaults = AT_FULL_SIZE if "image_encoder" in load_preset(preset).components else []
     config = TrainingConfig.from_settings(["stage=joint", *defaults, *(
         s for s in settings if s.partition("=")[0] not in own)])
@@ -139,15 +141,23 @@ def main(settings: list[str]) -> None:
             accelerator.print(f"{name:<36} {1000 * timing.seconds:9.2f} ms{timing.memory}", flush=True)
 
         with accelerator.autocast():
-            for name, part in parts_of_a_step(trainer).items():
+            parts = parts_of_a_step(trainer)
+            for name, part in parts.items():
                 report(name, measure(part, accelerator.device, int(runs)))
+            if trace:  # in all processes, or the others would wait for ever
+                with torch.profiler.profile() as profile:
+                    parts[WITH]()
+                    synchronize(accelerator.device)
+                if accelerator.is_main_process:
+                    profile.export_chrome_trace(trace)
         report(AVERAGE, average_step(timings, config))
         objects = accelerator.num_processes * config.batch_size * config.accumulation
         accelerator.print(f"{objects / timings[AVERAGE].seconds:.2f} objects a second on {accelerator.num_processes} "
                           f"{'GPU' if accelerator.device.type == 'cuda' else 'process'}(s)", flush=True)
         if path and accelerator.is_main_process:
             record = {"preset": preset, "processes": accelerator.num_processes, "sharded": trainer.sharded,
-                      "objects a step": objects, "settings": [s for s in settings if not s.startswith("json=")],
+                      "objects a step": objects,
+                      "settings": [s for s in settings if not s.startswith(("json=", "trace="))],
                       "parts": {name: asdict(timing) for name, timing in timings.items()}}
             write_records(Path(path), "training", [record], accelerator.device)
         accelerator.end_training()

@@ -29,7 +29,7 @@ from .config import TrainingConfig
 from .data import RenderedObjects
 from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
 from .perceptual import perceptual_loss
-from .sharding import gathered, is_sharded, shard
+from .sharding import gathered, is_sharded, reshard, shard
 from .steps import Backward, autoencoder_losses, joint_losses, multiview_losses, reconstructor_losses, unwrapped
 from .validation import validate
 
@@ -245,6 +245,7 @@ class _Trainer:
     def update(self) -> dict[str, torch.Tensor]:
         """Clip, step and average. Returns the norms of the gradients of each model."""
         norms = {}
+        reshard(list(self.models.values()))
         self.accelerator.unscale_gradients()
         for name in self.trained:
             norm = torch.nn.utils.clip_grad_norm_(self.models[name].parameters(), self.config.gradient_clip)

@@ -49,5 +49,10 @@ def gathered(models: list[nn.Module]) -> Iterator[None]:
     try:
         yield
     finally:
-        for unit in (module for model in sharded for module in model.modules() if isinstance(module, FSDPModule)):
-            unit.reshard()
+        reshard(sharded)
+
+
+def reshard(models: list[nn.Module]) -> None:
+    """Each process holds its shares alone again, and their gradients: a pass without gradient leaves weights whole."""
+    for unit in (module for model in models for module in model.modules() if isinstance(module, FSDPModule)):
+        unit.reshard()
