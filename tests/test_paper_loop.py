@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from ouroboros_lib.released import ReleasedPipeline
 from ouroboros_lib.training import TrainingConfig, benchmark, loop, train
 from ouroboros_lib.training.initial import initial_pipeline, save_pipeline
 from ouroboros_lib.training.loop import _Trainer, new_accelerator
+from ouroboros_lib.training.sharding import shard
 
 ACCELERATE = Path(ouroboros_lib.__file__).parent / "training" / "accelerate"
 QUICK = {"batch_size": 1, "reconstruction_batch": 1, "validation_objects": 1, "log_every": 1, "checkpoint_every": 0,
@@ -158,6 +160,28 @@ def test_sharded_training_is_that_of_whole_copies(tmp_path):
         assert again[name] == pytest.approx(value, rel=2e-2), name
 
 
+def test_gradients_may_travel_in_half_precision(tmp_path):
+    """The same step of whole copies, but for the digits that rounding takes from each process's gradients."""
+    norms, settings = {}, {"steps": 1, "objects": 2, "refresh_objects": 2, "checkpoint_every": 0, "novel_views": 1}
+    for exchange in ("fp32", "bf16"):
+        launch([*command_line(tmp_path / exchange, **settings, gradient_exchange=exchange), "--preset", "tiny"], 2)
+        norms[exchange] = [logged(tmp_path / exchange, f"gradient/{name}") for name in ("multiview", "reconstructor")]
+    norms = {exchange: [norm for [norm] in lists] for exchange, lists in norms.items()}
+    assert norms["bf16"] == pytest.approx(norms["fp32"], rel=1e-2) and norms["bf16"] != norms["fp32"]
+
+
+def test_shares_of_gradients_are_summed_in_the_precision_they_travel_in():
+    model, plugin = torch.nn.Linear(1, 1), SimpleNamespace()
+    model._no_split_modules = ["Linear"]
+    accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin), prepare=lambda *given: given)
+    for precision, weights in (("no", None), ("bf16", torch.bfloat16)):
+        accelerator.mixed_precision = precision
+        for exchange, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            assert shard(accelerator, model, None, exchange) == (model, None)
+            policy = plugin.mixed_precision_policy
+            assert (policy.param_dtype, policy.reduce_dtype, policy.cast_forward_inputs) == (weights, dtype, False)
+
+
 def test_a_run_goes_on_as_it_was_started(tmp_path):
     config = quick(objects=1, refresh_objects=1)
     trainer = _Trainer(new_accelerator(tmp_path, config), "narrow", tmp_path, config, [])
@@ -206,6 +230,16 @@ def test_the_benchmark_takes_models_that_ship_no_weights(monkeypatch, capsys):
         f"{key}={value}" for key, value in QUICK.items() if key != "workers")])
     times = {line[:36].strip(): float(line[36:-3]) for line in capsys.readouterr().out.splitlines()[:-1]}
     assert len(times) == 14 and times["a step with feedback for all"] > times["draw a batch"] > 0
+
+
+def test_two_processes_time_their_exchange_of_gradients(tmp_path):
+    settings = {**QUICK, "batch_size": 2, "objects": 2, "refresh_objects": 1, "novel_views": 1}
+    settings = [f"{key}={value}" for key, value in settings.items() if key != "workers"]
+    path = tmp_path / "ddp.json"
+    lines = launch(["preset=tiny", "runs=1", f"json={path}", *settings], 2, "ouroboros_lib.training.benchmark")
+    assert lines[-1].endswith("objects a second on 2 process(s)")
+    [record] = json.loads(path.read_text())["records"]
+    assert record["parts"][benchmark.EXCHANGE]["seconds"] > 0 and record["processes"] == 2
 
 
 def test_the_recursion_is_timed_with_weights_in_half_precision(capsys):

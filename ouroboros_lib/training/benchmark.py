@@ -8,7 +8,8 @@ operation, for https://ui.perfetto.dev (FILE.gz: compressed): where the GPU wait
 weights get random ones, drawn on the device.
 
 The last line is a step on average: with feedback in a share self_conditioning_probability of the steps, and with an
-update of the averages (EMA) every ema_every steps. On several GPUs each process times itself, the main one prints.
+update of the averages (EMA) every ema_every steps. On several GPUs each process times itself, the main one prints; with
+whole copies of the models also how long their gradients travel when no backward pass hides it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from .steps import denoising_loss, pad_with_zeros, reconstruction_loss, unwrappe
 RUNS = 9
 WITHOUT, WITH, AVERAGES = "a step without feedback", "a step with feedback for all", "one without, averages updated"
 AVERAGE = "a step on average"
+EXCHANGE = "exchange of gradients, alone"
 AT_FULL_SIZE = ["batch_size=1", "reconstruction_batch=1", "objects=8", "refresh_objects=4", "validation_objects=1"]
 
 
@@ -108,6 +110,18 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
             AVERAGES: step_with_averages}
 
 
+def exchange_of_gradients(trainer: _Trainer) -> Callable[[], None]:
+    """Sums as many numbers over the processes as the trained models have weights, in buckets of 64 million."""
+    count = sum(weight.numel() for name in trainer.trained for weight in trainer.models[name].parameters())
+    dtype = torch.bfloat16 if trainer.config.gradient_exchange == "bf16" else torch.float32
+    bucket = torch.zeros(min(count, 2**26), dtype=dtype, device=trainer.accelerator.device)
+
+    def exchange():
+        for start in range(0, count, len(bucket)):
+            torch.distributed.all_reduce(bucket[:count - start])
+    return exchange
+
+
 def average_step(timings: dict[str, Timing], config: TrainingConfig) -> Timing:
     """Of steps with and without feedback, and with and without an update of the averages; peaks are of all of them."""
     share = config.self_conditioning_probability if config.feedback != "none" else 0.0
@@ -142,6 +156,8 @@ def main(settings: list[str]) -> None:
 
         with accelerator.autocast():
             parts = parts_of_a_step(trainer)
+            if accelerator.num_processes > 1 and not trainer.sharded:
+                parts[EXCHANGE] = exchange_of_gradients(trainer)
             for name, part in parts.items():
                 report(name, measure(part, accelerator.device, int(runs)))
             if trace:  # in all processes, or the others would wait for ever

@@ -13,7 +13,7 @@ STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
 CHOICES = {"stage": STAGES, "feedback": tuple(FEEDBACKS), "coordinate_map": COORDINATE_MAPS,
            "view_attention": ("", *VIEW_ATTENTIONS), "mixed_precision": ("no", "fp16", "bf16"),
            "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
-           "ema_device": ("same", "cpu")}
+           "ema_device": ("same", "cpu"), "gradient_exchange": ("fp32", "bf16")}
 
 
 @dataclass
@@ -36,6 +36,7 @@ class TrainingConfig:
     ema_every: int = 1  # steps between updates of the averages: weights travel to the CPU for each if they lie there
     ema_device: str = "same"  # where the averages lie: cpu frees four bytes a parameter on the GPU
     mixed_precision: str = "no"  # no, fp16, bf16
+    gradient_exchange: str = "fp32"  # how gradients travel between GPUs: bf16 rounds them, and halves the traffic
     compile: bool = False  # torch.compile: a minute first, then faster steps
     gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import set_seed
+from accelerate.utils import DDPCommunicationHookType, set_seed
 from tqdm import tqdm
 
 from ..compiling import compile_network, network_of
@@ -58,9 +58,10 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
 
 
 def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
+    hook = DDPCommunicationHookType.BF16 if config.gradient_exchange == "bf16" else DDPCommunicationHookType.NO
     return Accelerator(mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.accumulation,
                        log_with="tensorboard", project_dir=out,
-                       kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+                       kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, comm_hook=hook)])
 
 
 class _Trainer:
@@ -133,7 +134,8 @@ class _Trainer:
             if config.compile:
                 self._compile(self.models[name])
             if self.sharded:
-                self.models[name], optimizer = shard(accelerator, self.models[name], adamw([group]))
+                self.models[name], optimizer = shard(accelerator, self.models[name], adamw([group]),
+                                                       config.gradient_exchange)
                 optimizers.append(optimizer)
             else:
                 self.models[name] = accelerator.prepare(self.models[name])

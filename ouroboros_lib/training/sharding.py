@@ -26,14 +26,17 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return True
 
 
-def shard(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer):
-    """A model and its optimizer, sharded. The layers that `_no_split_modules` names are gathered one at a time."""
+def shard(accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, exchange: str = "fp32"):
+    """A model and its optimizer, sharded. The layers that `_no_split_modules` names are gathered one at a time.
+
+    exchange: fp32 or bf16, the type in which gradients are summed.
+    """
     plugin = accelerator.state.fsdp_plugin
     plugin.transformer_cls_names_to_wrap = model._no_split_modules  # accelerate keeps those of the model before
-    if accelerator.mixed_precision == "bf16":
-        # gradients are summed in single precision, and inputs stay as they are: noise levels and rays need their digits
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32,
-                                                             cast_forward_inputs=False)
+    # inputs stay as they are: noise levels and rays need their digits
+    plugin.mixed_precision_policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if accelerator.mixed_precision == "bf16" else None,
+        reduce_dtype=torch.bfloat16 if exchange == "bf16" else torch.float32, cast_forward_inputs=False)
     return accelerator.prepare(model, optimizer)
 
 
