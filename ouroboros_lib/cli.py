@@ -178,6 +178,8 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
     if settings["guidance"] is None:
         settings["guidance"] = pipe.config.guidance_scale
     shortcuts = {} if settings["fast"] is None else {"feedback_every": settings["fast"], "project_above": math.inf}
+    options = (pipe.config.feedback_options or {}) if settings["feedback"] != "none" else {}
+    options = {name: None if value == math.inf else value for name, value in (options | shortcuts).items()}
     for image, folder in folders.items():
         watch = Stopwatch()
         watch.seconds |= loading.seconds
@@ -188,7 +190,8 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
                           guidance_scale=settings["guidance"], feedback=settings["feedback"],
                           return_trace=evenly_chosen(settings["steps"]),
                           generator=torch.Generator().manual_seed(settings["seed"]), **shortcuts)
-        record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch)
+        told = {"image": str(image), **settings, "feedback_options": options, "device": str(device)}
+        record = write_outputs(folder, photo, output, told, watch)
         _announce(image, folder, record)
 
 

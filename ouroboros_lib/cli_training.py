@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +64,8 @@ def recipe(
     stages = choose_stages(load_recipe(name, minutes_scale, init, data), only)
     check_needs(name, init=init, data=data)
     if show:
-        print("\n".join(command_line(stage.arguments(out)) for stage in stages))
+        print("\n".join(command_line(stage.arguments(out)) + (f"  # on {stage.gpus} GPUs" if stage.gpus > 1 else "")
+                        for stage in stages))
         return
     if gpus < 0:
         import torch
@@ -209,6 +211,8 @@ def evaluate(
         for value in values:
             check_range(name, value, low, 1000)
     numbers = tuple(_numbers("--seeds", seeds, int))
+    for number in numbers:
+        check_range("--seeds", number, 0, 2**32 - 1)
     where = resolve_device(device)
     other = _other_method(data, method, protocol, convention, align, geometry, meshes, all_objects)
     if data is not None:
@@ -286,7 +290,10 @@ def _numbers(option: str, text: str, kind: type, none: str = "") -> list:
     from .errors import InputError
 
     try:
-        return [None if none and part == none else kind(part) for part in text.split(",")]
+        numbers = [None if none and part == none else kind(part) for part in text.split(",")]
+        if any(number is not None and math.isnan(number) for number in numbers):
+            raise ValueError
+        return numbers
     except ValueError:
         what = "whole numbers" if kind is int else "numbers"
         raise InputError(f"{option} {text}: expected {none + ' or ' if none else ''}{what} separated by commas, for "

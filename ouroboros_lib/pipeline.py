@@ -392,6 +392,9 @@ def _check_complete(components: dict) -> None:
 
 
 def _to_tensor(image, size: int) -> Tensor:
-    """A PIL image, composited on white if it has alpha, to (3, size, size) in [0, 1]."""
+    """A square PIL image, composited on white if it has alpha, to (3, size, size) in [0, 1]. Raises InputError."""
+    if image.width != image.height:
+        raise InputError(f"a picture of {image.width} x {image.height} pixels would be squashed to a square: frame the "
+                         "object with ouroboros_lib.data.photo.load_photo(path, pipe.image_size).image[None]")
     rgba = torch.from_numpy(np.array(image.convert("RGBA").resize((size, size)))).movedim(-1, 0) / 255
     return rgba[:3] * rgba[3:] + 1 - rgba[3:]

@@ -18,7 +18,7 @@ from torch import Tensor
 from .benchmark import MODES, dtype_of, load, write_records
 from .cameras import evenly_spaced_orbit
 from .data.ring import held_out_objects
-from .errors import InputError
+from .errors import InputError, one_line_for_bad_input
 from .models.feedback import render_feedback
 from .pipeline import Ouroboros3DPipeline, convert_weights
 
@@ -122,4 +122,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_for_bad_input():
+        main()

@@ -98,6 +98,11 @@ def test_smaller_differences_are_better():
     assert verdict({"mean": 1, "low": 0.5, "high": 2}, smaller_is_better=True) == "worse"
 
 
+@pytest.mark.parametrize("high", [float("nan"), float("inf")])
+def test_what_has_no_interval_cannot_be_told_apart(high):
+    assert verdict({"mean": high, "low": 0.1, "high": high}, smaller_is_better=True) == "not separable"
+
+
 def test_bad_folders(tmp_path, evaluations):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no evaluations"):

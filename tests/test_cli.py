@@ -61,7 +61,7 @@ def test_generate_writes_everything(run, photo, tmp_path):
     record = json.loads((out / "result.json").read_text())
     assert record["settings"] == {"image": str(photo), "preset": "tiny", "steps": 3, "seed": 7, "feedback": "both",
                                   "background": "auto", "elevation": 5.0, "guidance": 1.0, "fast": None,
-                                  "precision": "fp32", "low_memory": False, "device": "cpu"}
+                                  "precision": "fp32", "low_memory": False, "feedback_options": {}, "device": "cpu"}
     assert record["input"]["matte"] == "alpha" and set(record["files"]) == set(FILES)
     assert record["figures"]["self_consistency_psnr"] > 0 and record["seconds"]["recursion"] > 0
     assert record["versions"]["torch"] == metadata.version("torch")
@@ -90,7 +90,9 @@ def test_fast_reconstructs_less_often_though_the_weights_project_in_every_step(r
     calls.clear()
     assert run(*arguments, "--out", tmp_path / "fast", "--fast", 12)[0] == 0
     assert len(calls) == len(evenly_chosen(12))  # those that recursion.png shows, the first and the last among them
-    assert json.loads((tmp_path / "fast" / "result.json").read_text())["settings"]["fast"] == 12
+    told = [json.loads((tmp_path / run / "result.json").read_text())["settings"] for run in ("plain", "fast")]
+    assert told[0]["fast"] is None and told[0]["feedback_options"] == {"project_above": 0.0}
+    assert told[1]["fast"] == 12 and told[1]["feedback_options"] == {"project_above": None, "feedback_every": 12}
 
 
 def test_several_pictures_get_a_folder_each(run, tmp_path):

@@ -234,6 +234,10 @@ def test_summary_is_the_mean_of_the_rows(measured):
     expected = mean(BOTH, "multiview", [1, 2, 3]) - mean(NONE, "multiview", [1, 2, 3])
     assert difference["mean"] == pytest.approx(expected, abs=0.001)
     assert difference["low"] <= difference["mean"] <= difference["high"]
+    other = [np.mean([float(row["ssim"]) for row in rows if row["method"] == method and row["kind"] == "multiview"
+                      and int(row["view"]) in (1, 2, 3)]) for method in (BOTH, NONE)]
+    difference = summary["paired differences of ssim"][f"{BOTH} minus {NONE}"]["views 1+"]
+    assert difference["mean"] == pytest.approx(other[0] - other[1], abs=1e-4)
 
 
 def test_a_failure_leaves_nothing_that_looks_finished(_tiny, tmp_path, monkeypatch):

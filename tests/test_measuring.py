@@ -1,6 +1,9 @@
 """How speed, memory, precision and costs are measured, and that the checks of training can fail."""
 
 import json
+import runpy
+import sys
+import warnings
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from ouroboros_lib.pipeline import Ouroboros3DPipeline, convert_weights
 from ouroboros_lib.training import TrainingConfig, benchmark, checks
 from ouroboros_lib.training.costs_page import Plan, costs_page
 from ouroboros_lib.training.costs_page import main as costs_main
+from ouroboros_lib.training.loop import _Trainer, new_accelerator
 
 TIMINGS = {benchmark.WITHOUT: Timing(1.0, 10.0, 12.0), benchmark.WITH: Timing(2.0, 11.0, 13.0),
            benchmark.AVERAGES: Timing(1.5, 14.0, 15.0)}
@@ -129,3 +133,37 @@ def test_low_memory_offloads_and_decodes_a_few_views_at_a_time(narrow, monkeypat
     narrow.enable_low_memory("cpu", views=3)
     narrow(torch.zeros(1, 3, 64, 64), num_inference_steps=1, generator=torch.Generator().manual_seed(0))
     assert chunks == [3, 3, 2] and narrow.multiview._hf_hook is not None
+
+
+@pytest.mark.parametrize(("module", "arguments", "message"), [
+    ("training.benchmark", ["foo=1"], "--set foo=1: expected key=value"),
+    ("training.benchmark", ["preset=tiny", "trace=FILE/trace.json"], "FILE: this output folder is a file"),
+    ("training.checks", ["resumes", "steps=2"], "resumes: needs against"),
+    ("precision", ["nope"], "nope: "),
+])
+def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, module, arguments, message):
+    (tmp_path / "file").write_text("")
+    given = [word.replace("FILE", str(tmp_path / "file")) for word in arguments]
+    monkeypatch.setattr(sys, "argv", [module, *given])
+    with pytest.raises(SystemExit) as leaving, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the module was imported before
+        runpy.run_module(f"ouroboros_lib.{module}", run_name="__main__")
+    assert leaving.value.code == 2
+    error, message = capsys.readouterr().err, message.replace("FILE", str(tmp_path / "file"))
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_averages_are_updated_when_their_part_says_so(tmp_path):
+    """In "a step without feedback" never, though each step of the run would."""
+    config = TrainingConfig.from_settings(["batch_size=2", "reconstruction_batch=1", "objects=2", "refresh_objects=2",
+                                           "novel_views=1", "self_conditioning_probability=0", "validation_objects=1"])
+    trainer = _Trainer(new_accelerator(tmp_path, config), "tiny", tmp_path, config, [])
+    trainer.source.fill()
+    parts, updates, update = benchmark.parts_of_a_step(trainer), [], trainer.ema["multiview"].step
+    trainer.ema["multiview"].step = lambda parameters: (updates.append(1), update(parameters))
+    counts = {}
+    for name in (benchmark.WITHOUT, "clip, optimiser", benchmark.AVERAGES):
+        updates.clear()
+        parts[name]()
+        counts[name] = len(updates)
+    assert list(counts.values()) == [0, 0, 1]

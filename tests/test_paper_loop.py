@@ -277,7 +277,7 @@ def test_settings_that_svd_does_not_have(settings, message):
 
 def test_settings_that_only_svd_has():
     with pytest.raises(InputError, match="gradient_checkpointing: preset tiny has no layers for it"):
-        initial_pipeline("tiny", [], quick(gradient_checkpointing=True))
+        initial_pipeline("tiny", [], quick(gradient_checkpointing=True, novel_views=1))
 
 
 @pytest.mark.parametrize("setting, message", [
@@ -285,6 +285,9 @@ def test_settings_that_only_svd_has():
     ("lpips=squeeze", "expected one of off, alex, vgg"), ("image_loss=l2", "expected one of mixed, mse, l1"),
     ("schedule=linear", "expected one of cosine, constant"), ("workers=-1", "workers=-1: must not be negative"),
     ("orbit_supervision=2", "orbit_supervision=2.0: must lie between 0 and 1"),
+    ("seed=-1", "seed=-1: must lie between 0 and"),
+    ("learning_rate=-1", "learning_rate=-1.0: must be a positive number"),
+    ("reconstructor_learning_rate=nan", "must be a positive number"), ("gradient_exchange=fp8", "expected one of fp32"),
 ])
 def test_bad_settings(setting, message):
     with pytest.raises(InputError, match=message):
@@ -292,8 +295,10 @@ def test_bad_settings(setting, message):
 
 
 def test_renders_must_be_compared_with_some_view():
-    with pytest.raises(InputError, match="leave no view to compare renders with"):
-        TrainingConfig(orbit_supervision=0.1, novel_views=0)
+    with pytest.raises(InputError, match="leave no view to compare renders with, of 8 in the orbit"):
+        initial_pipeline("narrow", [], quick(orbit_supervision=0.1, novel_views=0))
+    with pytest.raises(InputError, match="leave no view to compare renders with, of 4 in the orbit"):
+        initial_pipeline("tiny", [], quick(orbit_supervision=0.2, novel_views=0))
 
 
 def test_foreign_starts_are_refused(start, tmp_path):

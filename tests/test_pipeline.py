@@ -59,6 +59,11 @@ def test_it_is_algorithm_2(tiny, objects):
     assert gap(result.cameras.c2w, cameras.c2w) == 0 and result.trace is None
 
 
+def test_pictures_are_not_squashed(tiny):
+    with pytest.raises(InputError, match="a picture of 40 x 20 pixels would be squashed to a square: frame the object"):
+        tiny([Image.new("RGB", (40, 20))], num_inference_steps=1)
+
+
 def test_same_generator_same_result(tiny, picture):
     a, b, c = (tiny(picture, num_inference_steps=2, generator=seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(a.views, b.views) and torch.equal(a.gaussians.means, b.gaussians.means)
@@ -235,7 +240,7 @@ def test_pictures_of_pil_are_resized_and_laid_on_white(tiny, picture):
     exact = tiny(pixels.movedim(-1, 0)[None] / 255, num_inference_steps=1, generator=seeded()).views
     image = Image.fromarray(pixels.numpy())
     assert gap(tiny([image], num_inference_steps=1, generator=seeded()).views, exact) < 1e-5
-    clear = Image.new("RGBA", (50, 40), (255, 0, 0, 0))
+    clear = Image.new("RGBA", (50, 50), (255, 0, 0, 0))
     white = torch.ones(2, 3, tiny.image_size, tiny.image_size)
     result = tiny([clear, clear], num_inference_steps=1, generator=seeded())
     assert torch.equal(result.views, tiny(white, num_inference_steps=1, generator=seeded()).views)

@@ -183,6 +183,16 @@ def test_all_rows_have_their_first_seed_before_the_second(tmp_path):
     assert [stage.name for stage in plan] == ["base", "a-seed0", "b-seed4", "a-seed1", "b-seed5"]
 
 
+def test_fewer_gpus_accumulate_what_the_others_would_have_taken(tmp_path):
+    (stage,) = stages(tmp_path, {"name": "a", "gpus": 4, "settings": {"accumulation": 2}})
+    stage.keep_global_batch(4)
+    assert stage.gpus == 4 and stage.settings["accumulation"] == 2
+    with pytest.raises(InputError, match="a: is for 4 GPUs, which 3 cannot stand for with whole batches; use 1"):
+        stage.keep_global_batch(3)
+    stage.keep_global_batch(2)
+    assert stage.gpus == 2 and "accumulation=4" in stage.assignments()
+
+
 def test_one_at_a_time_without_gpus(monkeypatch, tmp_path):
     events = stub(monkeypatch, tmp_path)
     run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b", "gpus": 2}), tmp_path / "out", gpus=0)

@@ -122,6 +122,14 @@ def test_without_joint_training_g_sees_clean_views_only(tiny, objects, perturb):
         assert reached(loss_recon, tiny.reconstructor) == everything(tiny.reconstructor)
 
 
+def test_all_weights_learn_in_half_precision(tiny, objects):
+    """Older torch keeps weights that were cast without gradient, for the first estimate, and gives them again."""
+    with torch.autocast("cpu", torch.bfloat16):
+        loss_mv, loss_recon = joint(tiny, objects)
+    assert reached(loss_mv, tiny.multiview) == everything(tiny.multiview)
+    assert reached(loss_recon, tiny.reconstructor) == everything(tiny.reconstructor)
+
+
 def test_two_stages_look_at_no_first_estimate(tiny, objects, monkeypatch):
     """Not even at an empty batch of them, which attention on CUDA refuses."""
     seen = []

@@ -93,13 +93,21 @@ def compare_cells(a: Cell, b: Cell) -> dict:
 
 
 def compare_shapes(lines: list[tuple], a: str, b: str) -> dict:
-    """Geometry of cell a minus that of b, paired as in `compare_cells`; nothing where the shapes were not measured."""
+    """Geometry of cell a minus that of b, paired as in `compare_cells`; nothing where the shapes were not measured.
+
+    Objects that one of them left without any splat to see have no distances, and count in neither.
+    """
     first, second = (_shape_means(lines, cell) for cell in (a, b))
     both = sorted(first.keys() & second.keys())
     seeds, objects = ([*dict.fromkeys(pair[i] for pair in both)] for i in range(2))
     if not both or len(both) != len(seeds) * len(objects):
         return {}
-    result = {"objects": len(objects), "training seeds": seeds}
+    seen = [number for number in objects if all(np.isfinite(cell[seed, number]).all()
+                                                for cell in (first, second) for seed in seeds)]
+    unseen, objects = len(objects) - len(seen), seen
+    if not objects:
+        return {}
+    result = {"objects": len(objects), "unseen": unseen, "training seeds": seeds}
     for name in SHAPES:
         column = GEOMETRY_COLUMNS.index(name)
         tables = (np.array([[cell[seed, number][column] for seed in seeds] for number in objects])
@@ -110,8 +118,8 @@ def compare_shapes(lines: list[tuple], a: str, b: str) -> dict:
 
 
 def verdict(interval: dict, smaller_is_better: bool = False) -> str:
-    """better, worse, or not separable when the 95 % interval holds zero."""
-    if interval["low"] <= 0 <= interval["high"]:
+    """better, worse, or not separable when the 95 % interval holds zero, or is none."""
+    if not (interval["low"] > 0 or interval["high"] < 0) or not math.isfinite(interval["mean"]):
         return "not separable"
     return "better" if (interval["mean"] > 0) != smaller_is_better else "worse"
 

@@ -211,7 +211,7 @@ def image_rows(keys: tuple, objects: Sequence, kind: str, scores: dict[str, Tens
 
 
 def summarize(rows: list[tuple], num_views: int) -> dict:
-    """Means over objects and seeds; for each pair of feedbacks the paired difference with a 95 % bootstrap interval."""
+    """Means over objects and seeds; paired differences of each pair of feedbacks with 95 % bootstrap intervals."""
     measured = [name for name, value in zip(COLUMNS[7:], rows[0][7:], strict=True) if value != ""]
     means, tables = {}, {}
     for method in dict.fromkeys(row[1] for row in rows):
@@ -224,12 +224,18 @@ def summarize(rows: list[tuple], num_views: int) -> dict:
                 means.setdefault(method, {})[name] = {
                     metric: round(float(table[..., i].mean()), 2 if metric == "psnr" else 4)
                     for i, metric in enumerate(measured)}
-    differences = {}
+    differences: dict[str, dict] = {f"paired differences {_unit(metric)}": {} for metric in measured}
     methods = [method for method in means if method.startswith("feedback-")]
     for a, b in ((a, b) for i, a in enumerate(methods) for b in methods[i + 1:]):
-        differences[f"{a} minus {b}"] = {
-            name: paired_interval(tables[a, name][..., 0], tables[b, name][..., 0]) for name in means[a]}
-    return {"means": means, "paired differences in dB": differences}
+        for i, metric in enumerate(measured):
+            differences[f"paired differences {_unit(metric)}"][f"{a} minus {b}"] = {
+                name: paired_interval(tables[a, name][..., i], tables[b, name][..., i], digits=3 if i == 0 else 4)
+                for name in means[a]}
+    return {"means": means} | differences
+
+
+def _unit(metric: str) -> str:
+    return "in dB" if metric == "psnr" else f"of {metric}"
 
 
 def summarize_geometry(rows: list[tuple]) -> dict:

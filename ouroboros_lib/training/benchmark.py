@@ -24,6 +24,8 @@ import torch
 
 from ..benchmark import Timing, measure, write_records
 from ..compiling import uncompiled
+from ..errors import one_line_for_bad_input
+from ..files import check_writable
 from ..models.feedback import render_feedback
 from ..noise import c_noise, denoise
 from ..presets import load_preset
@@ -45,7 +47,7 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
     config, models, noise = trainer.config, trainer.models, trainer.noise
     batch, condition = trainer.next_batch()
     x, cameras, size, count = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1], config.batch_size
-    again = int(count * config.self_conditioning_probability + 0.5)
+    again = max(int(count * config.self_conditioning_probability + 0.5), 1)
     sigma = noise.sample_sigma(count, device=x.device)
     noisy_x, cond = noise.add_noise(x, torch.randn_like(x), sigma), condition or Condition(x[:, 0])
     multiview, reconstructor = models["multiview"], models["reconstructor"]
@@ -79,19 +81,24 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
 
     def train_f():
         pred_x = denoise(multiview, noisy_x, sigma, cond.latents, cameras, self_cond, **cond.embeddings)
-        trainer.accelerator.backward(denoising_loss(noise, pred_x, x, sigma))
+        trainer.backward(denoising_loss(noise, pred_x, x, sigma))
 
     def train_g():
         levels = c_noise(sigma[:1]).expand(len(truth.rgba))
         gaussians = reconstructor(truth.orbit_images, truth.orbit_cameras, levels)
-        trainer.accelerator.backward(reconstruction_loss(gaussians, truth, config, trainer.perceptual))
+        trainer.backward(reconstruction_loss(gaussians, truth, config, trainer.perceptual))
 
     def step(**changes):
         def run():
-            trainer.config = replace(config, **changes)
+            trainer.config = replace(config, ema_every=2, **changes)
             trainer.train_step()  # of step number 0: without the averages
             trainer.config = config
         return run
+
+    def clip_and_step():
+        trainer.config = replace(config, ema_every=2)
+        trainer.update()
+        trainer.config = config
 
     def averages():
         trainer.update_averages()
@@ -104,7 +111,7 @@ def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
 
     return {"F, first estimate": first_estimate, "decoder": decode, "G, without gradient": reconstruct,
             "render feedback": render, "F, forward and backward": train_f, "G, splats, forward and backward": train_g,
-            "clip, optimiser": trainer.update, "averages (EMA)": averages,
+            "clip, optimiser": clip_and_step, "averages (EMA)": averages,
             "draw a batch": trainer.next_batch, "render new objects": trainer.source.refresh,
             WITHOUT: step(self_conditioning_probability=0.0), WITH: step(self_conditioning_probability=1.0),
             AVERAGES: step_with_averages}
@@ -140,6 +147,9 @@ def main(settings: list[str]) -> None:
     own = {"preset": "small", "data": None, "runs": RUNS, "json": None, "trace": None}
     given = dict(setting.split("=", 1) for setting in settings if setting.partition("=")[0] in own)
     preset, data, runs, path, trace = ({**own, **given}[name] for name in own)
+    for file in (path, trace):
+        if file:
+            check_writable(Path(file).parent)
     defaults = AT_FULL_SIZE if "image_encoder" in load_preset(preset).components else []
     config = TrainingConfig.from_settings(["stage=joint", *defaults, *(
         s for s in settings if s.partition("=")[0] not in own)])
@@ -160,12 +170,6 @@ def main(settings: list[str]) -> None:
                 parts[EXCHANGE] = exchange_of_gradients(trainer)
             for name, part in parts.items():
                 report(name, measure(part, accelerator.device, int(runs)))
-            if trace:  # in all processes, or the others would wait for ever
-                with torch.profiler.profile() as profile:
-                    parts[WITH]()
-                    synchronize(accelerator.device)
-                if accelerator.is_main_process:
-                    profile.export_chrome_trace(trace)
         report(AVERAGE, average_step(timings, config))
         objects = accelerator.num_processes * config.batch_size * config.accumulation
         accelerator.print(f"{objects / timings[AVERAGE].seconds:.2f} objects a second on {accelerator.num_processes} "
@@ -176,8 +180,15 @@ def main(settings: list[str]) -> None:
                       "settings": [s for s in settings if not s.startswith(("json=", "trace="))],
                       "parts": {name: asdict(timing) for name, timing in timings.items()}}
             write_records(Path(path), "training", [record], accelerator.device)
+        if trace:  # in all processes, or the others would wait for ever
+            with accelerator.autocast(), torch.profiler.profile() as profile:
+                parts[WITH]()
+                synchronize(accelerator.device)
+            if accelerator.is_main_process:
+                profile.export_chrome_trace(trace)
         accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_line_for_bad_input():
+        main(sys.argv[1:])

@@ -26,7 +26,8 @@ from accelerate.utils import set_seed
 from ..benchmark import write_records
 from ..cameras import Cameras
 from ..data.ring import MultiviewBatch
-from ..errors import InputError
+from ..errors import InputError, one_line_for_bad_input
+from ..files import read_json
 from .config import TrainingConfig
 from .loop import _Trainer, latest_checkpoint, new_accelerator
 from .steps import Backward
@@ -145,8 +146,10 @@ def resumes(settings: list[str], own: dict) -> dict:
     started = time.monotonic()
     trainer.load_checkpoint(checkpoint)
     seconds, first = time.monotonic() - started, trainer.step
-    history = take_steps(trainer, int(own["steps"]))
     before = {row["step"]: row for row in own["reference"]["history"]}
+    if int(own["steps"]) > max(before):
+        raise InputError(f"steps={own['steps']}: the run that {own['against']} tells of took {max(before)}")
+    history = take_steps(trainer, int(own["steps"]))
     worst = worst_difference(history, [before[row["step"]] for row in history])
     return {"check": "resumes", "from step": first, "seconds to load": seconds, "history": history,
             "largest relative difference": worst, "passed": worst < 0.01}
@@ -178,7 +181,9 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"expected one of {', '.join(CHECKS)}, then settings; see the first lines of {__name__}")
     given = dict(setting.split("=", 1) for setting in arguments[1:] if setting.partition("=")[0] in OWN)
     own = {**OWN, **given}
-    own["reference"] = json.loads(Path(own["against"]).read_text())["records"][0] if own["against"] else None
+    own["reference"] = read_json(Path(own["against"]))["records"][0] if own["against"] else None
+    if arguments[0] == "resumes" and own["reference"] is None:
+        raise InputError("resumes: needs against=FILE, what the check `learns` wrote with json=FILE")
     settings = [setting for setting in arguments[1:] if setting.partition("=")[0] not in OWN]
     record = CHECKS[arguments[0]](settings, own)
     state = PartialState()
@@ -195,4 +200,5 @@ def main(arguments: list[str]) -> None:
 CHECKS = {"learns": learns, "resumes": resumes, "one-batch": one_batch}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_line_for_bad_input():
+        main(sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from ..errors import InputError
@@ -83,12 +84,14 @@ class TrainingConfig:
                      "refresh_objects", "refresh_every", "log_every", "validation_objects"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("learning_rate", "reconstructor_learning_rate", "gradient_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)}: must be a positive number")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed={self.seed}: must lie between 0 and {2**32 - 1}")
         for name in ("novel_views", "workers", "shuffle", "condition_noise_std"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}={getattr(self, name)}: must not be negative")
-        if int(8 * self.orbit_supervision) + self.novel_views < 1:
-            raise InputError(f"orbit_supervision={self.orbit_supervision} and novel_views={self.novel_views}: leave no "
-                             "view to compare renders with")
         for name in ("self_conditioning_probability", "condition_dropout", "warmup", "ema_decay", "orbit_supervision"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")

@@ -85,6 +85,10 @@ def _check_settings(pipeline: Ouroboros3DPipeline, preset_name: str, config: Tra
     takes_token = getattr(pipeline.multiview, "takes_image_token", False)
     if config.stage == "autoencoder" and takes_token:
         raise InputError(f"stage=autoencoder: preset {preset_name} keeps SVD's autoencoder as it is")
+    if config.stage in ("reconstructor", "joint") and (
+            int(pipeline.num_views * config.orbit_supervision) + config.novel_views < 1):
+        raise InputError(f"orbit_supervision={config.orbit_supervision} and novel_views={config.novel_views}: leave no "
+                         f"view to compare renders with, of {pipeline.num_views} in the orbit")
     if config.view_attention and "view_attention" not in pipeline.multiview.config:
         raise InputError(f"view_attention={config.view_attention}: preset {preset_name} has SVD's layers and no choice")
     if takes_token and config.condition_dropout > 1 / 3:

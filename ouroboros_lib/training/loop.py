@@ -235,14 +235,19 @@ class _Trainer:
         for part in range(config.accumulation):
             with accelerator.accumulate(*(self.models[name] for name in self.trained)):
                 with accelerator.autocast():
-                    losses = self.losses(part, accelerator.backward)
-                accelerator.backward(sum(losses.values()))  # divided by the number of batches
+                    losses = self.losses(part, self.backward)
+                self.backward(sum(losses.values()))
             for name, value in losses.items():
                 figures[name] = figures.get(name, 0) + value.detach() / config.accumulation
         figures |= self.update()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         return figures
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Of a loss divided by the number of accumulated batches. What went forward outside autocast goes back so."""
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            self.accelerator.backward(loss)
 
     def update(self) -> dict[str, torch.Tensor]:
         """Clip, step and average. Returns the norms of the gradients of each model."""
@@ -256,13 +261,14 @@ class _Trainer:
             ema.release()
         for optimizer in self.optimizers:
             optimizer.step()
-        if (self.step + 1) % self.config.ema_every == 0 and (self.sharded or self.accelerator.is_main_process):
-            self.update_averages()  # whole weights are the same in all processes: one averages them, and writes them
+        if (self.step + 1) % self.config.ema_every == 0:
+            self.update_averages()
         return norms
 
     def update_averages(self) -> None:
-        for name in self.trained:
-            self.ema[name].step(unwrapped(self.models[name]).parameters())
+        if self.sharded or self.accelerator.is_main_process:  # whole weights are the same everywhere: one averages them
+            for name in self.trained:
+                self.ema[name].step(unwrapped(self.models[name]).parameters())
 
     def fraction(self) -> float:
         """Share of the run that is done, by steps or by the clock, whichever is further."""

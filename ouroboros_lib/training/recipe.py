@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import shlex
 import socket
@@ -69,6 +70,15 @@ class Stage:
             words += ["--set", setting]
         return words
 
+    def keep_global_batch(self, gpus: int) -> None:
+        """Accumulate as many more batches as there are fewer GPUs. Raises InputError where that does not work out."""
+        if self.gpus % gpus:
+            raise InputError(f"{self.name}: is for {self.gpus} GPUs, which {gpus} cannot stand for with whole batches; "
+                             f"use {math.gcd(self.gpus, gpus)}")
+        if gpus < self.gpus and not self.evaluates:
+            self.settings = self.settings | {"accumulation": self.settings.get("accumulation", 1) * self.gpus // gpus}
+            self.gpus = gpus
+
     def result(self, out: Path) -> Path:
         """The file that is written last: the stage is done when it is there."""
         if self.evaluates:
@@ -90,6 +100,8 @@ def load_recipe(name: str, minutes_scale: float = 1.0, start: str = "", data: st
     entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
     shared_options = record.get("evaluate", {})
     stages: list[Stage] = []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{path}: stages must be a list of JSON objects, each with a name")
     for entry in _one_for_each_seed(entries):
         unknown = entry.keys() - STAGE_KEYS
         if unknown or "name" not in entry:
@@ -190,6 +202,8 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
     gpus: how many there are, 0 for the CPU; per_gpu: how many stages may run on one at a time. Raises InputError with
     the last line of the log of a stage that failed; run again to go on.
     """
+    for stage in stages:
+        stage.keep_global_batch(min(stage.gpus, max(gpus, 1)))
     out.mkdir(parents=True, exist_ok=True)
     done = {stage.name for stage in stages if stage.result(out).is_file()}
     for name in done:
@@ -199,10 +213,9 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
     try:
         while waiting or running:
             for stage in list(waiting):
-                share = min(stage.gpus, max(gpus, 1))
                 emptiest = sorted(set(free), key=lambda device: (-free.count(device), device))
-                if set(stage.after) <= done and share <= len(emptiest):
-                    stage.devices = emptiest[:share]
+                if set(stage.after) <= done and stage.gpus <= len(emptiest):
+                    stage.devices = emptiest[:stage.gpus]
                     for device in stage.devices:
                         free.remove(device)
                     _start(stage, out, on_gpu=gpus > 0)

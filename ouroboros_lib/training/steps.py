@@ -86,6 +86,7 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
             pred_x = estimate(multiview if config.decoder_gradient else unwrapped(multiview), slice(first),
                               blank and blank.map(lambda maps: maps[:first]))  # line 2
             pred_i = decode(pred_x).clamp(0, 1)  # line 3
+        torch.clear_autocast_cache()  # older torch would reuse F's weights in half precision as cast without gradient
 
     # loss_recon, on estimates and once more on clean views, comes before the second estimate, which it does not need:
     # splatting waits for the GPU, while behind F's long pass the optimizer and the next step can be launched
