@@ -39,6 +39,7 @@ class TrainingConfig:
     mixed_precision: str = "no"  # no, fp16, bf16
     gradient_exchange: str = "fp32"  # how gradients travel between GPUs: bf16 rounds them, and halves the traffic
     compile: bool = False  # torch.compile: a minute first, then faster steps
+    cuda_graphs: bool = False  # of the joint stage on one GPU: F's passes are recorded and replayed, see graphs.py
     gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0
 
@@ -87,6 +88,10 @@ class TrainingConfig:
         for name in ("learning_rate", "reconstructor_learning_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name}={getattr(self, name)}: must be a positive number")
+        if self.cuda_graphs and (self.stage != "joint" or self.decoder_gradient or not self.detach_feedback
+                                 or self.mixed_precision == "fp16"):
+            raise InputError("cuda_graphs=true: is for stage=joint, detach_feedback=true and decoder_gradient=false, "
+                             "and not for mixed_precision=fp16")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed={self.seed}: must lie between 0 and {2**32 - 1}")
         for name in ("novel_views", "workers", "shuffle", "condition_noise_std"):

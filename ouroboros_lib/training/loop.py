@@ -11,11 +11,13 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DDPCommunicationHookType, set_seed
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from ..compiling import compile_network, network_of
@@ -27,6 +29,7 @@ from .averages import WeightAverages, share
 from .conditions import Condition, noised_condition
 from .config import TrainingConfig
 from .data import RenderedObjects
+from .graphs import graphs_for
 from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
 from .perceptual import perceptual_loss
 from .sharding import gathered, is_sharded, reshard, shard
@@ -89,7 +92,8 @@ class _Trainer:
                 channels_last(model)
             model.requires_grad_(name in self.trained).train(name in self.trained)
             if config.gradient_checkpointing and model._supports_gradient_checkpointing:
-                model.enable_gradient_checkpointing()
+                # no dropout here: the random state, which a recording could not read, need not be kept
+                model.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
             if name == "autoencoder" and not config.train_encoder:
                 model.encoder.requires_grad_(False)
             if name in self.trained:
@@ -99,6 +103,7 @@ class _Trainer:
         if self.pipeline.image_encoder is not None:
             self.pipeline.image_encoder.to(device).requires_grad_(False).eval()
         self.optimizers = self._prepare(groups)
+        self.graphs = graphs_for(accelerator, self.models["multiview"]) if config.cuda_graphs else None
         self.ema = {name: WeightAverages(unwrapped(self.models[name]).parameters(), config.ema_decay**config.ema_every,
                                          None if config.ema_device == "same" else config.ema_device)
                     for name in self.trained}
@@ -179,7 +184,7 @@ class _Trainer:
             return multiview_losses(models["multiview"], self.noise, batch, config, condition)
         chance = random.Random(f"{config.seed} {self.step} {part}").random()  # the same in all processes
         return joint_losses(models["multiview"], models["reconstructor"], self.decode, self.noise, batch, config,
-                            condition, chance, self.perceptual, backward)
+                            condition, chance, self.perceptual, backward, self.graphs if backward else None)
 
     def next_batch(self) -> tuple[MultiviewBatch, Condition | None]:
         """For F: objects with latents and, for an F that takes a token, its noised condition."""
@@ -236,12 +241,14 @@ class _Trainer:
             with accelerator.accumulate(*(self.models[name] for name in self.trained)):
                 with accelerator.autocast():
                     losses = self.losses(part, self.backward)
-                self.backward(sum(losses.values()))
+                rest = [loss for loss in losses.values() if loss.requires_grad]
+                if rest:
+                    self.backward(sum(rest))
             for name, value in losses.items():
                 figures[name] = figures.get(name, 0) + value.detach() / config.accumulation
         figures |= self.update()
         for optimizer in self.optimizers:
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=self.graphs is None)
         return figures
 
     def backward(self, loss: torch.Tensor) -> None:

@@ -16,6 +16,7 @@ from ..noise import EDMNoise, c_noise, denoise
 from ..rasterization import rasterize
 from .conditions import Condition, drop_conditions  # noqa: F401  the second for those who build a step by hand
 from .config import TrainingConfig
+from .graphs import Graphs
 
 Perceptual = Callable[[Tensor, Tensor], Tensor] | None  # of images (N, 3, S, S), see perceptual.py
 Backward = Callable[[Tensor], object] | None  # of a loss, such as accelerate's
@@ -50,14 +51,16 @@ def multiview_losses(multiview, noise: EDMNoise, batch: MultiviewBatch, config: 
 
 def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], noise: EDMNoise, batch: MultiviewBatch,
                  config: TrainingConfig, condition: Condition | None = None, chance: float = 0.5,
-                 perceptual: Perceptual = None, backward: Backward = None) -> dict[str, Tensor]:
+                 perceptual: Perceptual = None, backward: Backward = None, graphs: Graphs | None = None
+                 ) -> dict[str, Tensor]:
     """Algorithm 1. The batch is in random order, so its first part stands for "with probability 0.5" of line 5.
 
     `multiview` and `reconstructor` may be wrapped for several GPUs: each takes part in one backward pass.
     decode: the autoencoder's, latents to images. condition: of F, the latents of view 0 by default. chance: uniform in
     [0, 1), for an example that the share of line 5 splits, such as the only one; the same in all processes.
-    backward: is called with loss_recon as soon as it stands, unless loss_mv shares a part of its graph: what G kept for
-    its gradients is freed before F needs memory. loss_recon is then returned without a graph.
+    backward: is called with each loss as soon as it stands, unless they share a part of their graph: what G kept for
+    its gradients is freed before F needs memory. The losses are then returned without a graph. graphs: record F's
+    passes and replay them; needs `backward`.
     """
     x, cameras, size = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1]
     count = len(x)
@@ -70,11 +73,26 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
 
     # no feedback is zero maps; a compiled F sees them as such, so that it is not compiled for each case
     zeros = x.new_zeros(count, x.shape[1], 3, size, size)
-    blank = SelfConditioning(zeros, zeros, zeros[:, :, :1]) if config.compile and config.feedback != "none" else None
+    fixed = config.compile or config.cuda_graphs
+    blank = SelfConditioning(zeros, zeros, zeros[:, :, :1]) if fixed and config.feedback != "none" else None
+    together = config.decoder_gradient or not config.detach_feedback  # the losses share a part of their graph
+    run = graphs or (lambda name, function, *arguments: function(*arguments))
 
-    def estimate(network, rows: slice, self_cond: SelfConditioning | None) -> Tensor:
-        return denoise(network, noisy_x[rows], sigma[rows], cond.latents[rows], cameras[rows], self_cond,
-                       **cond[rows].embeddings)
+    def first_estimate(noisy_x: Tensor, sigma: Tensor, cond: Condition, cameras, self_cond: SelfConditioning | None):
+        network = multiview if config.decoder_gradient else unwrapped(multiview)
+        pred_x = denoise(network, noisy_x, sigma, cond.latents, cameras, self_cond, **cond.embeddings)  # line 2
+        return decode(pred_x).clamp(0, 1)  # line 3
+
+    def second_estimate(noisy_x: Tensor, sigma: Tensor, cond: Condition, cameras, self_cond: SelfConditioning | None,
+                        x: Tensor) -> Tensor:
+        pred_x = denoise(multiview, noisy_x, sigma, cond.latents, cameras, self_cond, **cond.embeddings)
+        return learn_from(denoising_loss(noise, pred_x, x, sigma))
+
+    def learn_from(loss: Tensor) -> Tensor:
+        if backward is None or together:
+            return loss
+        backward(loss)
+        return loss.detach()
 
     def eager(learns: bool) -> AbstractContextManager:
         return nullcontext() if learns or not config.compile else uncompiled(unwrapped(multiview))
@@ -83,9 +101,8 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     pred_i = batch.orbit_images[:0]
     if first:  # not for nothing: attention on CUDA fails on empty batches
         with torch.set_grad_enabled(config.decoder_gradient), eager(config.decoder_gradient):
-            pred_x = estimate(multiview if config.decoder_gradient else unwrapped(multiview), slice(first),
-                              blank and blank.map(lambda maps: maps[:first]))  # line 2
-            pred_i = decode(pred_x).clamp(0, 1)  # line 3
+            pred_i = run("first estimate", first_estimate, noisy_x[:first], sigma[:first], cond[:first],
+                         cameras[:first], blank and blank.map(lambda maps: maps[:first]))
         torch.clear_autocast_cache()  # older torch would reuse F's weights in half precision as cast without gradient
 
     # loss_recon, on estimates and once more on clean views, comes before the second estimate, which it does not need:
@@ -96,10 +113,7 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     views = torch.cat([pred_i[:estimated], truth.orbit_images[estimated:]])
     levels = torch.cat([sigma[:estimated], clean[rows]])
     gaussians = reconstructor(views, truth.orbit_cameras, c_noise(levels))
-    loss_recon = reconstruction_loss(gaussians, truth, config, perceptual)
-    if backward and config.detach_feedback and not config.decoder_gradient:
-        backward(loss_recon)
-        loss_recon = loss_recon.detach()
+    loss_recon = learn_from(reconstruction_loss(gaussians, truth, config, perceptual))
 
     self_cond = blank
     if again:
@@ -107,8 +121,9 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
             gaussians = unwrapped(reconstructor)(pred_i[:again], cameras[:again], c_noise(sigma[:again]))
             self_cond = render_feedback(gaussians, cameras[:again], size, config.coordinate_map).keep(config.feedback)
             self_cond = self_cond.map(lambda maps: pad_with_zeros(maps, count))
-    pred_x = estimate(multiview, slice(count), self_cond)  # line 5; line 2 where self_cond is zero
-    return {"multiview": denoising_loss(noise, pred_x, x, sigma), "reconstruction": loss_recon}  # line 6
+    # line 5; line 2 where self_cond is zero
+    loss_mv = run("second estimate", second_estimate, noisy_x, sigma, cond, cameras, self_cond, x)
+    return {"multiview": loss_mv, "reconstruction": loss_recon}  # line 6
 
 
 def denoising_loss(noise: EDMNoise, pred_x: Tensor, x: Tensor, sigma: Tensor) -> Tensor:

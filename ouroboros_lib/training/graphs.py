@@ -1,0 +1,105 @@
+"""CUDA graphs: parts of a training step are recorded once and replayed, so that the CPU need not launch them again.
+
+A step of the paper's models is 19,000 small kernels for one object. Launching them takes a CPU longer than a GPU takes
+to compute them; a recorded part is launched at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+WARM_UPS = 2  # calls before the recording: they compile, choose algorithms and allocate what these need
+
+
+class Graphs:
+    """Calls functions on CUDA as recordings, one for each name and each set of shapes.
+
+    parameters: those whose gradients recorded functions add to. The gradients then stay where they are: set them to
+    zero, not to None, between steps. A recording repeats what happened at the first call, so a function may depend on
+    nothing but its arguments, the weights, and what never changes.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]):
+        self.parameters = list(parameters)
+        self.recordings: dict[tuple, _Recording] = {}
+        self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # one memory for all of them
+
+    def __call__(self, name: str, function: Callable[..., Tensor], *arguments) -> Tensor:
+        """`function(*arguments)`; arguments are tensors, dataclasses of tensors, or None."""
+        key = (name, *((leaf.shape, leaf.dtype) for leaf in leaves(arguments)))
+        if key not in self.recordings:
+            self.recordings[key] = self._record(function, arguments)
+        return self.recordings[key].replay(arguments)
+
+    def _record(self, function: Callable[..., Tensor], arguments: tuple) -> _Recording:
+        arguments = with_leaves(arguments, iter([leaf.detach().clone() for leaf in leaves(arguments)]))
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            before = [parameter.grad for parameter in self.parameters]
+            for parameter in self.parameters:
+                parameter.grad = None
+            for _ in range(WARM_UPS):
+                torch.clear_autocast_cache()
+                function(*arguments)
+            for parameter, gradient in zip(self.parameters, before, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient
+                elif parameter.grad is not None:  # only what is learnt gets a gradient: others would decay
+                    parameter.grad.zero_()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        graph = torch.cuda.CUDAGraph()
+        torch.clear_autocast_cache()  # weights in half precision must be cast within the recording, and only there
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            result = function(*arguments)
+        torch.clear_autocast_cache()
+        return _Recording(graph, leaves(arguments), result)
+
+
+def graphs_for(accelerator: Accelerator, model: nn.Module) -> Graphs:
+    """For the passes of a model that learns. Raises InputError unless one process trains on a GPU."""
+    if accelerator.device.type != "cuda" or accelerator.num_processes > 1:
+        raise InputError(f"cuda_graphs=true: is for one process on a GPU, not for {accelerator.num_processes} on "
+                         f"{accelerator.device.type}")
+    return Graphs(model.parameters())
+
+
+@dataclasses.dataclass
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    result: Tensor
+
+    def replay(self, arguments: tuple) -> Tensor:
+        torch._foreach_copy_(self.inputs, [leaf.detach() for leaf in leaves(arguments)])
+        self.graph.replay()
+        return self.result.clone()  # another recording may use its memory
+
+
+def leaves(value) -> list[Tensor]:
+    """The tensors of a tensor, of a tuple or dataclass of such values, or of None, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [leaf for part in _parts(value) for leaf in leaves(part)]
+
+
+def with_leaves(value, tensors: Iterator[Tensor]):
+    """The same value made of other tensors."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    parts = (with_leaves(part, tensors) for part in _parts(value))
+    if isinstance(value, tuple):
+        return tuple(parts)
+    return None if value is None else type(value)(*parts)
+
+
+def _parts(value) -> list:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, tuple) else [getattr(value, f.name) for f in dataclasses.fields(value)]
