@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
+from ouroboros_lib.benchmark import kept_by_graphs
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.training.conditions import Condition
@@ -62,6 +64,11 @@ def test_without_a_gpu_graphs_are_refused(tmp_path):
         _Trainer(new_accelerator(tmp_path, config), "tiny", tmp_path, config, [])
 
 
+@pytest.fixture
+def _fresh_accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @needs_cuda
 def test_a_recording_adds_up_gradients_and_takes_new_arguments():
     layer, unused = torch.nn.Linear(3, 1, bias=False, device="cuda"), torch.nn.Linear(3, 1, device="cuda")
@@ -77,6 +84,7 @@ def test_a_recording_adds_up_gradients_and_takes_new_arguments():
     assert_close(results, [layer(batch).sum().detach() for batch in batches])
     assert_close(layer.weight.grad, sum(batch.sum(0, keepdim=True) for batch in batches))
     assert unused.weight.grad is None and len(graphs.recordings) == 1
+    assert kept_by_graphs() > 0
     graphs("learn", learn, torch.ones(5, 3, device="cuda"))  # of another shape: what had been added up is kept
     assert len(graphs.recordings) == 2
     assert_close(layer.weight.grad, sum(batch.sum(0, keepdim=True) for batch in batches) + 5)
@@ -86,7 +94,7 @@ def test_a_recording_adds_up_gradients_and_takes_new_arguments():
 @pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"mixed_precision": "bf16"},
                                       {"gradient_checkpointing": True}])
 @pytest.mark.parametrize("preset", ["tiny", "narrow"])
-def test_steps_with_recordings_are_those_without(tmp_path, preset, settings):
+def test_steps_with_recordings_are_those_without(_fresh_accelerator, tmp_path, preset, settings):
     histories = []
     for recorded in (False, True):
         config = TrainingConfig(batch_size=2, reconstruction_batch=1, objects=4, refresh_objects=2, warmup=0.0,

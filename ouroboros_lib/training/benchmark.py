@@ -2,10 +2,11 @@
 
 Settings are those of `ouroboros train --set`, for example batch_size=128 compile=true mixed_precision=bf16; preset=tiny
 chooses the models and data=DIR rendered objects instead of procedural ones. Prints the median of runs=9 runs of each
-part, in milliseconds, after one that compiles; on CUDA also the most memory that tensors took at a time, and what was
-reserved for them. json=FILE also writes the figures there, and trace=FILE one step with feedback, operation by
-operation, for https://ui.perfetto.dev (FILE.gz: compressed): where the GPU waits, and what for. Presets that ship no
-weights get random ones, drawn on the device.
+part, in milliseconds, after one that compiles; on CUDA also the most memory that tensors and recorded graphs took at a
+time, and what was reserved for them. With cuda_graphs=true whole steps are replayed from recordings, parts never are.
+json=FILE also writes the figures there, and trace=FILE one step with feedback, operation by operation, for
+https://ui.perfetto.dev (FILE.gz: compressed): where the GPU waits, and what for. Presets that ship no weights get
+random ones, drawn on the device.
 
 The last line is a step on average: with feedback in a share self_conditioning_probability of the steps, and with an
 update of the averages (EMA) every ema_every steps. On several GPUs each process times itself, the main one prints; with
