@@ -170,6 +170,22 @@ def test_gradients_may_travel_in_half_precision(tmp_path):
     assert norms["bf16"] == pytest.approx(norms["fp32"], rel=1e-2) and norms["bf16"] != norms["fp32"]
 
 
+def test_gradients_exchanged_by_hand_are_those_that_hooks_exchange(tmp_path):
+    """Of an F whose passes are replayed, where no hook runs: the same steps, checkpoints and averages."""
+    settings = {"objects": 2, "refresh_objects": 2, "novel_views": 1, "accumulation": 2, "orbit_supervision": 0.5}
+    arguments = {name: [*command_line(tmp_path / name, **settings), "--preset", "tiny"] for name in ("hooks", "hand")}
+    hooks = json.loads(launch(arguments["hooks"], 2)[-1])
+    hand = json.loads(launch([*arguments["hand"], "--set", "cuda_graphs=true"], 2, "graphs_on_cpu")[-1])
+    assert hand == pytest.approx(hooks, rel=1e-2)
+    for name in ("multiview", "gradient/multiview", "gradient/reconstructor"):
+        assert logged(tmp_path / "hand", name) == pytest.approx(logged(tmp_path / "hooks", name), rel=1e-2), name
+    for file in ("checkpoint-0000002/model.safetensors", "pipeline/multiview/diffusion_pytorch_model.safetensors"):
+        a, b = (load_file(tmp_path / run / file) for run in ("hooks", "hand"))
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert_close(b[key], value, atol=1e-3, rtol=1e-2, msg=key)
+
+
 def test_shares_of_gradients_are_summed_in_the_precision_they_travel_in():
     model, plugin = torch.nn.Linear(1, 1), SimpleNamespace()
     model._no_split_modules = ["Linear"]

@@ -29,7 +29,7 @@ from .averages import WeightAverages, share
 from .conditions import Condition, noised_condition
 from .config import TrainingConfig
 from .data import RenderedObjects
-from .graphs import graphs_for
+from .graphs import exchange_gradients, graphs_for, share_by_hand
 from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
 from .perceptual import perceptual_loss
 from .sharding import gathered, is_sharded, reshard, shard
@@ -73,6 +73,7 @@ class _Trainer:
         self.accelerator, self.out, self.config = accelerator, out, config
         self.preset = load_preset(preset_name)
         self.sharded = is_sharded(accelerator)
+        self.by_hand = config.cuda_graphs and accelerator.num_processes > 1  # F's gradients are exchanged
         device = accelerator.device
         self._open_data(data)
         self.perceptual = None if config.lpips == "off" else perceptual_loss(config.lpips, device)
@@ -142,6 +143,8 @@ class _Trainer:
                 self.models[name], optimizer = shard(accelerator, self.models[name], adamw([group]),
                                                        config.gradient_exchange)
                 optimizers.append(optimizer)
+            elif self.by_hand and name == "multiview":
+                self.models[name] = share_by_hand(accelerator, self.models[name])
             else:
                 self.models[name] = accelerator.prepare(self.models[name])
         return optimizers
@@ -260,6 +263,9 @@ class _Trainer:
         """Clip, step and average. Returns the norms of the gradients of each model."""
         norms = {}
         reshard(list(self.models.values()))
+        if self.by_hand:
+            exchange_gradients(self.models["multiview"].parameters(),
+                               torch.bfloat16 if self.config.gradient_exchange == "bf16" else torch.float32)
         self.accelerator.unscale_gradients()
         for name in self.trained:
             norm = torch.nn.utils.clip_grad_norm_(self.models[name].parameters(), self.config.gradient_clip)
