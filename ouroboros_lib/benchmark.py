@@ -11,6 +11,7 @@ ones, drawn on the device: they take as long as trained ones.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +92,7 @@ def measure(run: Callable[[], object], device: torch.device, runs: int,
     (warm_up or run)()
     if on_gpu:
         torch.cuda.synchronize(device)
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         run()

@@ -22,6 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from ..benchmark import Timing, measure, write_records
 from ..compiling import uncompiled
@@ -40,7 +41,8 @@ RUNS = 9
 WITHOUT, WITH, AVERAGES = "a step without feedback", "a step with feedback for all", "one without, averages updated"
 AVERAGE = "a step on average"
 EXCHANGE = "exchange of gradients, alone"
-AT_FULL_SIZE = ["batch_size=1", "reconstruction_batch=1", "objects=8", "refresh_objects=4", "validation_objects=1"]
+AT_FULL_SIZE = ["batch_size=1", "reconstruction_batch=1", "objects=8", "refresh_objects=4", "validation_objects=1",
+                "learning_rate=1e-5", "reconstructor_learning_rate=1e-5"]
 
 
 def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
@@ -130,6 +132,14 @@ def exchange_of_gradients(trainer: _Trainer) -> Callable[[], None]:
     return exchange
 
 
+def under_autocast(part: Callable[[], object], accelerator: Accelerator) -> Callable[[], None]:
+    """Each run by itself, as whole steps do: together they would share weights that were cast once."""
+    def run():
+        with accelerator.autocast():
+            part()
+    return run
+
+
 def average_step(timings: dict[str, Timing], config: TrainingConfig) -> Timing:
     """Of steps with and without feedback, and with and without an update of the averages; peaks are of all of them."""
     share = config.self_conditioning_probability if config.feedback != "none" else 0.0
@@ -167,10 +177,11 @@ def main(settings: list[str]) -> None:
 
         with accelerator.autocast():
             parts = parts_of_a_step(trainer)
-            if accelerator.num_processes > 1 and not trainer.sharded:
-                parts[EXCHANGE] = exchange_of_gradients(trainer)
-            for name, part in parts.items():
-                report(name, measure(part, accelerator.device, int(runs)))
+        if accelerator.num_processes > 1 and not trainer.sharded:
+            parts[EXCHANGE] = exchange_of_gradients(trainer)
+        for name, part in parts.items():
+            run = part if name in (WITHOUT, WITH, AVERAGES) else under_autocast(part, accelerator)
+            report(name, measure(run, accelerator.device, int(runs)))
         report(AVERAGE, average_step(timings, config))
         objects = accelerator.num_processes * config.batch_size * config.accumulation
         accelerator.print(f"{objects / timings[AVERAGE].seconds:.2f} objects a second on {accelerator.num_processes} "
@@ -182,7 +193,7 @@ def main(settings: list[str]) -> None:
                       "parts": {name: asdict(timing) for name, timing in timings.items()}}
             write_records(Path(path), "training", [record], accelerator.device)
         if trace:  # in all processes, or the others would wait for ever
-            with accelerator.autocast(), torch.profiler.profile() as profile:
+            with torch.profiler.profile() as profile:
                 parts[WITH]()
                 synchronize(accelerator.device)
             if accelerator.is_main_process:
