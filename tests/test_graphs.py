@@ -60,7 +60,7 @@ def test_what_cannot_be_recorded_is_refused(setting):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")
 def test_without_a_gpu_graphs_are_refused(tmp_path):
     config = TrainingConfig(objects=2, refresh_objects=1, cuda_graphs=True)
-    with pytest.raises(InputError, match="one process on a GPU, not for 1 on cpu"):
+    with pytest.raises(InputError, match="cuda_graphs=true: needs a GPU"):
         _Trainer(new_accelerator(tmp_path, config), "tiny", tmp_path, config, [])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -120,6 +121,22 @@ class WeightAverages(EMAModel):
         super().load_state_dict(state)
         self.shadow_params = [_own_share(s, layout).to(self.device) if layout else s
                               for s, layout in zip(self.shadow_params, self.layouts, strict=True)]
+
+
+@contextmanager
+def swapped_in(pairs: Iterable[tuple[WeightAverages, nn.Module]]) -> Iterator[None]:
+    """Inside, models have their averages in place of their weights, and do not learn."""
+    pairs = list(pairs)
+    for averages, model in pairs:
+        averages.store(model.parameters())
+        averages.copy_to(model.parameters())
+        model.eval()
+    try:
+        yield
+    finally:
+        for averages, model in pairs:
+            averages.restore(model.parameters())
+            model.train()
 
 
 def pinned_like(tensors: list[Tensor]) -> list[Tensor]:

@@ -16,7 +16,8 @@ from ..files import read_json
 from .benchmark import AVERAGE, WITH, WITHOUT
 
 STEPS, BATCH = 30_000, 32  # the paper's
-OPTIONS = ("batch_size", "compile", "cuda_graphs", "gradient_checkpointing", "mixed_precision", "ema_device")  # shown, if they are set
+# settings that are shown, if they were given
+OPTIONS = ("batch_size", "compile", "cuda_graphs", "gradient_checkpointing", "mixed_precision", "ema_device")
 
 
 @dataclass

@@ -63,11 +63,10 @@ class Graphs:
         return _Recording(graph, leaves(arguments), result)
 
 
-def graphs_for(accelerator: Accelerator, model: nn.Module) -> Graphs:
-    """For the passes of a model that learns. Raises InputError without a GPU, and with FSDP."""
+def check_recordable(accelerator: Accelerator) -> None:
+    """Raise InputError without a GPU, and with FSDP."""
     if accelerator.device.type != "cuda" or accelerator.distributed_type == DistributedType.FSDP:
         raise InputError("cuda_graphs=true: needs a GPU, and whole models on it: no CPU, no FSDP")
-    return Graphs(model.parameters())
 
 
 def share_by_hand(accelerator: Accelerator, model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,11 @@ from ..data.ring import MultiviewBatch, ObjectRing, held_out_objects
 from ..errors import InputError
 from ..pipeline import channels_last, convert_model
 from ..presets import load_preset
-from .averages import WeightAverages, share
+from .averages import WeightAverages, share, swapped_in
 from .conditions import Condition, noised_condition
 from .config import TrainingConfig
 from .data import RenderedObjects
-from .graphs import exchange_gradients, graphs_for, share_by_hand
+from .graphs import Graphs, check_recordable, exchange_gradients, share_by_hand
 from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
 from .perceptual import perceptual_loss
 from .sharding import gathered, is_sharded, reshard, shard
@@ -74,6 +75,8 @@ class _Trainer:
         self.preset = load_preset(preset_name)
         self.sharded = is_sharded(accelerator)
         self.by_hand = config.cuda_graphs and accelerator.num_processes > 1  # F's gradients are exchanged
+        if config.cuda_graphs:
+            check_recordable(accelerator)
         device = accelerator.device
         self._open_data(data)
         self.perceptual = None if config.lpips == "off" else perceptual_loss(config.lpips, device)
@@ -104,7 +107,7 @@ class _Trainer:
         if self.pipeline.image_encoder is not None:
             self.pipeline.image_encoder.to(device).requires_grad_(False).eval()
         self.optimizers = self._prepare(groups)
-        self.graphs = graphs_for(accelerator, self.models["multiview"]) if config.cuda_graphs else None
+        self.graphs = Graphs(self.models["multiview"].parameters()) if config.cuda_graphs else None
         self.ema = {name: WeightAverages(unwrapped(self.models[name]).parameters(), config.ema_decay**config.ema_every,
                                          None if config.ema_device == "same" else config.ema_device)
                     for name in self.trained}
@@ -379,26 +382,8 @@ class _Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.source.restart(state["next_object"])
 
-    def _ema_weights(self):
-        return _Swapped({name: (self.ema[name], unwrapped(self.models[name])) for name in self.trained})
-
-
-class _Swapped:
-    """Put the EMA weights into the models for a while."""
-
-    def __init__(self, pairs):
-        self.pairs = pairs
-
-    def __enter__(self):
-        for ema, model in self.pairs.values():
-            ema.store(model.parameters())
-            ema.copy_to(model.parameters())
-            model.eval()
-
-    def __exit__(self, *error):
-        for ema, model in self.pairs.values():
-            ema.restore(model.parameters())
-            model.train()
+    def _ema_weights(self) -> AbstractContextManager:
+        return swapped_in((self.ema[name], unwrapped(self.models[name])) for name in self.trained)
 
 
 def learning_rate_factor(fraction: float, warmup: float, schedule: str = "cosine") -> float:
