@@ -13,7 +13,7 @@ from ouroboros_lib.errors import InputError
 from ouroboros_lib.training.conditions import Condition
 from ouroboros_lib.training.config import TrainingConfig
 from ouroboros_lib.training.graphs import Graphs, leaves, with_leaves
-from ouroboros_lib.training.loop import _Trainer, new_accelerator
+from ouroboros_lib.training.loop import _Trainer, latest_checkpoint, new_accelerator
 from ouroboros_lib.training.steps import joint_losses
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -40,14 +40,30 @@ def test_what_is_recorded_depends_on_its_arguments_alone(tiny, objects):
     def replay(name, function, *arguments):
         return first.setdefault(name, function)(*arguments)
 
-    def losses(batch, graphs):
-        torch.manual_seed(1)
-        return joint_losses(tiny.multiview, tiny.reconstructor, tiny.autoencoder.decode, tiny.scheduler, batch, config,
-                            backward=torch.Tensor.backward, graphs=graphs)
+    def losses(batch, graphs, seed):
+        torch.manual_seed(seed)
+        for parameter in tiny.multiview.parameters():
+            parameter.grad = None
+        found = joint_losses(tiny.multiview, tiny.reconstructor, tiny.autoencoder.decode, tiny.scheduler, batch, config,
+                             backward=torch.Tensor.backward, graphs=graphs)
+        return found, [parameter.grad for parameter in tiny.multiview.parameters()]
 
-    losses(replace(objects, rgba=objects.rgba.flip(0), latents=objects.latents.flip(0)), replay)
+    other = replace(objects, rgba=objects.rgba.flip(0), latents=objects.latents.flip(0),
+                    cameras=objects.cameras[torch.tensor([2, 1, 0])])
+    losses(other, replay, seed=2)
     assert set(first) == {"first estimate", "second estimate"}
-    assert losses(objects, replay) == losses(objects, None)
+    replayed, gradients = losses(objects, replay, seed=1)
+    called, expected = losses(objects, None, seed=1)
+    assert replayed == called
+    assert_close(gradients, expected)
+
+
+@pytest.mark.parametrize(("settings", "backward"), [({}, None), ({"detach_feedback": False}, torch.Tensor.backward),
+                                                    ({"decoder_gradient": True}, torch.Tensor.backward)])
+def test_no_recording_without_a_backward_pass_of_its_own(tiny, objects, settings, backward):
+    with pytest.raises(ValueError, match="graphs: need backward"):
+        joint_losses(tiny.multiview, tiny.reconstructor, tiny.autoencoder.decode, tiny.scheduler, objects,
+                     TrainingConfig(**settings), backward=backward, graphs=lambda name, function, *given: None)
 
 
 @pytest.mark.parametrize("setting", ["stage=multiview", "detach_feedback=false", "decoder_gradient=true",
@@ -88,18 +104,28 @@ def test_a_recording_adds_up_gradients_and_takes_new_arguments():
     graphs("learn", learn, torch.ones(5, 3, device="cuda"))  # of another shape: what had been added up is kept
     assert len(graphs.recordings) == 2
     assert_close(layer.weight.grad, sum(batch.sum(0, keepdim=True) for batch in batches) + 5)
+    layer.weight.grad = None
+    with pytest.raises(RuntimeError, match="gradients were replaced"):
+        graphs("learn", learn, batches[0])
 
 
 @needs_cuda
-@pytest.mark.parametrize("settings", [{}, {"accumulation": 2}, {"mixed_precision": "bf16"},
-                                      {"gradient_checkpointing": True}])
-@pytest.mark.parametrize("preset", ["tiny", "narrow"])
+@pytest.mark.parametrize(("preset", "settings"), [
+    ("tiny", {"batch_size": 2}),
+    ("tiny", {"batch_size": 1, "accumulation": 4}),  # with feedback in some
+    ("tiny", {"batch_size": 3}),  # one or two first estimates
+    ("tiny", {"batch_size": 2, "mixed_precision": "bf16"}),
+    ("narrow", {"batch_size": 1}),
+    ("narrow", {"batch_size": 1, "mixed_precision": "bf16", "accumulation": 2, "gradient_checkpointing": True}),
+    ("narrow", {"batch_size": 1, "mixed_precision": "bf16", "gradient_checkpointing": True, "compile": True})])
 def test_steps_with_recordings_are_those_without(_fresh_accelerator, tmp_path, preset, settings):
+    """Also after a checkpoint was written and read, and averages swapped in and out."""
     histories = []
     for recorded in (False, True):
-        config = TrainingConfig(batch_size=2, reconstruction_batch=1, objects=4, refresh_objects=2, warmup=0.0,
-                                ema_every=100, cuda_graphs=recorded, **settings)
+        config = TrainingConfig(reconstruction_batch=1, objects=4, refresh_objects=2, warmup=0.0, cuda_graphs=recorded,
+                                **settings)
         out = tmp_path / str(recorded)
+        out.mkdir()
         torch.manual_seed(0)
         trainer = _Trainer(new_accelerator(out, config), preset, out, config, [])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
@@ -107,9 +133,18 @@ def test_steps_with_recordings_are_those_without(_fresh_accelerator, tmp_path, p
         trainer.source.fill()
         torch.manual_seed(0)
         steps = []
-        for _ in range(5):
+        for step in range(6):
             steps.append([float(value) for value in trainer.train_step().values()])
             trainer.step += 1
+            if step == 3:
+                trainer.save_checkpoint()
+                trainer.load_checkpoint(latest_checkpoint(out))
+                trainer.source.fill()
+                with trainer._ema_weights():
+                    pass
         histories.append(torch.tensor(steps))
+    names = [name for name, *_ in trainer.graphs.recordings]
+    assert names.count("first estimate") == (2 if settings["batch_size"] == 3 else 1)
+    assert names.count("second estimate") == 1
     tolerance = 2e-2 if "mixed_precision" in settings else 2e-3  # splats add up their gradients in any order
     assert_close(histories[1], histories[0], rtol=tolerance, atol=1e-5)

@@ -3,9 +3,10 @@
 learns: steps=50 steps on one object, whose losses at fixed noise are measured before and after; a checkpoint is written
 after half of them to out=DIR and the run goes on. resumes: a new process loads it, takes the second half of the steps
 again, and compares its losses with those of the first run, against=FILE; then once more, since on a GPU two runs from
-one checkpoint part as well: splats add up their gradients in any order. The first step must be the same, and the first
-run as close to the second as the second to the third. one-batch: steps of the same global batch of global_batch=2
-objects, whatever the number of processes is; against=FILE, the json of another run, compares the losses.
+one checkpoint part as well: splats add up their gradients in any order. Of each loss the first step must agree within
+1 %, and all steps, on average, within 1 % or twice what the second and third run differ by. one-batch: steps of the
+same global batch of global_batch=2 objects, whatever the number of processes is; against=FILE, the json of another run,
+compares the losses.
 
 Settings are those of `python -m ouroboros_lib.training.benchmark`; json=FILE keeps the figures.
 """
@@ -151,6 +152,8 @@ def resumes(settings: list[str], own: dict) -> dict:
     before = {row["step"]: row for row in own["reference"]["history"]}
     if int(own["steps"]) > max(before):
         raise InputError(f"steps={own['steps']}: the run that {own['against']} tells of took {max(before)}")
+    if int(own["steps"]) <= first:
+        raise InputError(f"steps={own['steps']}: {checkpoint} was written after {first}; ask for more")
     history = take_steps(trainer, int(own["steps"]))
     trainer.load_checkpoint(checkpoint)
     again = take_steps(trainer, int(own["steps"]))

@@ -39,7 +39,7 @@ class TrainingConfig:
     mixed_precision: str = "no"  # no, fp16, bf16
     gradient_exchange: str = "fp32"  # how gradients travel between GPUs: bf16 rounds them, and halves the traffic
     compile: bool = False  # torch.compile: a minute first, then faster steps
-    cuda_graphs: bool = False  # of the joint stage on one GPU: F's passes are recorded and replayed, see graphs.py
+    cuda_graphs: bool = False  # of the joint stage: F's passes are recorded and replayed, see graphs.py; not with FSDP
     gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0
 

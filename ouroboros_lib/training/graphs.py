@@ -23,20 +23,27 @@ class Graphs:
     """Calls functions on CUDA as recordings, one for each name and each set of shapes.
 
     parameters: those whose gradients recorded functions add to. The gradients then stay where they are: set them to
-    zero, not to None, between steps. A recording repeats what happened at the first call, so a function may depend on
-    nothing but its arguments, the weights, and what never changes.
+    zero, not to None, between steps. A recording repeats what happened when these shapes came first, under the autocast
+    and grad mode of that time; a function may depend on nothing but its arguments, the weights and what never changes.
+    It is called WARM_UPS times before it is recorded, and must do nothing else than return and add up gradients.
+    Raises RuntimeError if a gradient is no longer the tensor that recordings write to.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]):
         self.parameters = list(parameters)
+        self.gradients: list[Tensor | None] | None = None  # what recordings write to, once there are any
         self.recordings: dict[tuple, _Recording] = {}
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # one memory for all of them
 
     def __call__(self, name: str, function: Callable[..., Tensor], *arguments) -> Tensor:
         """`function(*arguments)`; arguments are tensors, dataclasses of tensors, or None."""
         key = (name, *((leaf.shape, leaf.dtype) for leaf in leaves(arguments)))
+        if self.gradients and any(parameter.grad is not gradient for parameter, gradient in
+                                  zip(self.parameters, self.gradients, strict=True)):
+            raise RuntimeError("gradients were replaced, but recordings write to the former ones: set them to zero")
         if key not in self.recordings:
             self.recordings[key] = self._record(function, arguments)
+            self.gradients = [parameter.grad for parameter in self.parameters]
         return self.recordings[key].replay(arguments)
 
     def _record(self, function: Callable[..., Tensor], arguments: tuple) -> _Recording:

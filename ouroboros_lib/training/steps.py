@@ -60,7 +60,8 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     [0, 1), for an example that the share of line 5 splits, such as the only one; the same in all processes.
     backward: is called with each loss as soon as it stands, unless they share a part of their graph: what G kept for
     its gradients is freed before F needs memory. The losses are then returned without a graph. graphs: record F's
-    passes and replay them; needs `backward`.
+    passes and replay them. F must not be wrapped then: who calls sets gradients to zero in place, and exchanges F's.
+    Raises ValueError for graphs without `backward`, or if the losses share a part of their graph.
     """
     x, cameras, size = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1]
     count = len(x)
@@ -76,6 +77,8 @@ def joint_losses(multiview, reconstructor, decode: Callable[[Tensor], Tensor], n
     fixed = config.compile or config.cuda_graphs
     blank = SelfConditioning(zeros, zeros, zeros[:, :, :1]) if fixed and config.feedback != "none" else None
     together = config.decoder_gradient or not config.detach_feedback  # the losses share a part of their graph
+    if graphs and (backward is None or together):
+        raise ValueError("graphs: need backward, detach_feedback=True and decoder_gradient=False")
     run = graphs or (lambda name, function, *arguments: function(*arguments))
 
     def first_estimate(noisy_x: Tensor, sigma: Tensor, cond: Condition, cameras, self_cond: SelfConditioning | None):
