@@ -172,7 +172,8 @@ def test_gradients_may_travel_in_half_precision(tmp_path):
 
 def test_gradients_exchanged_by_hand_are_those_that_hooks_exchange(tmp_path):
     """Of an F whose passes are replayed, where no hook runs: the same steps, checkpoints and averages."""
-    settings = {"objects": 2, "refresh_objects": 2, "novel_views": 1, "accumulation": 2, "orbit_supervision": 0.5}
+    settings = {"objects": 2, "refresh_objects": 2, "novel_views": 1, "accumulation": 2, "orbit_supervision": 0.5,
+                "schedule": "constant", "warmup": 0, "learning_rate": 1e-2}  # weights move by 0.02 in two steps
     arguments = {name: [*command_line(tmp_path / name, **settings), "--preset", "tiny"] for name in ("hooks", "hand")}
     hooks = json.loads(launch(arguments["hooks"], 2)[-1])
     hand = json.loads(launch([*arguments["hand"], "--set", "cuda_graphs=true"], 2, "graphs_on_cpu")[-1])
@@ -184,6 +185,20 @@ def test_gradients_exchanged_by_hand_are_those_that_hooks_exchange(tmp_path):
         assert a.keys() == b.keys()
         for key, value in a.items():
             assert_close(b[key], value, atol=1e-3, rtol=1e-2, msg=key)
+
+
+def test_the_mean_of_gradients_in_several_buckets(tmp_path):
+    launch([str(tmp_path)], 2, "exchange_on_cpu")
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 1e-2)):
+        name = str(dtype).removeprefix("torch.")
+        before, after = ([torch.load(tmp_path / f"{name}_{when}_{rank}.pt") for rank in range(2)]
+                         for when in ("before", "after"))
+        assert [gradient is None for gradient in before[0]] == [False, True, False, False]
+        for one, other, *means in zip(*before, *after, strict=True):
+            for mean in means:
+                assert (mean is None) == (one is None)
+                if one is not None:
+                    assert_close(mean, (one + other) / 2, rtol=tolerance, atol=tolerance)
 
 
 def test_shares_of_gradients_are_summed_in_the_precision_they_travel_in():
