@@ -1,6 +1,8 @@
 """The three rasterizers: against closed forms, finite differences and each other."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from ouroboros_lib.cameras import RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras, to_canonical
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
-from ouroboros_lib.rasterization import rasterize
+from ouroboros_lib.rasterization import cuda, rasterize
 from ouroboros_lib.rasterization.benchmark import bumpy_sphere, relative_error, values_and_gradients
 from ouroboros_lib.rasterization.projection import BLUR, project
 
@@ -324,8 +326,36 @@ def test_gsplat_agrees_with_numba_in_values_and_gradients(count, scale, size):
         assert relative_error(gradient, reference_gradients[name]) < 1e-2, name
 
 
+@pytest.mark.parametrize(("at_once", "expected"), [(2**30, [5]), (2 * 80 * 3 * 4, [2, 2, 1]), (1, [1] * 5)])
+def test_large_scenes_are_drawn_one_after_the_other(monkeypatch, at_once, expected):
+    """What gsplat is given, with a stand-in that draws every pixel of a view in one colour."""
+    batches = []
+
+    def rasterization(means, quats, scales, opacities, colors, viewmats, Ks, width, height, **options):
+        batches.append(len(means))
+        pixels = (len(means), viewmats.shape[1], height, width)
+        depth = (viewmats[..., 2, 3] + Ks[..., 0, 0])[..., None] * means[..., 2].mean(1)[:, None, None]
+        features = torch.cat([colors.mean(1)[:, None].expand(-1, pixels[1], -1), depth], dim=-1)
+        alpha = opacities.mean(1)[:, None, None, None].expand(pixels)
+        return features[:, :, None, None].expand(*pixels, -1), alpha[..., None], {}
+
+    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=rasterization))
+    monkeypatch.setattr(cuda, "PAIRS_AT_ONCE", at_once)
+    sets = Gaussians(*(torch.stack(values).requires_grad_() for values in
+                       zip(*(vars(scene(80, seed=seed)).values() for seed in range(5)), strict=True)))
+    cameras = orbit_cameras([10.0, 20.0, 30.0], [0.0, 40.0, 80.0]).expand(5)
+    drawn, left = cuda.splat(sets, cameras, sets.colors, 20)  # 2 x 2 tiles
+    assert batches == expected and drawn.shape == (5, 3, 20, 20, 4) and left.shape == (5, 3, 20, 20)
+    torch.testing.assert_close(drawn[:, 1, 7, 7, :3], sets.colors.mean(1))
+    torch.testing.assert_close(left[:, 2, 7, 7], 1 - sets.opacities.mean(1))
+    (drawn.sum() + left.sum()).backward()
+    assert all(sets.colors.grad[scene].any() for scene in range(5))
+
+
 @needs_cuda
-def test_gsplat_batches_and_backgrounds():
+@pytest.mark.parametrize("at_once", [cuda.PAIRS_AT_ONCE, 2 * 80 * 2 * 4])
+def test_gsplat_batches_and_backgrounds(monkeypatch, at_once):
+    monkeypatch.setattr(cuda, "PAIRS_AT_ONCE", at_once)
     sets = [scene(80, 5.0, seed) for seed in range(6)]
     batch = Gaussians(*(torch.stack([getattr(s, name) for s in sets]).unflatten(0, (2, 3)) for name in vars(sets[0])))
     cameras = evenly_spaced_orbit(2, torch.arange(6.0).view(2, 3) * 5)
