@@ -136,6 +136,7 @@ def test_bad_recipes(tmp_path, name):
 
 def stub(monkeypatch, tmp_path, code="pass"):
     """Stages are short programs that note when they start and end, and write the pipeline's index."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     program = f"""
 import os, pathlib, sys, time
 name, folder = sys.argv[1], pathlib.Path({str(tmp_path)!r})
@@ -175,6 +176,17 @@ def test_stages_that_share_gpus_are_spread_evenly(monkeypatch, tmp_path):
     lines = events()
     assert sorted(lines[:4]) == ["start a 0 ", "start b 1 ", "start c 0 ", "start d 1 "]
     assert [line for line in lines if line.startswith("start e")] and lines.index("start e 0 ") > 4
+
+
+def test_only_gpus_that_were_left_are_used(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
+    run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b", "init": ["a"], "gpus": 2}), tmp_path / "out", gpus=2)
+    lines = events()
+    assert lines[0] == "start a 3 " and sorted(lines[2:4]) == ["start b 3 0", "start b GPU-5 1"]
+    with pytest.raises(InputError, match="--gpus 3: CUDA_VISIBLE_DEVICES=3, GPU-5 leaves only 2"):
+        run_recipe(stages(tmp_path, {"name": "c"}), tmp_path / "out", gpus=3)
+    assert events() == lines
 
 
 def test_all_rows_have_their_first_seed_before_the_second(tmp_path):

@@ -199,9 +199,10 @@ def command_line(arguments: list[str]) -> str:
 def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> None:
     """Run all stages that are not done yet into `out`/NAME and `out`/evaluation; stop everything when one fails.
 
-    gpus: how many there are, 0 for the CPU; per_gpu: how many stages may run on one at a time. Raises InputError with
-    the last line of the log of a stage that failed; run again to go on.
+    gpus: how many of those that CUDA_VISIBLE_DEVICES leaves, 0 for the CPU; per_gpu: how many stages may run on one at
+    a time. Raises InputError with the last line of the log of a stage that failed; run again to go on.
     """
+    visible = visible_gpus(gpus)
     for stage in stages:
         stage.keep_global_batch(min(stage.gpus, max(gpus, 1)))
     out.mkdir(parents=True, exist_ok=True)
@@ -218,7 +219,7 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
                     stage.devices = emptiest[:stage.gpus]
                     for device in stage.devices:
                         free.remove(device)
-                    _start(stage, out, on_gpu=gpus > 0)
+                    _start(stage, out, [visible[device] for device in stage.devices])
                     waiting.remove(stage)
                     running.append(stage)
             time.sleep(0.2)
@@ -240,16 +241,30 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
                 process.terminate()
 
 
-def _start(stage: Stage, out: Path, on_gpu: bool) -> None:
+def visible_gpus(count: int) -> list[str]:
+    """What CUDA calls the first `count` GPUs that this process may use; for none, one empty name: the CPU.
+
+    Raises InputError if CUDA_VISIBLE_DEVICES, which Slurm sets as well, leaves fewer.
+    """
+    if not count:
+        return [""]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(device) for device in range(count)] if given is None else [n.strip() for n in given.split(",") if n]
+    if len(names) < count:
+        raise InputError(f"--gpus {count}: CUDA_VISIBLE_DEVICES={given} leaves only {len(names)}")
+    return names[:count]
+
+
+def _start(stage: Stage, out: Path, gpus: list[str]) -> None:
     """One process a GPU; each sees its own as the only one, so that all share one compilation cache."""
     resume = ["--resume"] if not stage.evaluates and any((out / stage.name).glob("checkpoint-*")) else []
     print(f"{stage.name}: {command_line(stage.arguments(out) + resume)}", flush=True)
     stage.started, stage.processes = time.monotonic(), []
     port = _free_port()
-    for rank, device in enumerate(stage.devices):
-        environment = dict(os.environ, CUDA_VISIBLE_DEVICES=str(device) if on_gpu else "")
-        if len(stage.devices) > 1:
-            environment |= {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(len(stage.devices)),
+    for rank, gpu in enumerate(gpus):
+        environment = dict(os.environ, CUDA_VISIBLE_DEVICES=gpu)
+        if len(gpus) > 1:
+            environment |= {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(len(gpus)),
                             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         log = out / (f"{stage.name}.log" if rank == 0 else f"{stage.name}.{rank}.log")
         with open(log, "a") as file:
