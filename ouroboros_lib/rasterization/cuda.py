@@ -26,7 +26,7 @@ def splat(gaussians: Gaussians, cameras: Cameras, features: Tensor, size: int) -
     except ModuleNotFoundError:
         raise InputError("rasterizing on CUDA needs gsplat: pip install gsplat, or give backend='dense'") from None
     pairs = gaussians.shape[1] * cameras.shape[1] * (-(-size // TILE))**2
-    count = max(PAIRS_AT_ONCE // pairs, 1)
+    count = max(PAIRS_AT_ONCE // max(pairs, 1), 1)
 
     def draw(scenes: slice) -> tuple[Tensor, Tensor]:
         some, rig = gaussians[scenes], cameras[scenes]
@@ -37,7 +37,7 @@ def splat(gaussians: Gaussians, cameras: Cameras, features: Tensor, size: int) -
             render_mode="RGB+D", rasterize_mode="classic")
         return accumulated, 1 - alpha[..., 0]
 
-    parts = [draw(slice(start, start + count)) for start in range(0, len(features), count)]
+    parts = [draw(slice(start, start + count)) for start in range(0, max(len(features), 1), count)]
     if len(parts) == 1:
         return parts[0]
     accumulated, transmittance = zip(*parts, strict=True)

@@ -249,7 +249,7 @@ def visible_gpus(count: int) -> list[str]:
     if not count:
         return [""]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(device) for device in range(count)] if given is None else [n.strip() for n in given.split(",") if n]
+    names = [*map(str, range(count))] if given is None else [name.strip() for name in given.split(",") if name.strip()]
     if len(names) < count:
         raise InputError(f"--gpus {count}: CUDA_VISIBLE_DEVICES={given} leaves only {len(names)}")
     return names[:count]
