@@ -116,9 +116,9 @@ def test_a_recording_adds_up_gradients_and_takes_new_arguments():
     ("tiny", {"batch_size": 1, "accumulation": 4}),  # with feedback in some
     ("tiny", {"batch_size": 3}),  # one or two first estimates
     ("tiny", {"batch_size": 2, "mixed_precision": "bf16"}),
+    ("tiny", {"batch_size": 2, "mixed_precision": "bf16", "compile": True}),  # narrow: inductor fails at 1 x 1 pixels
     ("narrow", STEADY_G),
-    ("narrow", STEADY_G | {"mixed_precision": "bf16", "accumulation": 2, "gradient_checkpointing": True}),
-    ("narrow", STEADY_G | {"mixed_precision": "bf16", "gradient_checkpointing": True, "compile": True})])
+    ("narrow", STEADY_G | {"mixed_precision": "bf16", "accumulation": 2, "gradient_checkpointing": True})])
 def test_steps_with_recordings_are_those_without(_fresh_accelerator, tmp_path, preset, settings):
     """Also after a checkpoint was written and read, and averages swapped in and out."""
     histories, enlarges = [], preset == "narrow"

@@ -11,11 +11,13 @@ from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.models.autoencoder import Autoencoder
 from ouroboros_lib.models.feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning, render_feedback
 from ouroboros_lib.models.layers import (
+    SEQUENCES_AT_ONCE,
     VIEW_ATTENTIONS,
     MultiviewAttention,
     ResBlock,
     SpatialAttention,
     TemporalAttention,
+    attention,
     harmonic_embedding,
     sinusoidal_embedding,
 )
@@ -99,6 +101,20 @@ def test_factorised_attention_sees_its_own_view_and_its_own_pixel(perturb):
         layer.norm = torch.nn.Identity()
         difference = (layer(changed, 3) - layer(x, 3)).abs().amax(1) > 1e-6
         assert torch.equal(difference, reached), type(layer).__name__
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device"))])
+def test_more_sequences_than_a_kernel_takes(device):
+    """The 65,536 that 256 objects of 16 x 16 pixels have: each attends to its own tokens, forwards and backwards."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    q, k, v = (draw(2 * SEQUENCES_AT_ONCE + 5, 1, 2, 48, seed=seed).to(device, dtype).requires_grad_()
+               for seed in range(3))
+    result = attention(q, k, v)
+    weights = (q @ k.transpose(-1, -2) / 48**0.5).softmax(-1)
+    torch.testing.assert_close(result, weights @ v, rtol=0.05 if device == "cuda" else 1e-4, atol=1e-4)
+    result[-1].sum().backward()
+    assert v.grad[-1].any() and not v.grad[:-1].any()
 
 
 @pytest.mark.parametrize("kind", VIEW_ATTENTIONS)

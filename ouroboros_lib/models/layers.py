@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SEQUENCES_AT_ONCE = 2**15
+
 
 def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, 8), channels)
@@ -94,7 +96,16 @@ class Attention(nn.Module):
         # (S, L, 3 C) -> 3 x (S, heads, L, C / heads)
         q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = self.query_norm(q.float()).to(v.dtype), self.key_norm(k.float()).to(v.dtype)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(C)) v for tensors (S, heads, L, C), in parts if there are many: cuDNN's backward pass fails
+    with more than 65,535 sequences (torch 2.11), as many as 256 objects have pixels of 16 x 16."""
+    if len(q) <= SEQUENCES_AT_ONCE:
+        return F.scaled_dot_product_attention(q, k, v)
+    parts = zip(*(tensor.split(SEQUENCES_AT_ONCE) for tensor in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
 
 
 class MultiviewAttention(Attention):
