@@ -39,8 +39,8 @@ def train(
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, architecture, twins, paper, or a JSON file "
-                                             "of yours.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, architecture, twins, paper, or a "
+                                        "JSON file of yours.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
     gpus: Annotated[int, typer.Option(help="How many to use; -1: all there are; 0: the CPU.")] = -1,
     per_gpu: Annotated[int, typer.Option(help="How many stages may share a GPU: a small model leaves most of one "
