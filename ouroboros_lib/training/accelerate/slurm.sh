@@ -1,6 +1,7 @@
 #!/bin/bash
 # Training on several machines through Slurm and torchrun. `sbatch slurm.sh`, after setting the four names below.
-# A lost node ends the job; --requeue starts it again, and it goes on from the last whole checkpoint in OUT. OUT must lie on a file system that all nodes share. Remove the exports for DDP.
+# A lost node ends the job; --requeue starts it again, and it goes on from the last whole checkpoint in OUT.
+# OUT must lie on a file system that all nodes share. Remove the exports for DDP.
 #SBATCH --job-name=ouroboros3d
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
