@@ -18,7 +18,7 @@ from .heldout import KINDS, paired_interval, write_rows
 
 QUANTITIES = (*KINDS, "difference")  # difference: |PSNR of F's views - PSNR of the 3D renders|, views 1+ (table 2)
 METRICS = ("psnr", "ssim", "lpips", "flip")
-COLUMNS = ("row", "training_seed", "method", "seed", "object", "quantity", *METRICS)
+COLUMNS = ("row", "training_seed", "method", "seed", "object")
 DEFAULT_METHOD = "feedback-none"
 SHAPES = ("chamfer", "f_score", "iou")  # of the splats' surface, see geometry.py
 
@@ -27,8 +27,9 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     """Gather the evaluations of an ablation and compare its cells.
 
     folder: CSVs that `ouroboros evaluate` wrote, ROW-seedN.csv or ROW.csv. compare: [cell, cell, label], a cell being
-    ROW:METHOD (METHOD as in the CSV, feedback-none by default). Writes `out`.csv, a line per object and quantity
-    (averaged over views), and `out`.json: means with intervals for each cell, and the comparisons. Returns the latter.
+    ROW:METHOD (METHOD as in the CSV, feedback-none by default). Writes `out`.csv, a line per object with a
+    column per metric and quantity (averaged over views), and `out`.json: means with intervals for each cell, and the
+    comparisons. Returns the latter.
     Where ROW-seedN_geometry.csv are there, `out`_geometry.csv holds their lines, and comparisons have "geometry", too.
     Pairs whose evaluations are not there are left out and named under "missing". Raises InputError.
     """
@@ -52,13 +53,27 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
               for path, record in records.items()}
     record = {"made of": origin, "cells": {name: _means(cell) for name, cell in cells.items()},
               "comparisons": comparisons, "missing": sorted(set(missing))}
-    write_rows(out.with_suffix(".csv"), COLUMNS,
-               ([*line[:6], *("" if math.isnan(value) else round(float(value), 4) for value in line[6:])]
-                for line in lines))
+    write_lines(out.with_suffix(".csv"), lines)
     if shapes:
-        write_rows(out.with_name(out.name + "_geometry.csv"), (*COLUMNS[:5], *GEOMETRY_COLUMNS), shapes)
+        write_rows(out.with_name(out.name + "_geometry.csv"), (*COLUMNS, *GEOMETRY_COLUMNS), shapes)
     replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def write_lines(path: Path, lines: list[tuple]) -> None:
+    """Write lines (row, training seed, method, noise seed, object, quantity, metrics...) as a CSV, one line an object.
+
+    Columns are `METRIC QUANTITY`; those that nobody measured are left out.
+    """
+    table: dict[tuple, dict[str, float]] = {}
+    for line in lines:
+        values = zip(METRICS, map(float, line[6:]), strict=True)
+        table.setdefault(line[:5], {}).update((f"{metric} {line[5]}", round(value, 4)) for metric, value in values
+                                              if not math.isnan(value))
+    columns = [f"{metric} {quantity}" for metric in METRICS for quantity in QUANTITIES]
+    columns = [name for name in columns if any(name in values for values in table.values())]
+    write_rows(path, (*COLUMNS, *columns), ([*key, *(values.get(name, "") for name in columns)]
+                                            for key, values in table.items()))
 
 
 @dataclass
