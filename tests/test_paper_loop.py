@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from ouroboros_lib.released import ReleasedPipeline
 from ouroboros_lib.training import TrainingConfig, benchmark, loop, train
 from ouroboros_lib.training.initial import initial_pipeline, save_pipeline
 from ouroboros_lib.training.loop import _Trainer, new_accelerator
+from ouroboros_lib.training.recipe import load_recipe
 from ouroboros_lib.training.sharding import shard
 
 ACCELERATE = Path(ouroboros_lib.__file__).parent / "training" / "accelerate"
@@ -403,3 +405,6 @@ def test_the_slurm_example_says_what_fsdp_yaml_says():
     assert exported == expected | {"ACCELERATE_USE_FSDP": "true"}
     for word in ("torchrun", "--nnodes", "--rdzv-endpoint", "--requeue", "--resume", "--preset paper"):
         assert word in script
+    settings = [stage.assignments() for stage in load_recipe("paper", start=str(ACCELERATE), data="renders")][0]
+    config = TrainingConfig.from_settings([*settings, *re.findall("--set ([a-z_]+=[a-z]+)", script)])
+    assert config.compile and not config.cuda_graphs  # replayed passes cannot gather shares of weights

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Training on several machines through Slurm and torchrun. `sbatch slurm.sh`, after setting the four names below.
 # A lost node ends the job; --requeue starts it again, and it goes on from the last whole checkpoint in OUT.
-# OUT must lie on a file system that all nodes share. Remove the exports for DDP.
+# OUT must lie on a file system that all nodes share. For DDP remove the exports and cuda_graphs=false.
 #SBATCH --job-name=ouroboros3d
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -25,4 +25,4 @@ RESUME=$(compgen -G "$OUT/checkpoint-*" > /dev/null && echo --resume || true)
 OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / 8)) srun --kill-on-bad-exit=1 torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 \
   --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$HEAD:29500" \
   -m ouroboros_lib train --preset paper --data "$DATA" --init "$START" --out "$OUT" $RESUME \
-  $(python -m ouroboros_lib.training.recipe paper joint) --set accumulation="$ACCUMULATION"
+  $(python -m ouroboros_lib.training.recipe paper joint) --set accumulation="$ACCUMULATION" --set cuda_graphs=false
