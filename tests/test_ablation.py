@@ -127,6 +127,14 @@ def test_published_and_measured_values_stand_in_columns_of_their_own(evaluations
     assert third.rows[0][:2] == ["clear", "3"] and third.rows[0][2].startswith("+0.60 [")
 
 
+def test_comparisons_of_other_starts_stand_below_with_their_file(evaluations, tmp_path):
+    collect(evaluations, tmp_path / "ablation", [["joint", "two-stage", "a"], ["joint-rgb", "joint-ccm", "b"]])
+    collect(evaluations, tmp_path / "ablation_again", [["two-stage", "joint", "c"], ["joint-rgb", "joint", "d"]])
+    table = paper_tables(tmp_path)[2]
+    assert [[row[0], row[-1]] for row in table.rows] == [["a", "ablation.json"], ["c", "ablation_again.json"]]
+    assert table.notes[-1] == "Not measured yet: joint-rgb:feedback-none."  # joint-ccm is not missing in both
+
+
 @pytest.mark.parametrize("style", FORMATS)
 def test_every_format_holds_every_cell(tmp_path, style):
     table = paper_tables(tmp_path)[0]

@@ -40,18 +40,16 @@ def paper_tables(results: str | Path) -> list[Table]:
     """Tables 1 and 2, and what else an ablation compared.
 
     results: folder with what `ouroboros evaluate` wrote, for table 1, and with ablation.json, which `ouroboros recipe
-    ablation` writes, for table 2; measured columns are n/a where there is nothing. Raises InputError for files that
+    ablation` writes, for table 2; measured columns are n/a where there is nothing. Comparisons are those of all files
+    ablation*.json, of rows that started from other models than those of ablation.json. Raises InputError for files that
     cannot be read.
     """
     from .measured import measurements  # with all that measuring needs
 
     published = read_json(PUBLISHED)
-    path = Path(results) / "ablation.json"
-    ablation = read_json(path) if path.is_file() else None
-    tables = [_table_1(published, *measurements(Path(results))), _table_2(published, ablation)]
-    if ablation is not None:
-        tables += [_comparisons(ablation), *_shapes(ablation)]
-    return tables
+    ablations = {path.name: read_json(path) for path in sorted(Path(results).glob("ablation*.json"))}
+    tables = [_table_1(published, *measurements(Path(results))), _table_2(published, ablations.get("ablation.json"))]
+    return tables + ([_comparisons(ablations), *_shapes(ablations)] if ablations else [])
 
 
 def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]) -> Table:
@@ -132,32 +130,34 @@ def _cell(value: dict | None, metric: str) -> str:
     return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
-def _comparisons(ablation: dict) -> Table:
+def _comparisons(ablations: dict[str, dict]) -> Table:
     quantities = ("3D views 1+", "3D novel", "views 1+", "self-consistency")
     rows = []
-    for entry in ablation["comparisons"]:
-        cells = [f"{entry[q]['mean']:+.2f} [{entry[q]['low']:.2f}, {entry[q]['high']:.2f}] {entry[q]['verdict']}"
-                 if q in entry else NOT_MEASURED for q in quantities]
-        rows.append([entry["label"], str(len(entry["training seeds"])), *cells])
-    notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals."]
-    if ablation["missing"]:
-        notes.append("Not measured yet: " + ", ".join(ablation["missing"]) + ".")
-    return Table("Comparisons", ["what", "seeds", *quantities], rows, notes)
+    for file, ablation in ablations.items():
+        for entry in ablation["comparisons"]:
+            cells = [f"{entry[q]['mean']:+.2f} [{entry[q]['low']:.2f}, {entry[q]['high']:.2f}] {entry[q]['verdict']}"
+                     if q in entry else NOT_MEASURED for q in quantities]
+            rows.append([entry["label"], str(len(entry["training seeds"])), *cells, file])
+    notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals. The rows "
+             "of a file started from the same models, those of another file from others."]
+    if missing := set.intersection(*(set(ablation["missing"]) for ablation in ablations.values())):
+        notes.append("Not measured yet: " + ", ".join(sorted(missing)) + ".")
+    return Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)
 
 
-def _shapes(ablation: dict) -> list[Table]:
+def _shapes(ablations: dict[str, dict]) -> list[Table]:
     """The same comparisons by geometry, if any was measured."""
     from .ablation import SHAPES  # with all that measuring needs
 
     rows = []
-    for entry in ablation["comparisons"]:
+    for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
         if shape := entry.get("geometry"):
             cells = [f"{shape[name]['mean']:+.4f} [{shape[name]['low']:.4f}, {shape[name]['high']:.4f}] "
                      f"{shape[name]['verdict']}" for name in SHAPES]
-            rows.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])), *cells])
+            rows.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])), *cells, file])
     notes = ["Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
              "better."]
-    return [Table("Shapes", ["what", "objects", "seeds", *SHAPES], rows, notes)] if rows else []
+    return [Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], rows, notes)] if rows else []
 
 
 def render(table: Table, style: str = "text") -> str:
