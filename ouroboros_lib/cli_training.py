@@ -46,7 +46,8 @@ def recipe(
     per_gpu: Annotated[int, typer.Option(help="How many stages may share a GPU: a small model leaves most of one "
                                          "idle.")] = 1,
     minutes_scale: Annotated[float, typer.Option(help="Multiplies all time limits of the recipe.")] = 1.0,
-    only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages and what they start from.")] = "",
+    only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages, or all seeds of these rows, and what "
+                                      "they start from.")] = "",
     show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
     init: Annotated[str, typer.Option(metavar="DIR", help="Pipeline folder in which stages start that do not say "
                                       "where.")] = "",

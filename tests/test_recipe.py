@@ -72,8 +72,12 @@ def test_every_row_of_the_ablation_has_the_same_budget_and_start():
 def test_chosen_stages_bring_what_they_start_from():
     names = [stage.name for stage in choose_stages(load_recipe("ablation"), "joint-rgb-seed2")]
     assert names == ["multiview", "reconstructor", "joint-rgb-seed2", "evaluate-joint-rgb-seed2"]
-    with pytest.raises(InputError, match="no stage other"):
-        choose_stages(load_recipe("ablation"), "other")
+    names = [stage.name for stage in choose_stages(load_recipe("ablation"), "joint-rgb,two-stage-seed1")]
+    assert set(names[2:]) == {f"{kind}{name}" for kind in ("", "evaluate-")
+                              for name in ("two-stage-seed1", *(f"joint-rgb-seed{seed}" for seed in range(3)))}
+    for unknown in ("other", "joint-rgb-seed", "oint-rgb"):
+        with pytest.raises(InputError, match=f"no stage {unknown}, there are multiview"):
+            choose_stages(load_recipe("ablation"), f"two-stage-seed1,{unknown}")
 
 
 def test_every_comparison_of_the_ablation_is_evaluated():
@@ -171,7 +175,8 @@ def test_side_by_side_on_gpus_of_their_own_and_after_their_predecessors(monkeypa
 
 
 def test_stages_that_share_gpus_are_spread_evenly(monkeypatch, tmp_path):
-    events = stub(monkeypatch, tmp_path, "time.sleep(0.5)")
+    wait = 'while (folder / "events").read_text().count("start") < 4:\n    time.sleep(0.1)'  # for all that fit
+    events = stub(monkeypatch, tmp_path, wait)
     run_recipe(stages(tmp_path, *({"name": name} for name in "abcde")), tmp_path / "out", gpus=2, per_gpu=2)
     lines = events()
     assert sorted(lines[:4]) == ["start a 0 ", "start b 1 ", "start c 0 ", "start d 1 "]

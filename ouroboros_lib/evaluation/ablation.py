@@ -53,22 +53,22 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
               for path, record in records.items()}
     record = {"made of": origin, "cells": {name: _means(cell) for name, cell in cells.items()},
               "comparisons": comparisons, "missing": sorted(set(missing))}
-    write_lines(out.with_suffix(".csv"), lines)
+    _write_lines(out.with_suffix(".csv"), lines)
     if shapes:
         write_rows(out.with_name(out.name + "_geometry.csv"), (*COLUMNS, *GEOMETRY_COLUMNS), shapes)
     replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
     return record
 
 
-def write_lines(path: Path, lines: list[tuple]) -> None:
+def _write_lines(path: Path, lines: list[tuple]) -> None:
     """Write lines (row, training seed, method, noise seed, object, quantity, metrics...) as a CSV, one line an object.
 
     Columns are `METRIC QUANTITY`; those that nobody measured are left out.
     """
     table: dict[tuple, dict[str, float]] = {}
     for line in lines:
-        values = zip(METRICS, map(float, line[6:]), strict=True)
-        table.setdefault(line[:5], {}).update((f"{metric} {line[5]}", round(value, 4)) for metric, value in values
+        measured = zip(METRICS, map(float, line[6:]), strict=True)
+        table.setdefault(line[:5], {}).update((f"{metric} {line[5]}", round(value, 4)) for metric, value in measured
                                               if not math.isnan(value))
     columns = [f"{metric} {quantity}" for metric in METRICS for quantity in QUANTITIES]
     columns = [name for name in columns if any(name in values for values in table.values())]

@@ -41,8 +41,7 @@ def paper_tables(results: str | Path) -> list[Table]:
 
     results: folder with what `ouroboros evaluate` wrote, for table 1, and with ablation.json, which `ouroboros recipe
     ablation` writes, for table 2; measured columns are n/a where there is nothing. Comparisons are those of all files
-    ablation*.json, of rows that started from other models than those of ablation.json. Raises InputError for files that
-    cannot be read.
+    ablation*.json; the rows of each started from models of their own. Raises InputError for files that cannot be read.
     """
     from .measured import measurements  # with all that measuring needs
 

@@ -18,7 +18,7 @@ from .benchmark import AVERAGE, WITH, WITHOUT
 STEPS, BATCH = 30_000, 32  # the paper's
 # settings that are shown, if they were given
 OPTIONS = ("batch_size", "accumulation", "compile", "cuda_graphs", "gradient_checkpointing", "mixed_precision",
-           "ema_device")
+           "ema_device", "lpips")
 
 
 @dataclass

@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -179,11 +180,17 @@ def _one_for_each_seed(entries: list[dict]) -> list[dict]:
 
 
 def choose_stages(stages: list[Stage], only: str) -> list[Stage]:
-    """The stages named in `only` (NAME,NAME,...; empty: all), their evaluation and predecessors. Raises InputError."""
-    wanted = {name for name in only.split(",") if name} or {stage.name for stage in stages}
-    if unknown := wanted - {stage.name for stage in stages}:
-        raise InputError(f"--only {only}: no stage {sorted(unknown)[0]}, there are "
-                         f"{', '.join(stage.name for stage in stages)}")
+    """The stages named in `only` (NAME,NAME,...; empty: all), their evaluation and predecessors.
+
+    NAME is that of a stage, or of one with seeds, for all of them. Raises InputError for other names.
+    """
+    names = [stage.name for stage in stages]
+    wanted = set() if only else set(names)
+    for name in filter(None, only.split(",")):
+        found = {stage for stage in names if stage == name or re.fullmatch(re.escape(name) + r"-seed\d+", stage)}
+        if not found:
+            raise InputError(f"--only {only}: no stage {name}, there are {', '.join(names)}")
+        wanted |= found
     wanted |= {stage.name for stage in stages if stage.evaluates in wanted}
     for stage in reversed(stages):
         if stage.name in wanted:
