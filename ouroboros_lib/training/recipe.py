@@ -185,12 +185,13 @@ def choose_stages(stages: list[Stage], only: str) -> list[Stage]:
     NAME is that of a stage, or of one with seeds, for all of them. Raises InputError for other names.
     """
     names = [stage.name for stage in stages]
-    wanted = set() if only else set(names)
+    wanted: set[str] = set()
     for name in filter(None, only.split(",")):
         found = {stage for stage in names if stage == name or re.fullmatch(re.escape(name) + r"-seed\d+", stage)}
         if not found:
             raise InputError(f"--only {only}: no stage {name}, there are {', '.join(names)}")
         wanted |= found
+    wanted = wanted or set(names)
     wanted |= {stage.name for stage in stages if stage.evaluates in wanted}
     for stage in reversed(stages):
         if stage.name in wanted:
