@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, git and make. `make demo` and `make test` set up .venv themselves (uv if present, else pip).
 SHELL := /bin/bash
-# idle threads sleep: spinning ones make tests and notebooks several times slower on two cores
-export OMP_WAIT_POLICY ?= passive
+# two processes at a time: idle threads sleep at once, since what they wait with is the other process's time
+test pytest notebooks: export OMP_WAIT_POLICY ?= passive
 
 # PYTHON=... chooses the interpreter; without it, the first of these that runs and fits
 PYTHON ?=

@@ -1,11 +1,10 @@
 """Ouroboros3D, re-implemented to be read, run and measured: image-to-3D by recursive, 3D-aware diffusion."""
 
-import os
 from importlib import import_module
 
-# torch and numba bring a thread pool each. By default an idle pool spins, which takes the cores from the other one:
-# on two busy cores the recursion then runs seven times slower. Only read when torch is loaded, so import this first.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from .process import prepare
+
+prepare()
 
 __version__ = "0.1.0"
 

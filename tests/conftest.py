@@ -3,7 +3,7 @@
 import copy
 import os
 
-# As the library does (see ouroboros_lib/__init__.py); only read when torch is loaded, which tests do first.
+# Tests run two at a time, see ouroboros_lib/process.py. Only read when torch is loaded, which tests do first.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest  # noqa: E402
