@@ -138,6 +138,8 @@ def evaluate(
         metavar="off|SIGMA,...", help="Project estimates onto their 3D render above this noise level.")] = "off",
     project_share: Annotated[str, typer.Option(
         metavar="SHARE,...", help="How far towards it, from 0 to 1.")] = "1",
+    project_every: Annotated[str, typer.Option(
+        metavar="N,...", help="For that, reconstruct every so many steps only.")] = "1",
     keep_input: Annotated[str, typer.Option(
         metavar="off|on|off,on", help="Replace view 0 of every estimate by the input.")] = "off",
     steps: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of denoising steps.")] = "25",
@@ -196,6 +198,7 @@ def evaluate(
                "feedback_scale": _numbers("--feedback-scale", feedback_scale, float),
                "project_above": _numbers("--project-above", project_above, float, "off"),
                "project_share": _numbers("--project-share", project_share, float),
+               "project_every": _numbers("--project-every", project_every, int),
                "keep_input": [choice == "on" for choice in keep_input.split(",")],
                "steps": _numbers("--steps", steps, int), "guidance": _numbers("--guidance", guidance, float, "default"),
                "eta": _numbers("--eta", eta, float, "default")}
@@ -209,7 +212,8 @@ def evaluate(
     for kind in choices["feedback"]:
         check_choice("--feedback", kind, ("default", *FEEDBACKS))
     for name, values, low in (("--steps", choices["steps"], 1), ("--feedback-from", choices["feedback_from"], 0),
-                              ("--feedback-every", choices["feedback_every"], 1)):
+                              ("--feedback-every", choices["feedback_every"], 1),
+                              ("--project-every", choices["project_every"], 1)):
         for value in values:
             check_range(name, value, low, 1000)
     numbers = tuple(_numbers("--seeds", seeds, int))

@@ -153,7 +153,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                  feedback: str = "both", feedback_from_step: int | None = None, feedback_share: float | None = None,
                  feedback_every: int | None = None, feedback_scale: float | None = None,
                  project_above: float | None = None, project_share: float | None = None,
-                 keep_input: bool | None = None, eta: float | None = None,
+                 project_every: int | None = None, keep_input: bool | None = None, eta: float | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
@@ -173,7 +173,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         recursion = Recursion.of(self.config.feedback_options, feedback, feedback_from_step=feedback_from_step,
                                  feedback_share=feedback_share, feedback_every=feedback_every,
                                  feedback_scale=feedback_scale, project_above=project_above,
-                                 project_share=project_share, keep_input=keep_input)
+                                 project_share=project_share, project_every=project_every, keep_input=keep_input)
         if num_inference_steps < 1:
             raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
         eta = self.scheduler.config.eta if eta is None else eta
@@ -197,7 +197,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
         # no feedback is zero maps; compiled models see them as such, so that F is not compiled twice
         blank = self.zero_maps(cameras) if self._compiled and feedback != "none" else None
-        self_cond, trace, fed = blank, [] if recorded else None, None
+        self_cond, trace, fed, rendered = blank, [] if recorded else None, None, None
         shows = callback_on_step_end is not None and "pred_i" in callback_on_step_end_tensor_inputs
         x_t = randn_tensor(shape, generator=generator, device=device) * sigmas[0]
 
@@ -207,7 +207,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             pred_x = self.estimate(x_t, sigma, cond_latents, seen, self_cond, guidance, image_embeds,
                                    recursion.feedback_scale)  # line 3
             last = step + 1 == num_inference_steps
-            reconstructs = turn.renews or turn.projects or last or step in recorded
+            reconstructs = turn.reconstructs or last or step in recorded
             if reconstructs or shows:  # else nobody looks at it
                 pred_i = self.autoencoder.decode(pred_x).clamp(0, 1)  # line 4
                 if recursion.keep_input:
@@ -219,7 +219,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                 fed = renders.keep(feedback).map(Tensor.contiguous)
             self_cond = fed if turn.feeds_back else blank
             if turn.projects:
-                pred_x = pred_x.lerp(self.autoencoder.encode(renders.rgb.clamp(0, 1)), recursion.project_share)
+                if turn.reconstructs:
+                    rendered = self.autoencoder.encode(renders.rgb.clamp(0, 1))
+                pred_x = pred_x.lerp(rendered, recursion.project_share)
             if recursion.keep_input:
                 pred_x = torch.cat([known, pred_x[:, 1:]], dim=1)
             noise = randn_tensor(shape, generator=generator, device=device) if eta else None

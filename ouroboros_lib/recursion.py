@@ -18,8 +18,10 @@ class Recursion:
     first step. feedback_every: of those, only every so many decode and reconstruct anew, F is given the same renders
     until then: faster. feedback_scale: guidance for the feedback, see `Ouroboros3DPipeline.estimate`.
     project_above: while sigma is above it, steps go towards the estimate's own 3D render (design (b) of the paper) or,
-    with project_share, towards a point between the two, at this share of the way. keep_input: view 0 of every estimate
-    is replaced by the input, which is what it should be (as the known region in inpainting, Lugmayr et al. 2022).
+    with project_share, towards a point between the two, at this share of the way. project_every: only every so many
+    of these steps decode and reconstruct anew, the others go towards the render that there is: faster. keep_input:
+    view 0 of every estimate is replaced by the input, which is what it should be (as the known region in inpainting,
+    Lugmayr et al. 2022).
     """
 
     feedback: str = "both"
@@ -29,14 +31,16 @@ class Recursion:
     feedback_scale: float = 1.0
     project_above: float = math.inf
     project_share: float = 1.0
+    project_every: int = 1
     keep_input: bool = False
 
     def __post_init__(self):
         """Raises InputError for what no recursion can do."""
         if self.feedback not in FEEDBACKS:
             raise InputError(f"unknown feedback {self.feedback!r}: expected one of {', '.join(FEEDBACKS)}")
-        if self.feedback_every < 1:
-            raise InputError(f"feedback_every must be at least 1 step, got {self.feedback_every}")
+        for name in ("feedback_every", "project_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1 step, got {getattr(self, name)}")
         for name in ("feedback_share", "project_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
@@ -54,20 +58,25 @@ class Recursion:
 
     def turns(self, sigmas: list[float]) -> list[Turn]:
         """One for each step, at noise levels `sigmas`."""
-        turns, due = [], 0
+        turns, due, render_due = [], 0, 0
         for step, sigma in enumerate(sigmas):
             chosen = math.floor((step + 1) * self.feedback_share) > math.floor(step * self.feedback_share)
             feeds_back = self.feedback != "none" and step >= self.feedback_from_step and chosen
             renews = feeds_back and step >= due
             due = step + self.feedback_every if renews else due
-            turns.append(Turn(feeds_back, renews, projects=sigma > self.project_above))
+            projects = sigma > self.project_above
+            reconstructs = renews or (projects and step >= render_due)
+            render_due = step + self.project_every if reconstructs else render_due
+            turns.append(Turn(feeds_back, renews, projects, reconstructs))
         return turns
 
 
 @dataclass(frozen=True)
 class Turn:
-    """feeds_back: F sees renders in the next step; renews: of this step's reconstruction; projects: so does x_t."""
+    """feeds_back: F sees renders in the next step; renews: of this step's reconstruction; projects: x_t goes towards
+    the last one's renders; reconstructs: this step makes one, for F or x_t."""
 
     feeds_back: bool
     renews: bool
     projects: bool
+    reconstructs: bool

@@ -18,18 +18,22 @@ def flags(recursion, name):
     return "".join("x" if getattr(turn, name) else "." for turn in recursion.turns(SIGMAS))
 
 
-@pytest.mark.parametrize("options, feeds_back, renews, projects", [
-    ({}, "xxxxx", "xxxxx", "....."),
-    ({"feedback": "none", "project_above": 1.0}, ".....", ".....", "xxx.."),
-    ({"feedback_from_step": 2}, "..xxx", "..xxx", "....."),
-    ({"feedback_share": 0.5, "project_above": 0.0}, ".x.x.", ".x.x.", "xxxxx"),
-    ({"feedback_every": 2, "feedback_from_step": 1}, ".xxxx", ".x.x.", "....."),
+@pytest.mark.parametrize("options, feeds_back, renews, projects, reconstructs", [
+    ({}, "xxxxx", "xxxxx", ".....", "xxxxx"),
+    ({"feedback": "none", "project_above": 1.0}, ".....", ".....", "xxx..", "xxx.."),
+    ({"feedback_from_step": 2}, "..xxx", "..xxx", ".....", "..xxx"),
+    ({"feedback_share": 0.5, "project_above": 0.0}, ".x.x.", ".x.x.", "xxxxx", "xxxxx"),
+    ({"feedback_every": 2, "feedback_from_step": 1}, ".xxxx", ".x.x.", ".....", ".x.x."),
+    ({"feedback": "none", "project_above": 0.3, "project_every": 3}, ".....", ".....", "xxxx.", "x..x."),
+    ({"feedback_every": 3, "project_above": 0.0, "project_every": 2}, "xxxxx", "x..x.", "xxxxx", "x.xx."),
+    ({"feedback_every": 2, "project_above": 0.0, "project_every": 5}, "xxxxx", "x.x.x", "xxxxx", "x.x.x"),
 ])
-def test_turns(options, feeds_back, renews, projects):
+def test_turns(options, feeds_back, renews, projects, reconstructs):
     recursion = Recursion(**options)
     assert flags(recursion, "feeds_back") == feeds_back
     assert flags(recursion, "renews") == renews
     assert flags(recursion, "projects") == projects
+    assert flags(recursion, "reconstructs") == reconstructs
 
 
 def test_a_models_own_options_go_with_the_feedback_and_give_way():

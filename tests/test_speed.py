@@ -26,7 +26,8 @@ def count_calls(monkeypatch, pipeline):
 @pytest.mark.parametrize(("options", "decodes", "reconstructions"), [
     ({}, 5, 5), ({"feedback_every": 2}, 3, 3), ({"feedback_every": 3}, 3, 3), ({"feedback_every": 9}, 2, 2),
     ({"feedback_every": 2, "feedback_from_step": 1}, 3, 3), ({"feedback": "none"}, 1, 1),
-    ({"feedback_share": 0.5}, 3, 3)])
+    ({"feedback_share": 0.5}, 3, 3), ({"feedback": "none", "project_above": 0.0, "project_every": 2}, 3, 3),
+    ({"feedback_every": 2, "project_above": 0.0, "project_every": 4}, 3, 3)])
 def test_what_nobody_looks_at_is_not_computed(tiny, picture, monkeypatch, options, decodes, reconstructions):
     calls = count_calls(monkeypatch, tiny)
     run(tiny, picture, 5, **options)
@@ -50,6 +51,23 @@ def test_between_reconstructions_the_last_one_is_fed_back(tiny, picture, monkeyp
     assert torch.equal(traced.views, every_second.views) and len(traced.trace) == len(shown) == 5
     with pytest.raises(InputError, match="feedback_every must be at least 1"):
         run(tiny, picture, feedback_every=0)
+
+
+def test_between_reconstructions_steps_go_towards_the_last_one(tiny, picture, monkeypatch):
+    options = {"feedback": "none", "project_above": 0.0}
+    in_every_step = run(tiny, picture, 5, **options).views
+    assert torch.equal(run(tiny, picture, 5, project_every=1, **options).views, in_every_step)
+    latents, encode, reached = [], tiny.autoencoder.encode, []
+    monkeypatch.setattr(tiny.autoencoder, "encode", lambda images: latents.append(encode(images)) or latents[-1])
+    every_third = run(tiny, picture, 5, project_every=3, callback_on_step_end_tensor_inputs=("pred_x",), **options,
+                      callback_on_step_end=lambda pipe, step, sigma, tensors: reached.append(tensors["pred_x"]))
+    _, first, fourth = latents  # the input, and the renders of two steps
+    assert all(torch.equal(value, target) for value, target in zip(reached, [first] * 3 + [fourth] * 2, strict=True))
+    assert not torch.equal(first, fourth) and not torch.equal(every_third.views, in_every_step)
+    traced = run(tiny, picture, 5, project_every=3, return_trace=True, **options)
+    assert torch.equal(traced.views, every_third.views) and len(traced.trace) == 5
+    with pytest.raises(InputError, match="project_every must be at least 1"):
+        run(tiny, picture, project_every=0)
 
 
 def test_zero_maps_are_no_feedback(tiny, picture):

@@ -58,6 +58,7 @@ class Variant:
     guidance: float | None = None
     eta: float | None = None
     feedback_every: int = 1
+    project_every: int = 1
 
     @property
     def method(self) -> str:
@@ -76,11 +77,12 @@ class Variant:
                 "feedback_share": self.feedback_share, "feedback_every": self.feedback_every,
                 "feedback_scale": self.feedback_scale,
                 "project_above": math.inf if self.project_above is None else self.project_above,
-                "project_share": self.project_share, "keep_input": self.keep_input} | common
+                "project_share": self.project_share, "project_every": self.project_every,
+                "keep_input": self.keep_input} | common
 
 
 DETAILS = ("feedback_from", "feedback_share", "feedback_every", "feedback_scale")  # of the feedback
-PROJECTION = ("project_above", "project_share", "keep_input")
+PROJECTION = ("project_above", "project_share", "project_every", "keep_input")
 
 
 def all_variants(**choices: Iterable) -> list[Variant]:
@@ -90,7 +92,7 @@ def all_variants(**choices: Iterable) -> list[Variant]:
         kind = entry.get("feedback")
         unused = {"none": DETAILS, "default": DETAILS + PROJECTION}.get(kind, ())
         if entry.get("project_above") is None:
-            unused += ("project_share",)
+            unused += ("project_share", "project_every")
         for detail in unused:
             entry.pop(detail, None)
     return list(dict.fromkeys(Variant(**entry) for entry in combinations))
