@@ -121,8 +121,8 @@ def generate(
     elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
                                                    "weights were made for.", show_default=False)] = None,
-    fast: Annotated[int | None, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only, without "
-                                             "projection: faster, the views agree less.", show_default=False)] = None,
+    fast: Annotated[int | None, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only: faster.",
+                                             show_default=False)] = None,
     precision: Annotated[str, typer.Option(metavar="fp32|fp16|bf16", help="Half precision: half the memory of the "
                                            "paper's models, faster on GPUs; small ones: on CPUs with bf16.")] = "fp32",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: models wait on the CPU for their "
@@ -177,9 +177,8 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
         pipe = _placed(load_pipeline(settings["preset"]), settings, device)
     if settings["guidance"] is None:
         settings["guidance"] = pipe.config.guidance_scale
-    shortcuts = {} if settings["fast"] is None else {"feedback_every": settings["fast"], "project_above": math.inf}
-    options = (pipe.config.feedback_options or {}) if settings["feedback"] != "none" else {}
-    options = {name: None if value == math.inf else value for name, value in (options | shortcuts).items()}
+    shortcuts = {} if settings["fast"] is None else dict.fromkeys(("feedback_every", "project_every"), settings["fast"])
+    options = shortcuts if settings["feedback"] == "none" else (pipe.config.feedback_options or {}) | shortcuts
     for image, folder in folders.items():
         watch = Stopwatch()
         watch.seconds |= loading.seconds

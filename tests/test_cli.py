@@ -92,7 +92,8 @@ def test_fast_reconstructs_less_often_though_the_weights_project_in_every_step(r
     assert len(calls) == len(evenly_chosen(12))  # those that recursion.png shows, the first and the last among them
     told = [json.loads((tmp_path / run / "result.json").read_text())["settings"] for run in ("plain", "fast")]
     assert told[0]["fast"] is None and told[0]["feedback_options"] == {"project_above": 0.0}
-    assert told[1]["fast"] == 12 and told[1]["feedback_options"] == {"project_above": None, "feedback_every": 12}
+    assert told[1]["fast"] == 12 and told[1]["feedback_options"] == {
+        "project_above": 0.0, "feedback_every": 12, "project_every": 12}
 
 
 def test_several_pictures_get_a_folder_each(run, tmp_path):
