@@ -121,8 +121,8 @@ def generate(
     elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
                                                    "weights were made for.", show_default=False)] = None,
-    fast: Annotated[int | None, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only: faster.",
-                                             show_default=False)] = None,
+    fast: Annotated[int | None, typer.Option(metavar="N", help="Decode and reconstruct every N-th step only: faster. "
+                                             "Small does so with 5 by itself.", show_default=False)] = None,
     precision: Annotated[str, typer.Option(metavar="fp32|fp16|bf16", help="Half precision: half the memory of the "
                                            "paper's models, faster on GPUs; small ones: on CPUs with bf16.")] = "fp32",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: models wait on the CPU for their "

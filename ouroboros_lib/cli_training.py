@@ -131,7 +131,7 @@ def evaluate(
     feedback_share: Annotated[str, typer.Option(
         metavar="SHARE,...", help="Share of the steps that feed back, from 0 to 1.")] = "1",
     feedback_every: Annotated[str, typer.Option(
-        metavar="N,...", help="Reconstruct every so many steps only, as generate --fast does.")] = "1",
+        metavar="N,...", help="Reconstruct for it every so many steps only.")] = "1",
     feedback_scale: Annotated[str, typer.Option(
         metavar="SCALE,...", help="How far estimates are moved from those without feedback; 1: plain.")] = "1",
     project_above: Annotated[str, typer.Option(
@@ -139,7 +139,7 @@ def evaluate(
     project_share: Annotated[str, typer.Option(
         metavar="SHARE,...", help="How far towards it, from 0 to 1.")] = "1",
     project_every: Annotated[str, typer.Option(
-        metavar="N,...", help="For that, reconstruct every so many steps only.")] = "1",
+        metavar="N,...", help="For --project-above, reconstruct so many steps after the last reconstruction.")] = "1",
     keep_input: Annotated[str, typer.Option(
         metavar="off|on|off,on", help="Replace view 0 of every estimate by the input.")] = "off",
     steps: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of denoising steps.")] = "25",

@@ -35,7 +35,7 @@ RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random
 
 @dataclass
 class Step:
-    """What one step of the recursion saw and made; images on the CPU."""
+    """What one step of the recursion saw and made; images on the CPU. Steps that do not reconstruct do for this."""
 
     index: int
     sigma: float
@@ -64,8 +64,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     reconstructor_sigma_min: G is told at least this noise level. The last estimates look clean but do not agree in 3D,
     unlike the ground-truth views that G has seen at noise level 0. reconstructor_sigma_max: and at most this one; it
     wins over the least. For a G that knows no other level, having learnt from ground-truth views alone.
-    coordinate_map: what F was trained to take as CCM, see `render_feedback`. feedback_options: what is best for these
-    weights beside the feedback itself, fields of `Recursion`: what `__call__` does when it is told nothing else.
+    coordinate_map: what F was trained to take as CCM, see `render_feedback`. feedback_options: fields of `Recursion`
+    beside the feedback itself: what `__call__` does with these weights when it is told nothing else.
     """
 
     model_cpu_offload_seq = "image_encoder->autoencoder->multiview->reconstructor"

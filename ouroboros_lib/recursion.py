@@ -18,10 +18,10 @@ class Recursion:
     first step. feedback_every: of those, only every so many decode and reconstruct anew, F is given the same renders
     until then: faster. feedback_scale: guidance for the feedback, see `Ouroboros3DPipeline.estimate`.
     project_above: while sigma is above it, steps go towards the estimate's own 3D render (design (b) of the paper) or,
-    with project_share, towards a point between the two, at this share of the way. project_every: only every so many
-    of these steps decode and reconstruct anew, the others go towards the render that there is: faster. keep_input:
-    view 0 of every estimate is replaced by the input, which is what it should be (as the known region in inpainting,
-    Lugmayr et al. 2022).
+    with project_share, towards a point between the two, at this share of the way. project_every: of these, only steps
+    so many after the last reconstruction, whatever it was made for, reconstruct anew, the others go towards its render:
+    faster. keep_input: view 0 of every estimate is replaced by the input, which is what it should be (as the known
+    region in inpainting, Lugmayr et al. 2022).
     """
 
     feedback: str = "both"

@@ -2,9 +2,13 @@
 
 import copy
 import os
+import signal
 
 # Tests run two at a time, see ouroboros_lib/process.py. Only read when torch is loaded, which tests do first.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Where a shell started them in the background, interrupts are ignored, and by the processes that tests start as well.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -178,6 +178,7 @@ BAD_EVALUATIONS = {
     "preset": (["--preset", "huge"], "huge"), "some steps": (["--steps", "25,0"], "--steps"),
     "guidance": (["--guidance", "1,high"], "--guidance"), "first step": (["--feedback-from", "-1"], "--feedback-from"),
     "every no step": (["--feedback-every", "1,0"], "--feedback-every"),
+    "projection every no step": (["--project-every", "0"], "--project-every"),
     "lpips": (["--lpips", "squeeze"], "alex, vgg, off"), "eta": (["--eta", "0,2"], "--eta"),
 }
 

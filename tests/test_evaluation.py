@@ -180,9 +180,12 @@ def test_names_of_variants():
     assert [variant.method for variant in combinations] == [  # none has no first step and no scale
         "feedback-both-feedback-scale-0.5-feedback-every-2",
         "feedback-both-feedback-from-10-feedback-scale-0.5-feedback-every-2", "feedback-none"]
-    combinations = all_variants(feedback=["both"], project_above=[None, 1.0], project_share=[0.5, 1.0])
+    combinations = all_variants(feedback=["both"], project_above=[None, 1.0], project_share=[0.5, 1.0],
+                                project_every=[1, 5])
+    above = "feedback-both-project-above-1"
     assert [variant.method for variant in combinations] == [  # what is not projected has no share
-        "feedback-both", "feedback-both-project-above-1-project-share-0.5", "feedback-both-project-above-1"]
+        "feedback-both", f"{above}-project-share-0.5", f"{above}-project-share-0.5-project-every-5", above,
+        f"{above}-project-every-5"]
 
 
 def test_further_metrics_and_geometry(_tiny, tmp_path):

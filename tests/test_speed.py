@@ -51,23 +51,26 @@ def test_between_reconstructions_the_last_one_is_fed_back(tiny, picture, monkeyp
     assert torch.equal(traced.views, every_second.views) and len(traced.trace) == len(shown) == 5
     with pytest.raises(InputError, match="feedback_every must be at least 1"):
         run(tiny, picture, feedback_every=0)
-
-
-def test_between_reconstructions_steps_go_towards_the_last_one(tiny, picture, monkeypatch):
-    options = {"feedback": "none", "project_above": 0.0}
-    in_every_step = run(tiny, picture, 5, **options).views
-    assert torch.equal(run(tiny, picture, 5, project_every=1, **options).views, in_every_step)
-    latents, encode, reached = [], tiny.autoencoder.encode, []
-    monkeypatch.setattr(tiny.autoencoder, "encode", lambda images: latents.append(encode(images)) or latents[-1])
-    every_third = run(tiny, picture, 5, project_every=3, callback_on_step_end_tensor_inputs=("pred_x",), **options,
-                      callback_on_step_end=lambda pipe, step, sigma, tensors: reached.append(tensors["pred_x"]))
-    _, first, fourth = latents  # the input, and the renders of two steps
-    assert all(torch.equal(value, target) for value, target in zip(reached, [first] * 3 + [fourth] * 2, strict=True))
-    assert not torch.equal(first, fourth) and not torch.equal(every_third.views, in_every_step)
-    traced = run(tiny, picture, 5, project_every=3, return_trace=True, **options)
-    assert torch.equal(traced.views, every_third.views) and len(traced.trace) == 5
     with pytest.raises(InputError, match="project_every must be at least 1"):
         run(tiny, picture, project_every=0)
+
+
+@pytest.mark.parametrize(("options", "towards"), [
+    ({"feedback": "none", "project_every": 3}, [0, 0, 0, 3, 3]),
+    ({"feedback_every": 2, "project_every": 5}, [0, 0, 2, 2, 4]),  # the feedback's are there for this, too
+    ({"feedback_every": 5, "project_every": 2}, [0, 0, 2, 2, 4])])
+def test_between_reconstructions_steps_go_towards_the_last_one(tiny, picture, monkeypatch, options, towards):
+    options["project_above"] = 0.0
+    in_every_step = run(tiny, picture, 5, **options | {"project_every": 1}).views
+    latents, encode, reached = [], tiny.autoencoder.encode, []
+    monkeypatch.setattr(tiny.autoencoder, "encode", lambda images: latents.append(encode(images)) or latents[-1])
+    seldom = run(tiny, picture, 5, callback_on_step_end_tensor_inputs=("pred_x",), **options,
+                 callback_on_step_end=lambda pipe, step, sigma, tensors: reached.append(tensors["pred_x"]))
+    targets = dict(zip(sorted(set(towards)), latents[1:], strict=True))  # the first was the input
+    assert all(torch.equal(value, targets[step]) for value, step in zip(reached, towards, strict=True))
+    assert not torch.equal(seldom.views, in_every_step)
+    traced = run(tiny, picture, 5, return_trace=True, **options)
+    assert torch.equal(traced.views, seldom.views) and len(traced.trace) == 5
 
 
 def test_zero_maps_are_no_feedback(tiny, picture):
