@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
@@ -168,7 +169,7 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
     # spawned, not forked: torch's threads do not survive a fork
     pool = ProcessPoolExecutor(min(workers, len(waiting)), multiprocessing.get_context("spawn"), _start_worker)
     try:
-        with _deaf_to_interrupts():  # which the workers, started here, inherit: from their first import on
+        with _interrupts_wait():  # which the workers, started here, inherit: they are deaf from their first import on
             jobs = {pool.submit(render_to_folder, *job): job[2] for job in waiting}
         pending = set(jobs)
         while pending:
@@ -188,16 +189,22 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C reaches the whole group of processes, but only the first one decides."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-        yield
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C reaches the whole group of processes, but only the first one decides, and not before this is over."""
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+        yield  # Windows, or nobody who would hear it
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heard: list[tuple] = []
+    resource_tracker.ensure_running()  # with the first worker it would start, and lift the mask
+    handler = signal.signal(signal.SIGINT, lambda *call: heard.append(call))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes have it, but not the handler
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard and callable(handler):
+        handler(*heard[0])
 
 
 def _start_worker() -> None:
