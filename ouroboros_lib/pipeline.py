@@ -35,7 +35,7 @@ RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random
 
 @dataclass
 class Step:
-    """What one step of the recursion saw and made; images on the CPU. Steps that do not reconstruct do for this."""
+    """What one step of the recursion saw and made; images on the CPU. Recorded steps always reconstruct."""
 
     index: int
     sigma: float

@@ -153,8 +153,7 @@ def test_the_record_says_how_the_figures_were_made(measured):
     assert settings.pop("variants") == {
         method: {"feedback": feedback, "feedback_from_step": 0, "feedback_share": 1.0, "feedback_scale": 1.0,
                  "feedback_every": 1, "guidance_scale": 1.0, "project_above": None, "project_share": 1.0,
-                 "project_every": 1, "keep_input": False,
-                 "num_inference_steps": 2, "eta": None}
+                 "project_every": 1, "keep_input": False, "num_inference_steps": 2, "eta": None}
         for method, feedback in zip(METHODS, FEEDBACKS, strict=True)}
     assert settings == {"split": "test", "objects": 3, "num_views": 4, "seeds": list(SEEDS),
                         "metrics": ["psnr", "ssim"]}

@@ -71,5 +71,4 @@ def test_the_pipeline_does_what_its_options_say(tmp_path):
 
 def test_the_shipped_weights_have_the_options_that_their_card_names():
     assert Ouroboros3DPipeline.load_config(str(load_preset("small").weights))["feedback_options"] == {
-        "feedback_every": 5, "project_above": 0.3, "project_share": 0.25, "project_every": 5,
-        "keep_input": True}
+        "feedback_every": 5, "project_above": 0.3, "project_share": 0.25, "project_every": 5, "keep_input": True}
