@@ -56,11 +56,11 @@ else
 endif
 
 book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/index.html
-	@$(PY) -m ouroboros_lib.viz.book notebooks outputs/book
+	@$(PY) -m tools.book notebooks outputs/book
 
 figures: $(STAMP)  ## make all pictures in figures/ again
 	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
-	@$(PY) -m ouroboros_lib.viz.families --out outputs/figures/families.png
+	@$(PY) -m tools.families --out outputs/figures/families.png
 	@for name in recursion families; do $(PY) -c "import sys; from PIL import Image; \
 		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
 		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \

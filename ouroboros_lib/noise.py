@@ -3,6 +3,8 @@ v-prediction preconditioning, which the paper inherits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
@@ -47,20 +49,20 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
         """lambda(sigma) = (1 + sigma^2) / sigma^2: gives the loss unit weight on F's raw output."""
         return (1 + sigma**2) / sigma**2
 
-    @staticmethod
-    def step(x: Tensor, pred_x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float, eta: float = 0.0,
-             noise: Tensor | None = None) -> Tensor:
-        """One step from sigma to sigma_next, towards pred_x.
+    def step(self, x: Tensor, pred_x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float,
+             noise: Callable[[], Tensor] | None = None) -> Tensor:
+        """One step of the solver from sigma to sigma_next, towards pred_x; `eta` of the config renews the noise.
 
         eta = 0: an Euler step of the probability flow (Karras et al. 2022, algorithm 1), which keeps the noise that x
-        has. eta = 1 replaces as much of it as possible by `noise` (like x, unit variance) without changing its level
+        has. eta = 1 replaces as much of it as possible by `noise()` (like x, unit variance) without changing its level
         (Song et al. 2021, DDIM, eq. 16): errors of earlier estimates, frozen into x, are forgotten on the way.
         """
+        eta = self.config.eta
         if not eta:
             return pred_x + (x - pred_x) * (sigma_next / sigma)
         renewed = eta * sigma_next * (1 - (sigma_next / sigma) ** 2) ** 0.5
         kept = (sigma_next**2 - renewed**2) ** 0.5
-        return pred_x + (x - pred_x) * (kept / sigma) + renewed * noise
+        return pred_x + (x - pred_x) * (kept / sigma) + renewed * noise()
 
 
 def c_skip(sigma: Tensor) -> Tensor:

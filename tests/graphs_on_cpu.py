@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from ouroboros_lib.cli import main
+from ouroboros_lib.cli.main import main
 from ouroboros_lib.training import loop
 
 plain_share = loop.share_by_hand

@@ -8,7 +8,7 @@ import sys
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-from ouroboros_lib.cli import main
+from ouroboros_lib.cli.main import main
 from ouroboros_lib.training import loop
 
 plain_accelerator = loop.new_accelerator

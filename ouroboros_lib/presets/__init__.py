@@ -14,7 +14,7 @@ from ..errors import InputError
 
 _FOLDER = Path(__file__).parent
 COMPONENTS = ("autoencoder", "multiview", "reconstructor", "image_encoder", "noise")
-SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights"
+SHIPPED_WEIGHTS = _FOLDER / "weights"
 
 
 @dataclass(frozen=True)

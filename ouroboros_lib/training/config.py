@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..models.feedback import COORDINATE_MAPS, FEEDBACKS
+from ..models.feedback import COORDINATE_MAPS, feedback_names
 from ..models.layers import VIEW_ATTENTIONS
 
 STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
-CHOICES = {"stage": STAGES, "feedback": tuple(FEEDBACKS), "coordinate_map": COORDINATE_MAPS,
+CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
            "view_attention": ("", *VIEW_ATTENTIONS), "mixed_precision": ("no", "fp16", "bf16"),
            "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
            "ema_device": ("same", "cpu"), "gradient_exchange": ("fp32", "bf16")}
@@ -81,6 +81,7 @@ class TrainingConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        feedback_names(self.feedback)
         for name in ("steps", "batch_size", "accumulation", "ema_every", "reconstruction_batch", "objects",
                      "refresh_objects", "refresh_every", "log_every", "validation_objects"):
             if getattr(self, name) < 1:

@@ -21,20 +21,20 @@ from accelerate.utils import DDPCommunicationHookType, set_seed
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from ..compiling import compile_network, network_of
+from ..speed.compiling import compile_network, network_of
 from ..data.ring import MultiviewBatch, ObjectRing, held_out_objects
 from ..errors import InputError
-from ..pipeline import channels_last, convert_model
+from ..loading import channels_last, convert_model
 from ..presets import load_preset
-from .averages import WeightAverages, share, swapped_in
+from .fast.averages import WeightAverages, share, swapped_in
 from .conditions import Condition, noised_condition
 from .config import TrainingConfig
 from .data import RenderedObjects
-from .graphs import Graphs, check_recordable, exchange_gradients, share_by_hand
+from .fast.graphs import Graphs, check_recordable, exchange_gradients, share_by_hand
 from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
 from .perceptual import perceptual_loss
-from .sharding import gathered, is_sharded, reshard, shard
-from .steps import Backward, autoencoder_losses, joint_losses, multiview_losses, reconstructor_losses, unwrapped
+from .fast.sharding import gathered, is_sharded, reshard, shard
+from .fast.step import Backward, autoencoder_losses, joint_losses, multiview_losses, reconstructor_losses, unwrapped
 from .validation import validate
 
 

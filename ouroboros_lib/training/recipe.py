@@ -162,7 +162,7 @@ def _read(name: str) -> tuple[Path, dict]:
 
 
 def evaluate_options() -> set[str]:
-    from ..cli_training import evaluate
+    from ..cli.training import evaluate
 
     return set(inspect.signature(evaluate).parameters) - {"out", "preset"}
 

@@ -1,0 +1,155 @@
+"""The notebooks as a course: one form, clean and small, nothing defined twice; the map from paper to code is true."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+from pathlib import Path
+from statistics import median
+
+import nbformat
+import pytest
+
+from ouroboros_lib.errors import InputError
+from tools.book import write_book
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+INDEX = (ROOT / "notebooks" / "README.md").read_text()
+
+
+def read(path):
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return notebook
+
+
+def code(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def text(notebook):
+    return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+
+
+def name_of(path):
+    return path.stem
+
+
+every = pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=name_of)
+lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+
+
+@lesson
+def test_every_notebook_opens_and_closes_the_same_way(path):
+    cells = text(read(path))
+    assert cells[0].startswith(f"# {path.stem[:2]} ")
+    for word in ("**Goal.**", "**You need**", "**Minutes**", "**Where it ends**"):
+        assert word in cells[0], word
+    picture = re.search(r"!\[.+?\]\((\.\./figures/[\w.]+\.png)\)", cells[0])
+    assert picture and (path.parent / picture[1]).is_file()
+    end = "\n".join(cells)[-6000:]
+    places = [end.find(f"## {heading}") for heading in ("What you learned", "Exercises", "References")]
+    assert -1 < places[0] < places[1] < places[2]
+    assert re.findall(r"^(\d)\. ", end[places[1]:places[2]], re.MULTILINE) == ["1", "2", "3"]
+
+
+@lesson
+def test_every_notebook_has_solutions_and_stands_in_the_index(path):
+    solutions = path.parent / "solutions" / f"{path.stem[:2]}_solutions.ipynb"
+    assert f"({path.name})" in INDEX and f"(solutions/{solutions.name})" in INDEX
+    headings = re.findall(r"^## (\d)", "\n".join(text(read(solutions))), re.MULTILINE)
+    assert headings == ["1", "2", "3"]
+
+
+@every
+def test_notebooks_are_committed_executed_clean_and_small(path):
+    raw, notebook = path.read_text(), read(path)
+    assert len(raw) < 1_000_000
+    assert notebook["metadata"].keys() <= {"kernelspec", "language_info", "widgets"}
+    assert any(cell["outputs"] for cell in code(notebook))
+    for cell in notebook["cells"]:
+        assert cell["metadata"].keys() <= {"tags"} and len(cell["id"]) < 12
+    for cell in code(notebook):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error" and output.get("name") != "stderr"
+            assert "image/svg+xml" not in output.get("data", {})
+    outputs = json.dumps([cell["outputs"] for cell in code(notebook)])
+    assert not re.search(r'[" ]/(home|root|tmp|work|Users)/', outputs)
+
+
+@every
+def test_the_first_code_cell_holds_the_parameters(path):
+    assert code(read(path))[0]["metadata"].get("tags") == ["parameters"]
+
+
+@every
+def test_cells_are_short(path):
+    lengths = [len(cell["source"].splitlines()) for cell in code(read(path))]
+    assert median(lengths) <= 10 and max(lengths) <= 40
+
+
+def library_functions():
+    for path in (ROOT / "ouroboros_lib").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                yield node.name
+
+
+@every
+def test_a_function_of_the_library_only_comes_twice_to_be_compared(path):
+    """The toy in a notebook may bear the library's name if an assertion holds the two against each other."""
+    sources = [cell["source"] for cell in code(read(path))]
+    defined = {node.name for source in sources for node in ast.walk(ast.parse(source))
+               if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for name in defined & set(library_functions()):
+        assert any("assert" in source and name in source for source in sources), name
+
+
+# --- the map from paper to code ---
+
+ROWS = re.findall(r"^\| (.+?) \| `([\w.]+):([\w.]+)` \| ([\d, ]*)\|$", INDEX, re.MULTILINE)
+
+
+def resolve(module, name):
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_the_map_has_no_dead_rows():
+    assert len(ROWS) > 15
+    for _, module, name, notebooks in ROWS:
+        assert callable(resolve(module, name))
+        for number in filter(None, re.split(r"[ ,]+", notebooks)):
+            assert any(path.name.startswith(number) for path in NOTEBOOKS), number
+
+
+@pytest.mark.parametrize("number, lines", [(1, range(1, 7)), (2, range(3, 7))])
+def test_the_algorithms_lines_are_marked_in_order(number, lines):
+    module, name = next(row[1:3] for row in ROWS if row[0].startswith(f"Algorithm {number}"))
+    marks = [int(mark) for mark in re.findall(r"#.*?\blines? (\d)", inspect.getsource(resolve(module, name)))]
+    assert set(marks) == set(lines) and marks == sorted(marks)
+
+
+# --- the book ---
+
+def test_the_book_holds_every_notebook_and_the_index(tmp_path):
+    folder = tmp_path / "notebooks"
+    (folder / "solutions").mkdir(parents=True)
+    (folder / "README.md").write_text("# Course\n\n[one](00_one.ipynb)")
+    for name, source in (("00_one", "See [these](solutions/00_solutions.ipynb)."),
+                         ("solutions/00_solutions", "42")):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source)]),
+                       folder / f"{name}.ipynb")
+    pages = write_book(folder, tmp_path / "book")
+    assert [str(page.relative_to(tmp_path / "book")) for page in pages] == [
+        "00_one.html", "solutions/00_solutions.html", "index.html"]
+    assert 'href="00_one.html"' in pages[2].read_text()
+    assert 'href="solutions/00_solutions.html"' in pages[0].read_text() and "42" in pages[1].read_text()
+    with pytest.raises(InputError, match="no notebooks"):
+        write_book(tmp_path / "book", tmp_path / "other")
