@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .cameras import Cameras
-from .data.ring import MultiviewBatch
+from .data.batches import MultiviewBatch
 from .gaussians import Gaussians
 from .losses import Perceptual, denoising_loss, reconstruction_loss
 from .models.condition import Condition

@@ -8,7 +8,7 @@ import torch
 from pytorch_msssim import ssim
 from torch import Tensor
 
-from .data.ring import MultiviewBatch
+from .data.batches import MultiviewBatch
 from .gaussians import Gaussians
 from .noise import EDMNoise, c_noise
 from .rasterization import rasterize

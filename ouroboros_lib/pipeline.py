@@ -98,7 +98,6 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         """Randomly initialised models of a preset, see `random_models`."""
         preset = load_preset(name)
         models = random_models(preset, seed, device, dtype)
-        models["scheduler"] = models.pop("noise")
         return cls(**models, image_size=preset.image_size, num_views=preset.num_views, **preset.pipeline)
 
     @classmethod

@@ -13,8 +13,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from ouroboros_lib.data.batches import MultiviewBatch, held_out_objects  # noqa: E402
 from ouroboros_lib.data.folders import MultiviewObject, write_object  # noqa: E402
-from ouroboros_lib.data.ring import MultiviewBatch, held_out_objects  # noqa: E402
 from ouroboros_lib.data.shards import write_shards  # noqa: E402
 from ouroboros_lib.pipeline import Ouroboros3DPipeline  # noqa: E402
 

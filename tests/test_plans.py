@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from ouroboros_lib.recursion import Recursion
 
 from ouroboros_lib import Ouroboros3DPipeline
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.heldout import Variant, all_variants
 from ouroboros_lib.presets import load_preset
-from ouroboros_lib.recursion import Recursion
 
 SIGMAS = [80.0, 8.0, 2.0, 0.5, 0.1]
 

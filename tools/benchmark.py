@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from ouroboros_lib import pipeline as pipeline_module
-from ouroboros_lib.data.ring import held_out_objects
+from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files import replace_file
 from ouroboros_lib.pipeline import HALF_PRECISION, Ouroboros3DPipeline, channels_last, convert_weights

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ouroboros_lib import Ouroboros3DPipeline
-from ouroboros_lib.data.ring import held_out_objects
+from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.pipeline import Ouroboros3DOutput
 from ouroboros_lib.plans import PLANS
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.procedural import FAMILIES, HELD_OUT_FAMILY
-from ouroboros_lib.data.ring import held_out_objects
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.viz.sheets import image_grid
 

@@ -26,14 +26,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 
-from tools.benchmark import write_records
 from ouroboros_lib.cameras import Cameras
-from ouroboros_lib.data.ring import MultiviewBatch
+from ouroboros_lib.data.batches import MultiviewBatch
 from ouroboros_lib.errors import InputError, one_line_for_bad_input
 from ouroboros_lib.files import read_json
 from ouroboros_lib.training.config import TrainingConfig
-from ouroboros_lib.training.loop import _Trainer, latest_checkpoint, new_accelerator
 from ouroboros_lib.training.fast.step import Backward
+from ouroboros_lib.training.loop import _Trainer, latest_checkpoint, new_accelerator
+from tools.benchmark import write_records
 
 OWN = {"preset": "narrow", "out": "checks", "json": None, "against": None, "global_batch": "2", "steps": "50"}
 FIXED = ["stage=joint", "batch_size=1", "reconstruction_batch=1", "refresh_objects=1", "validation_objects=1",

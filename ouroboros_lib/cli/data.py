@@ -91,9 +91,9 @@ def gso_download(
     verify: Annotated[bool, typer.Option("--verify", help="Hash the files that are there already.")] = False,
 ) -> None:
     """Fetch objects: resumed, checked, with a manifest of sizes and hashes, and licence and attribution beside them."""
-    from .main import check_range
     from ..data import gso
     from ..files import check_writable, termination_cleans_up
+    from .main import check_range
 
     check_range("--workers", workers, 1, 64)
     check_range("--retries", retries, 0, 100)
@@ -170,8 +170,8 @@ def render(
     overwrite: Overwrite = False,
 ) -> None:
     """Render meshes into multi-view folders: unlit albedo on a transparent background, exact depth."""
-    from .main import check_choice, check_range
     from ..files import check_writable, termination_cleans_up
+    from .main import check_choice, check_range
 
     for option, value, low, high in (("--size", size or 256, 8, 4096), ("--views", views, 1, 999),
                                      ("--novel", novel, 0, 999), ("--radius", radius, 0.6, 100), ("--fov", fov, 1, 170),
@@ -250,8 +250,8 @@ def objects(
     overwrite: Overwrite = False,
 ) -> None:
     """Write procedural objects as multi-view folders, with exact depth: those that the small models are measured on."""
-    from .main import check_choice, check_range
     from ..files import check_writable, termination_cleans_up
+    from .main import check_choice, check_range
 
     check_choice("--split", split, ("train", "val", "test", "heldout"))
     for option, value, low, high in (("--count", count, 1, 10**7), ("--start", start, 0, 2**40),
@@ -327,8 +327,8 @@ def shards(
     shard_mb: Annotated[float, typer.Option(help="Size of a shard, in MiB.")] = 512.0,
 ) -> None:
     """Pack multi-view folders into WebDataset shards, to be streamed in training."""
-    from .main import check_range
     from ..files import check_writable, termination_cleans_up
+    from .main import check_range
 
     check_range("--shard-mb", shard_mb, 0.001, 100_000)
     check_writable(out)

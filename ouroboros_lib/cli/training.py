@@ -54,8 +54,8 @@ def recipe(
     data: Annotated[str, typer.Option(metavar="DIR", help="Rendered objects to learn from, as for train.")] = "",
 ) -> None:
     """Run the training stages of a recipe in order, side by side where there are GPUs for it."""
-    from .main import check_range
     from ..files import check_writable
+    from .main import check_range
 
     check_range("--gpus", gpus, -1, 1024)
     check_range("--per-gpu", per_gpu, 1, 64)
@@ -93,10 +93,10 @@ def tables(
                                              "file for each table, in all formats.")] = None,
 ) -> None:
     """The paper's tables: published values, and measured ones in columns of their own."""
-    from .main import check_choice
     from ..errors import InputError
     from ..evaluation.tables import FORMATS, SUFFIXES, paper_tables, render
     from ..files import check_writable, replace_file
+    from .main import check_choice
 
     check_choice("--format", style or "text", FORMATS)
     if not results.is_dir():
@@ -176,10 +176,10 @@ def evaluate(
     With --data, measure the model or any other method on a folder that `ouroboros data render --protocol` made; also
     writes a contact sheet PATH.png. Exit code 1: some objects were skipped, each with a line that says why.
     """
-    from .main import check_choice, check_range, load_pipeline, resolve_device
     from ..errors import InputError
     from ..files import check_writable
     from ..models.feedback import FEEDBACKS
+    from .main import check_choice, check_range, load_pipeline, resolve_device
 
     if out.suffix:
         raise InputError(f"--out {out}: expected a name without a dot; .csv, .json and others are appended")

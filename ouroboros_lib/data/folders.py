@@ -1,6 +1,6 @@
 """Multi-view folders: rendered objects on disk, one folder each, written, checked and read into training batches.
 
-Layouts that are read are those of layouts.py; ours is the one that is written.
+Layouts that are read are those of folder_formats.py; ours is the one that is written.
 
 On disk, colour is straight (not multiplied by alpha), as image viewers expect; in memory it is composited on white, as
 everywhere in this library. With 8 bits the way there and back is exact.
@@ -26,10 +26,10 @@ from torch import Tensor
 from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
 from ..files import new_folder
-from .layouts import UPS, find_layout, into_our_world, load_array, read_layout
+from .folder_formats import UPS, find_layout, into_our_world, load_array, read_layout
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
-    from .ring import MultiviewBatch
+    from .batches import MultiviewBatch
 
 
 @dataclass
@@ -67,7 +67,7 @@ class MultiviewObject:
 
 def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
     """Objects of equal size and number of views as a batch; the `collate_fn` of a DataLoader. Raises InputError."""
-    from .ring import MultiviewBatch
+    from .batches import MultiviewBatch
 
     first = objects[0]
     for other in objects[1:]:

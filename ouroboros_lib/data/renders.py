@@ -231,8 +231,8 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
     Object i of a split has the cameras of `held_out_objects`, so that files and memory hold the same pictures; or those
     of `settings` instead of size, views, novel and supersample.
     """
+    from .batches import held_out_cameras
     from .procedural import render_objects, sample_objects
-    from .ring import held_out_cameras
 
     how = {"split": split, "seed": seed, "size": size, "views": views, "novel": novel, "supersample": supersample,
            "depth": True}

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data.batches import MultiviewBatch, held_out_objects
 from ..data.procedural import sample_objects
-from ..data.ring import MultiviewBatch, held_out_objects
 from ..files import replace_file
 from ..gaussians import Gaussians
 from ..noise import c_noise

@@ -16,10 +16,10 @@ from torch import nn
 from ..errors import InputError
 from ..files import check_writable, new_folder, read_json
 from ..models.image_token import CLIP_MEAN, CLIP_STD
-from .lgm import LGMReconstructor
 from ..noise import EDMNoise
 from ..pipeline import Ouroboros3DPipeline
 from ..presets import Preset, load_preset
+from .lgm import LGMReconstructor
 from .released import ReleasedMultiviewUNet, ReleasedPipeline, ReleasedReconstructor
 from .tensor_files import load_exactly, read_tensors
 
@@ -152,9 +152,9 @@ def _svd_components(folder: Path, scale: Preset) -> tuple[dict, dict[str, str]]:
     _check_config(folder / "feature_extractor", {"image_mean": CLIP_MEAN, "image_std": CLIP_STD,
                                                  "crop_size": {"height": size, "width": size}},
                   "preprocessor_config.json")
-    _check_config(folder / "scheduler", {key: scale.components["noise"][key] for key in ("sigma_min", "sigma_max")}
+    _check_config(folder / "scheduler", {key: scale.components["scheduler"][key] for key in ("sigma_min", "sigma_max")}
                   | {"prediction_type": "v_prediction"}, "scheduler_config.json")
-    return ({"autoencoder": autoencoder, "image_encoder": encoder, "scheduler": EDMNoise(**scale.components["noise"])},
+    return ({"autoencoder": autoencoder, "image_encoder": encoder, "scheduler": EDMNoise(**scale.components["scheduler"])},
             {"autoencoder": str(vae), "image_encoder": str(clip)})
 
 

@@ -35,9 +35,9 @@ from ..cameras import Cameras, orbit_cameras, relative_to_first
 from ..gaussians import Gaussians, moved, principal_axes
 from ..models.condition import Condition
 from ..models.image_token import image_token
+from ..pipeline import Ouroboros3DOutput, Ouroboros3DPipeline
 from .lgm import LGMReconstructor
 from .svd import SVDMultiviewUNet
-from ..pipeline import Ouroboros3DOutput, Ouroboros3DPipeline
 
 RELEASED_AZIMUTHS = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 337.5)  # frames 0, 2, ..., 12, 15 of a 16-frame orbit
 RELEASED_RADIUS, RELEASED_FOV = 1.7416968, 39.597754  # of its renders; this library rounds to 1.742 and 39.6

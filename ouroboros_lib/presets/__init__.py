@@ -13,7 +13,7 @@ import torch
 from ..errors import InputError
 
 _FOLDER = Path(__file__).parent
-COMPONENTS = ("autoencoder", "multiview", "reconstructor", "image_encoder", "noise")
+COMPONENTS = ("autoencoder", "multiview", "reconstructor", "image_encoder", "scheduler")
 SHIPPED_WEIGHTS = _FOLDER / "weights"
 
 
@@ -30,7 +30,7 @@ class Preset:
     pipeline: dict
 
     def create(self, component: str, **changes):
-        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "noise", or "image_encoder" where
+        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "scheduler", or "image_encoder" where
         there is one; `changes` to its config.
 
         Place it inside `with torch.device("meta")` to count the parameters of models that do not fit in memory.

@@ -21,20 +21,21 @@ from accelerate.utils import DDPCommunicationHookType, set_seed
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from ..speed.compiling import compile_network, network_of
-from ..data.ring import MultiviewBatch, ObjectRing, held_out_objects
+from ..data.batches import MultiviewBatch, held_out_objects
+from ..data.buffer import ObjectBuffer
 from ..errors import InputError
 from ..loading import channels_last, convert_model
 from ..presets import load_preset
-from .fast.averages import WeightAverages, share, swapped_in
+from ..speed.compiling import compile_network, network_of
 from .conditions import Condition, noised_condition
 from .config import TrainingConfig
 from .data import RenderedObjects
-from .fast.graphs import Graphs, check_recordable, exchange_gradients, share_by_hand
-from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
-from .perceptual import perceptual_loss
+from .fast.averages import WeightAverages, share, swapped_in
+from .fast.cuda_graphs import Graphs, check_recordable, exchange_gradients, share_by_hand
 from .fast.sharding import gathered, is_sharded, reshard, shard
 from .fast.step import Backward, autoencoder_losses, joint_losses, multiview_losses, reconstructor_losses, unwrapped
+from .initial import COMPONENTS, TRAINED, initial_pipeline, save_pipeline
+from .perceptual import perceptual_loss
 from .validation import validate
 
 
@@ -123,7 +124,7 @@ class _Trainer:
             self.validation = self.source.held_out()
             return
         needs_latents = config.stage in ("multiview", "joint")
-        self.source = ObjectRing(preset.image_size, preset.num_views, config.objects, accelerator.device,
+        self.source = ObjectBuffer(preset.image_size, preset.num_views, config.objects, accelerator.device,
                                  config.novel_views, seed=config.seed, rank=rank, world_size=processes,
                                  encode=self._encode if needs_latents else None,
                                  chunk=min(config.refresh_objects, config.objects))

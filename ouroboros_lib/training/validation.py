@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.ring import MultiviewBatch
+from ..data.batches import MultiviewBatch
 from ..evaluation.metrics import psnr
 from ..noise import c_noise
 from ..pipeline import Ouroboros3DPipeline

@@ -17,9 +17,9 @@ from fuel import Fuel, gso_zip
 from ouroboros_lib import cli
 from ouroboros_lib.cameras import ELEVATION_RANGE, FOV, RADIUS, field_of_view
 from ouroboros_lib.data import renders
+from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import MultiviewFolder, read_object
 from ouroboros_lib.data.gso import evaluation_objects
-from ouroboros_lib.data.ring import held_out_objects
 from ouroboros_lib.data.shards import ShardStream
 from ouroboros_lib.evaluation.conventions import convention_names
 from ouroboros_lib.evaluation.protocols import protocol_names

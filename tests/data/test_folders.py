@@ -18,8 +18,8 @@ from ouroboros_lib.cameras import (
     orbit_cameras,
     write_opengl_cameras,
 )
+from ouroboros_lib.data.folder_formats import RELEASED_VIEWS, ZERO123_FOV
 from ouroboros_lib.data.folders import MultiviewFolder, MultiviewObject, collate, read_object, write_object
-from ouroboros_lib.data.layouts import RELEASED_VIEWS, ZERO123_FOV
 from ouroboros_lib.data.procedural import render_objects, sample_objects
 from ouroboros_lib.data.shards import ShardStream, read_index, write_shards, written_objects
 from ouroboros_lib.errors import InputError

@@ -23,9 +23,9 @@ from ouroboros_lib.evaluation.folder_evaluation import Ours, evaluate_folder
 from ouroboros_lib.evaluation.heldout import COLUMNS, Variant
 from ouroboros_lib.evaluation.methods import Method, Shape, parse_method, splat_shape, transformed_cameras, zoomed
 from ouroboros_lib.evaluation.protocols import FOLDER, load_protocol
-from ouroboros_lib.rasterization.fitting import fit_gaussians
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
+from ouroboros_lib.rasterization.fitting import fit_gaussians
 
 SIZE, ELEVATION = 64, 20.0
 

@@ -388,4 +388,4 @@ def test_create_changes_the_configuration_of_a_component():
     preset = load_preset("tiny")
     before = copy.deepcopy(preset.components)
     assert preset.create("multiview", feedback="none").feedbacks == ()
-    assert preset.components == before and preset.create("noise").config.sigma_max == 80.0
+    assert preset.components == before and preset.create("scheduler").config.sigma_max == 80.0

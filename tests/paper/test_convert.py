@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from ouroboros_lib import cli, convert
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.paper.lgm import LGMReconstructor
-from ouroboros_lib.pipeline import Ouroboros3DPipeline
-from ouroboros_lib.presets import load_preset
 from ouroboros_lib.paper.released import ReleasedMultiviewUNet, ReleasedPipeline, ReleasedReconstructor
 from ouroboros_lib.paper.stand_ins import write_stand_ins
 from ouroboros_lib.paper.tensor_files import load_exactly, read_tensors
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.presets import load_preset
 
 KEYS = Path(__file__).parents[1] / "parity" / "released_keys.json.gz"
 NARROW = ("--preset", "narrow")

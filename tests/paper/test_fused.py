@@ -14,12 +14,12 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
-from ouroboros_lib.speed.compiling import compile_network, uncompiled
 from ouroboros_lib.models import fused
 from ouroboros_lib.paper.fused import FusedGroupNorm, FusedResBlock, SingleTokenAttention
 from ouroboros_lib.paper.svd import SVDMultiviewUNet
 from ouroboros_lib.paper.svd_autoencoder import SVDAutoencoder
 from ouroboros_lib.pipeline import channels_last
+from ouroboros_lib.speed.compiling import compile_network, uncompiled
 
 NARROW = {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 2, 2), "cross_attention_dim": 32}
 

@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.models.feedback import SelfConditioning, released_coordinate_map
 from ouroboros_lib.paper.lgm import LGMReconstructor
-from ouroboros_lib.paper.svd import SVDMultiviewUNet, released_harmonics
 from ouroboros_lib.paper.released import ReleasedMultiviewUNet, ReleasedReconstructor
+from ouroboros_lib.paper.svd import SVDMultiviewUNet, released_harmonics
 
 PARITY = Path(__file__).parents[1] / "parity"
 NARROW_F = {"block_out_channels": (32, 64, 96, 96), "num_attention_heads": (2, 2, 3, 3), "cross_attention_dim": 48}

@@ -21,9 +21,6 @@ from ouroboros_lib.gaussians import (
 )
 from ouroboros_lib.models.feedback import render_feedback
 from ouroboros_lib.models.image_token import image_token
-from ouroboros_lib.pipeline import Ouroboros3DPipeline
-from ouroboros_lib.presets import load_preset, random_models
-from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.paper.released import (
     ReleasedMultiviewUNet,
     ReleasedPipeline,
@@ -33,6 +30,9 @@ from ouroboros_lib.paper.released import (
     relative_to_first,
     released_orbit,
 )
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.presets import load_preset, random_models
+from ouroboros_lib.rasterization import rasterize
 
 
 def seeded(seed=0):
@@ -60,7 +60,6 @@ def released(perturb):
     """A narrow released pipeline with random weights."""
     preset = load_preset("narrow")
     parts = random_models(preset, seed=1)
-    parts["scheduler"] = parts.pop("noise")
     parts["multiview"] = ReleasedMultiviewUNet.from_config(parts["multiview"].config)
     parts["reconstructor"] = ReleasedReconstructor.from_config(parts["reconstructor"].config)
     for seed, name in enumerate(("autoencoder", "multiview", "reconstructor", "image_encoder")):

@@ -7,8 +7,8 @@ from ouroboros_lib.cameras import OBJECT_RADIUS, orbit_cameras
 from ouroboros_lib.data.procedural import render_objects, sample_objects
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.metrics import psnr
-from ouroboros_lib.rasterization.fitting import fit_gaussians, hull_points
 from ouroboros_lib.rasterization import rasterize
+from ouroboros_lib.rasterization.fitting import fit_gaussians, hull_points
 
 SIZE, VIEWS = 48, 12
 

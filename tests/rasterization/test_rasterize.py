@@ -12,8 +12,8 @@ from ouroboros_lib.cameras import RADIUS, Cameras, evenly_spaced_orbit, orbit_ca
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import cuda, rasterize
-from tools.rasterization import bumpy_sphere, relative_error, values_and_gradients
 from ouroboros_lib.rasterization.projection import BLUR, project
+from tools.rasterization import bumpy_sphere, relative_error, values_and_gradients
 
 ON_CPU = ["numba", "dense"]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="gsplat runs on CUDA only")

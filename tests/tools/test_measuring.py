@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from ouroboros_lib import precision
-from tools.benchmark import Timing, measure
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline, convert_weights
 from ouroboros_lib.training import TrainingConfig, benchmark, checks
+from ouroboros_lib.training.loop import _Trainer, new_accelerator
+from tools.benchmark import Timing, measure
 from tools.costs_page import Plan, costs_page
 from tools.costs_page import main as costs_main
-from ouroboros_lib.training.loop import _Trainer, new_accelerator
 
 TIMINGS = {benchmark.WITHOUT: Timing(1.0, 10.0, 12.0), benchmark.WITH: Timing(2.0, 11.0, 13.0),
            benchmark.AVERAGES: Timing(1.5, 14.0, 15.0)}

@@ -7,14 +7,14 @@ import torch
 from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
-from tools.benchmark import kept_by_graphs
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.training.conditions import Condition
 from ouroboros_lib.training.config import TrainingConfig
-from ouroboros_lib.training.fast.graphs import Graphs, leaves, with_leaves
-from ouroboros_lib.training.loop import _Trainer, latest_checkpoint, new_accelerator
+from ouroboros_lib.training.fast.cuda_graphs import Graphs, leaves, with_leaves
 from ouroboros_lib.training.fast.step import joint_losses
+from ouroboros_lib.training.loop import _Trainer, latest_checkpoint, new_accelerator
+from tools.benchmark import kept_by_graphs
 
 STEADY_G = {"batch_size": 1, "reconstructor_learning_rate": 1e-12}  # random weights enlarge differences of rounding
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

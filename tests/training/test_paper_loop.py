@@ -20,13 +20,13 @@ import ouroboros_lib
 from ouroboros_lib import benchmark as recursion_benchmark
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.paper.released import ReleasedPipeline
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.training import TrainingConfig, benchmark, loop, train
+from ouroboros_lib.training.fast.sharding import shard
 from ouroboros_lib.training.initial import initial_pipeline, save_pipeline
 from ouroboros_lib.training.loop import _Trainer, new_accelerator
 from ouroboros_lib.training.recipe import load_recipe
-from ouroboros_lib.training.fast.sharding import shard
 
 ACCELERATE = Path(ouroboros_lib.__file__).parent / "training" / "accelerate"
 QUICK = {"batch_size": 1, "reconstruction_batch": 1, "validation_objects": 1, "log_every": 1, "checkpoint_every": 0,

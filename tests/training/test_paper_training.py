@@ -8,23 +8,23 @@ import torch
 from torch.testing import assert_close
 
 from ouroboros_lib.cameras import evenly_spaced_orbit, relative_to_first
+from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import MultiviewObject, write_object
-from ouroboros_lib.data.ring import held_out_objects
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.metrics import LPIPS_BACKBONES
 from ouroboros_lib.models.feedback import render_feedback
-from ouroboros_lib.paper.lgm import LGMReconstructor
 from ouroboros_lib.noise import c_noise, denoise
+from ouroboros_lib.paper.lgm import LGMReconstructor
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.training import TrainingConfig, train
-from ouroboros_lib.training.fast.averages import WeightAverages
 from ouroboros_lib.training.conditions import Condition, noised_condition
 from ouroboros_lib.training.data import RenderedObjects
+from ouroboros_lib.training.fast.averages import WeightAverages
+from ouroboros_lib.training.fast.step import joint_losses, multiview_losses, reconstruction_loss
 from ouroboros_lib.training.initial import initial_pipeline
 from ouroboros_lib.training.perceptual import perceptual_loss
-from ouroboros_lib.training.fast.step import joint_losses, multiview_losses, reconstruction_loss
 
 NARROW = load_preset("narrow")
 QUICK = {"batch_size": 2, "reconstruction_batch": 1, "validation_objects": 1, "log_every": 1, "checkpoint_every": 0,

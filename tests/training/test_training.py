@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.data import ring as ring_module
+from ouroboros_lib.data.batches import held_out_objects
+from ouroboros_lib.data.buffer import ObjectBuffer
 from ouroboros_lib.data.procedural import sample_objects
-from ouroboros_lib.data.ring import ObjectRing, held_out_objects
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.models.feedback import COORDINATE_MAPS, FEEDBACKS, render_feedback
 from ouroboros_lib.models.multiview import MultiviewUNet
 from ouroboros_lib.noise import c_noise, denoise
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.training import TrainingConfig, benchmark, loop, train
-from ouroboros_lib.training.loop import initial_pipeline, learning_rate_factor, save_pipeline
 from ouroboros_lib.training.fast.step import (
     autoencoder_losses,
     drop_conditions,
@@ -31,6 +31,7 @@ from ouroboros_lib.training.fast.step import (
     multiview_losses,
     reconstructor_losses,
 )
+from ouroboros_lib.training.loop import initial_pipeline, learning_rate_factor, save_pipeline
 
 # --- gradients reach exactly the modules they should ---
 
@@ -305,7 +306,7 @@ def small_ring(monkeypatch, **options):
         return sample_objects(split, indices, **rest)
 
     monkeypatch.setattr(ring_module, "sample_objects", note)
-    ring = ObjectRing(16, 3, capacity=4, device="cpu", **{"novel_views": 1, "chunk": 2, "supersample": 1} | options)
+    ring = ObjectBuffer(16, 3, capacity=4, device="cpu", **{"novel_views": 1, "chunk": 2, "supersample": 1} | options)
     ring.fill()
     return ring, numbers
 
@@ -554,7 +555,7 @@ def test_export_holds_averaged_weights_in_half_precision(tmp_path, trainers):
 
 
 def test_autoencoder_stage_measures_its_latents(tmp_path, monkeypatch, objects):
-    monkeypatch.setattr(ObjectRing, "batch", lambda self, size, images=True: objects)
+    monkeypatch.setattr(ObjectBuffer, "batch", lambda self, size, images=True: objects)
     train("tiny", tmp_path, quick(stage="autoencoder", steps=2))
     latents = Ouroboros3DPipeline.from_pretrained(tmp_path / "pipeline").autoencoder.encode(objects.orbit_images)
     torch.testing.assert_close(latents.mean((0, 1, 3, 4)), torch.zeros(8), atol=0.02, rtol=0)

@@ -21,10 +21,10 @@ from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
-from tools.book import PLOTLY_FILE, write_page
 from ouroboros_lib.viz.explorer import KINDS, difference_map, explorer_sheet, recursion_explorer
 from ouroboros_lib.viz.notebook import show, stepper
 from ouroboros_lib.viz.viewer import viewer_iframe
+from tools.book import PLOTLY_FILE, write_page
 
 FIELDS = ("noisy", "views", "rgb", "ccm")
 

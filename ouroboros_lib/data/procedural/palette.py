@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .layout import GRADIENT
+from .packing import GRADIENT
 from .parts import PLAIN, Pattern, band, checks, gradient, spots, stripes
 from .randomness import Draws, select
 

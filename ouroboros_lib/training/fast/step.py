@@ -9,14 +9,14 @@ import torch
 from pytorch_msssim import ssim
 from torch import Tensor
 
-from ...speed.compiling import uncompiled
-from ...data.ring import MultiviewBatch
+from ...data.batches import MultiviewBatch
 from ...models.feedback import SelfConditioning, render_feedback
 from ...noise import EDMNoise, c_noise, denoise
 from ...rasterization import rasterize
+from ...speed.compiling import uncompiled
 from ..conditions import Condition, drop_conditions  # noqa: F401  the second for those who build a step by hand
 from ..config import TrainingConfig
-from .graphs import Graphs
+from .cuda_graphs import Graphs
 
 Perceptual = Callable[[Tensor, Tensor], Tensor] | None  # of images (N, 3, S, S), see perceptual.py
 Backward = Callable[[Tensor], object] | None  # of a loss, such as accelerate's

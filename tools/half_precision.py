@@ -1,4 +1,4 @@
-"""How far half precision is from single: `python -m tools.precision [PRESET] [--steps 25] [--modes ...]`.
+"""How far half precision is from single: `python -m tools.half_precision [PRESET] [--steps 25] [--modes ...]`.
 
 Everything is compared with the same weights in float32, not compiled, without TF32, from the same noise, as PSNR in dB:
 of the estimates of F at a few noise levels (their peak is their own range), of what a whole step makes of them (decoded
@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tools.benchmark import MODES, dtype_of, load, write_records
 from ouroboros_lib.cameras import evenly_spaced_orbit
-from ouroboros_lib.data.ring import held_out_objects
+from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.errors import InputError, one_line_for_bad_input
 from ouroboros_lib.models.feedback import render_feedback
 from ouroboros_lib.pipeline import Ouroboros3DPipeline, convert_weights
+from tools.benchmark import MODES, dtype_of, load, write_records
 
 SIGMAS = (700.0, 20.0, 1.0, 0.05)
 
@@ -76,7 +76,7 @@ def compare(results: dict[str, Tensor], references: dict[str, Tensor]) -> dict[s
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.precision", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.half_precision", description=__doc__.splitlines()[0])
     parser.add_argument("preset", nargs="?", default="narrow")
     parser.add_argument("--steps", type=int, default=0, help="of the whole recursion; 0: one step alone")
     parser.add_argument("--modes", default="bf16-weights,fp16-weights")
