@@ -1,8 +1,8 @@
-"""Does the recursion still give the numbers that commit 29852eb gave? `python -m tools.compare_recursion [--objects N]`.
+"""Does the recursion still give the numbers of commit 29852eb? `python -m tools.compare_recursion [--objects N]`.
 
 tests/references/recursion_29852eb.npz holds, for each named plan, 64 numbers of each object's views, Gaussians and
-renders with the shipped weights of that commit: 32 test objects, three seeds, 6 steps; and 4 objects with 25 steps. They
-were written by that commit with this module's `probes`. Exit code 1 where one differs by more than 1e-4.
+renders with the shipped weights of that commit: 32 test objects, three seeds, 6 steps; and 4 objects with 25 steps.
+They were written by that commit with this module's `probes`. Exit code 1 where one differs by more than 1e-4.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ RUNS = {"6 steps": (6, 32, (0, 1, 2)), "25 steps": (25, 4, (0,))}  # steps, obje
 def probes(output: Ouroboros3DOutput) -> dict[str, np.ndarray]:
     """(B, COUNT) numbers of each object, at fixed random places."""
     renders = torch.cat([output.renders.rgb, output.renders.ccm], dim=2)
-    return {"views": _probe(output.views), "gaussians": _probe(output.gaussians.to_tensor()), "renders": _probe(renders)}
+    return {"views": _probe(output.views), "gaussians": _probe(output.gaussians.to_tensor()),
+            "renders": _probe(renders)}
 
 
 def _probe(values: Tensor) -> np.ndarray:

@@ -138,8 +138,8 @@ def _shipped_weights() -> list[Check]:
 
     folder = load_preset("small").weights
     if folder is None:
-        return [Check("Weights small", "missing", "none ship with this copy", "restore ouroboros_lib/presets/weights/small "
-                      "(git checkout), or name your own with --preset FOLDER")]
+        return [Check("Weights small", "missing", "none ship with this copy", "restore "
+                      "ouroboros_lib/presets/weights/small (git checkout), or name your own with --preset FOLDER")]
     problem = unreadable_weights(folder)
     if problem:
         return [Check("Weights small", "missing", problem, "restore it: git checkout -- ouroboros_lib/presets/weights")]

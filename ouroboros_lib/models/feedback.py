@@ -33,7 +33,7 @@ def feedback_names(feedback: str) -> tuple[str, ...]:
 
 
 class Renders(dict):
-    """G's renders at the V cameras: each map of `FEEDBACK_MAPS` by its name, (B, V, 3, H, W), and alpha (B, V, 1, H, W).
+    """G's renders at the V cameras: each map of `FEEDBACK_MAPS` by its name (B, V, 3, H, W), alpha (B, V, 1, H, W).
 
     `renders["rgb"]` and `renders.rgb` are the same. Colours are on white, coordinates on 0.
     """

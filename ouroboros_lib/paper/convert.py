@@ -154,7 +154,8 @@ def _svd_components(folder: Path, scale: Preset) -> tuple[dict, dict[str, str]]:
                   "preprocessor_config.json")
     _check_config(folder / "scheduler", {key: scale.components["scheduler"][key] for key in ("sigma_min", "sigma_max")}
                   | {"prediction_type": "v_prediction"}, "scheduler_config.json")
-    return ({"autoencoder": autoencoder, "image_encoder": encoder, "scheduler": EDMNoise(**scale.components["scheduler"])},
+    return ({"autoencoder": autoencoder, "image_encoder": encoder,
+             "scheduler": EDMNoise(**scale.components["scheduler"])},
             {"autoencoder": str(vae), "image_encoder": str(clip)})
 
 

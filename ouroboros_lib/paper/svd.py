@@ -68,9 +68,9 @@ class SVDMultiviewUNet(ModelMixin, ConfigMixin):
                 self_cond: dict[str, Tensor] | None = None, image_embeds: Tensor | None = None,
                 added_time_ids: Tensor | None = None) -> Tensor:
         """x (B, V, 4, h, w), scaled by c_in; c_noise (B,); cond_latents (B, 4, h, w), given to every view;
-        cameras (B, V), or what `embed_cameras` made of them; self_cond: name -> map (B, V, 3, 8 h, 8 w) in
-        [0, 1], a map that is not there is zero; image_embeds (B, 1, 1024), CLIP's, or None for the zeros of a dropped condition; added_time_ids
-        (B, 3), or None for `ADDED_TIME_IDS`. Returns (B, V, 4, h, w), in the type of the weights."""
+        cameras (B, V), or what `embed_cameras` made of them; self_cond: name -> map (B, V, 3, 8 h, 8 w) in [0, 1], a
+        map that is not there is zero; image_embeds (B, 1, 1024), CLIP's, or None for the zeros of a dropped condition;
+        added_time_ids (B, 3), or None for `ADDED_TIME_IDS`. Returns (B, V, 4, h, w), in the type of the weights."""
         batch, views = x.shape[:2]
         x = x.to(self.unet.conv_in.weight.dtype)  # the rest follows
         if image_embeds is None:

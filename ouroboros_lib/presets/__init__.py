@@ -30,8 +30,8 @@ class Preset:
     pipeline: dict
 
     def create(self, component: str, **changes):
-        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "scheduler", or "image_encoder" where
-        there is one; `changes` to its config.
+        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "scheduler", or "image_encoder"
+        where there is one; `changes` to its config.
 
         Place it inside `with torch.device("meta")` to count the parameters of models that do not fit in memory.
         """

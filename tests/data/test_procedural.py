@@ -17,7 +17,7 @@ from ouroboros_lib.data.procedural import (
     sample_objects,
     signed_distance,
 )
-from ouroboros_lib.data.procedural import layout as L
+from ouroboros_lib.data.procedural import packing as L
 from ouroboros_lib.data.procedural.randomness import Draws, stream_keys
 from ouroboros_lib.errors import InputError
 
@@ -200,7 +200,7 @@ def test_unknown_names_are_refused():
 
 
 def test_compiled_code_is_not_stale():
-    """numba's cache does not see changes of layout.py: if this fails, delete __pycache__ beside render_numba.py."""
+    """numba's cache does not see changes of packing.py: if this fails, delete __pycache__ beside render_numba.py."""
     objects = sample_objects("val", range(60))
     rng = np.random.default_rng(0)
     light = np.array([0.6, 0.0, 0.8], np.float32)
