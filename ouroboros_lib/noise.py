@@ -10,6 +10,8 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from .errors import InputError
+
 
 class EDMNoise(SchedulerMixin, ConfigMixin):
     """Noise levels for training and sampling, the preconditioning of F, and the sampler's one step.
@@ -23,7 +25,8 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(self, p_mean: float = 1.0, p_std: float = 1.6, sigma_min: float = 0.002, sigma_max: float = 700.0,
                  rho: float = 7.0, eta: float = 0.0):
-        pass
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta must lie between 0 and 1, got {eta}")
 
     def sample_sigma(self, batch: int, generator: torch.Generator | None = None, device=None) -> Tensor:
         """Training noise levels, (batch,): log-normal (Karras et al. 2022, table 1)."""

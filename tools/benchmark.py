@@ -2,7 +2,7 @@
 
 Modes: eager; bf16, under autocast; bf16-weights, the weights themselves in half precision; and compiled, compiled-bf16,
 compiled-bf16-weights, with CUDA graphs. Prints seconds for each batch of objects and milliseconds an object, the median
-of RUNS after one that warms up (or compiles), feedback on and off, then the seconds of the parts, measured in one more
+of RUNS after one that warms up (or compiles), for each plan, then the seconds of the parts, measured in one more
 run in which the device waits for each. On CUDA also the most memory that tensors took at a time, with what CUDA graphs
 keep for their replays, and what torch had reserved for all of it. A preset without weights, such as paper, gets random
 ones, drawn on the device: they take as long as trained ones.
@@ -21,11 +21,12 @@ from pathlib import Path
 
 import torch
 
-from ouroboros_lib import pipeline as pipeline_module
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files import replace_file
-from ouroboros_lib.pipeline import HALF_PRECISION, Ouroboros3DPipeline, channels_last, convert_weights
+from ouroboros_lib.loading import HALF_PRECISION, channels_last, convert_weights
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.plans import Plan
 from ouroboros_lib.presets import load_preset, preset_names
 from ouroboros_lib.speed.profiling import median_seconds, synchronize
 
@@ -67,7 +68,7 @@ def dtype_of(mode: str) -> torch.dtype:
     return next((dtype for name, dtype in HALF_PRECISION.items() if mode.endswith(f"{name}-weights")), torch.float32)
 
 
-def runner(pipeline: Ouroboros3DPipeline, batch: int, steps: int, feedback: str, autocast: bool) -> Callable[[], None]:
+def runner(pipeline: Ouroboros3DPipeline, batch: int, steps: int, plan: Plan, autocast: bool) -> Callable[[], None]:
     """The whole recursion for `batch` objects, from the condition views to Gaussians."""
     device = pipeline.device
     data = held_out_objects("val", batch, pipeline.image_size, pipeline.num_views, device=device)
@@ -76,7 +77,7 @@ def runner(pipeline: Ouroboros3DPipeline, batch: int, steps: int, feedback: str,
     def run() -> None:
         generator = torch.Generator(device).manual_seed(0)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            pipeline(pictures, cameras=data.orbit_cameras, num_inference_steps=steps, feedback=feedback,
+            pipeline(pictures, cameras=data.orbit_cameras, num_inference_steps=steps, plan=plan,
                      generator=generator)
 
     return run
@@ -112,27 +113,25 @@ def kept_by_graphs() -> int:
 def stopwatch(pipeline: Ouroboros3DPipeline) -> Iterator[dict[str, float]]:
     """Inside, the seconds that each part of the recursion takes, in all calls together."""
     seconds = dict.fromkeys(("F", "decoder", "G", "renders"), 0.0)
-    places = {"F": (pipeline, "estimate"), "decoder": (pipeline.autoencoder, "decode"), "G": (pipeline, "reconstruct"),
-              "renders": (pipeline_module, "render_feedback")}
-    before = {part: getattr(*place) for part, place in places.items()}
+    places = {"F": "estimate", "decoder": "decode", "G": "reconstruct", "renders": "render"}
 
-    def timed(part: str) -> Callable:
+    def timed(part: str, method: Callable) -> Callable:
         def function(*args, **kwargs):
             synchronize(pipeline.device)
             started = time.perf_counter()
-            result = before[part](*args, **kwargs)
+            result = method(*args, **kwargs)
             synchronize(pipeline.device)
             seconds[part] += time.perf_counter() - started
             return result
         return function
 
-    for part, place in places.items():
-        setattr(*place, timed(part))
+    for part, name in places.items():
+        setattr(pipeline, name, timed(part, getattr(pipeline, name)))
     try:
         yield seconds
     finally:
-        for part, place in places.items():
-            setattr(*place, before[part])
+        for name in places.values():
+            delattr(pipeline, name)  # the class's method shows again
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -142,7 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batches", default="1,32")
     parser.add_argument("--modes", default="eager")
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--feedback", default="both,none")
+    parser.add_argument("--plan", action="append", help="such as paper or calm,every=3; repeatable; by default the "
+                        "weights' own and two-stage")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
@@ -154,22 +154,23 @@ def main(arguments: list[str] | None = None) -> None:
     for mode in modes:
         try:
             pipeline = load(options.preset, options.device, dtype_of(mode))
+            plans = [Plan.parse(text) for text in options.plan or (pipeline.config.plan, "two-stage")]
         except InputError as error:
             parser.error(f"{options.preset}, mode {mode}: {error}")
         if mode.startswith("compiled"):
             pipeline.compile()
         for batch in batches:
-            for feedback in options.feedback.split(","):
-                run, warm_up = (runner(pipeline, batch, steps, feedback, mode.endswith("bf16"))
+            for plan in plans:
+                run, warm_up = (runner(pipeline, batch, steps, plan, mode.endswith("bf16"))
                                 for steps in (options.steps, min(options.steps, WARM_UP_STEPS)))
                 timing = measure(run, pipeline.device, options.runs, warm_up)
-                print(f"{mode:21s} batch {batch:3d} feedback {feedback:4s}  {timing.seconds:7.3f} s  "
+                print(f"{mode:21s} batch {batch:3d} plan {plan!s:10s}  {timing.seconds:7.3f} s  "
                       f"{1000 * timing.seconds / batch:8.1f} ms an object{timing.memory}", flush=True)
                 with stopwatch(pipeline) as parts:
                     run()
                 print("    of which " + ", ".join(f"{part} {value:.3f} s" for part, value in parts.items()), flush=True)
                 records.append({"preset": options.preset, "mode": mode, "batch": batch, "steps": options.steps,
-                                "feedback": feedback, "guidance": pipeline.config.guidance_scale, **asdict(timing),
+                                "plan": str(plan), "guidance": pipeline.config.guidance_scale, **asdict(timing),
                                 "parts": parts})
                 if options.json:
                     write_records(options.json, "inference", records, pipeline.device)

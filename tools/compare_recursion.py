@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +40,15 @@ def _probe(values: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def differences(pipeline: Ouroboros3DPipeline, objects: int) -> Iterator[tuple[str, float]]:
+def differences(pipeline: Ouroboros3DPipeline, objects: int, runs: Collection[str] = tuple(RUNS),
+                seeds: Collection[int] = (0, 1, 2)) -> Iterator[tuple[str, float]]:
     """The largest difference of each run, plan, seed and quantity, for at most so many objects of each run."""
     reference = np.load(REFERENCE)
-    for run, (steps, count, seeds) in RUNS.items():
+    for run in runs:
+        steps, count, all_seeds = RUNS[run]
         count = min(count, objects)
         for plan in PLANS:
-            for seed in seeds:
+            for seed in sorted({*seeds} & {*all_seeds}):
                 for first in range(0, count, BATCH):
                     rows = range(first, min(first + BATCH, count))
                     data = held_out_objects("test", len(rows), pipeline.image_size, pipeline.num_views, start=first)

@@ -18,8 +18,9 @@ from torch import Tensor
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.errors import InputError, one_line_for_bad_input
-from ouroboros_lib.models.feedback import render_feedback
-from ouroboros_lib.pipeline import Ouroboros3DPipeline, convert_weights
+from ouroboros_lib.loading import convert_weights
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.plans import Plan
 from tools.benchmark import MODES, dtype_of, load, write_records
 
 SIGMAS = (700.0, 20.0, 1.0, 0.05)
@@ -41,19 +42,17 @@ def one_step(pipeline: Ouroboros3DPipeline, sigmas: Iterable[float] = SIGMAS, se
     generator = torch.Generator().manual_seed(seed)
     picture = torch.rand(1, 3, size, size, generator=generator).to(device)
     cameras = evenly_spaced_orbit(views, 10.0).to(device).expand(1)
-    latents, token = pipeline.encode_condition(picture, torch.Generator().manual_seed(seed))
-    noise = torch.randn(1, views, *latents.shape[1:], generator=generator).to(device)
-    seen = pipeline.multiview.embed_cameras(cameras, latents.shape[-1])
-    guidance = pipeline._guidance(pipeline.config.guidance_scale, views, device)
+    cond = pipeline.condition(picture, cameras, Plan(), pipeline.config.guidance_scale,
+                              torch.Generator().manual_seed(seed))
+    noise = torch.randn(1, views, *cond.latents.shape[1:], generator=generator).to(device)
     maps = torch.rand(2, 1, views, 3, size, size, generator=generator).to(device)
-    feedback = pipeline.zero_maps(cameras)
-    feedback.rgb, feedback.ccm = maps
+    self_cond = {"rgb": maps[0], "ccm": maps[1]}
     results = {}
     for level in sigmas:
         sigma = torch.full((1,), level, device=device)
-        pred_x = pipeline.estimate(noise * (level**2 + 1) ** 0.5, sigma, latents, seen, feedback, guidance, token)
-        pred_i = pipeline.autoencoder.decode(pred_x).clamp(0, 1)
-        renders = render_feedback(pipeline.reconstruct(pred_i, cameras, sigma), cameras, size)
+        pred_x = pipeline.estimate(noise * (level**2 + 1) ** 0.5, sigma, cond, cameras, self_cond)
+        pred_i = pipeline.decode(pred_x).clamp(0, 1)
+        renders = pipeline.render(pipeline.reconstruct(pred_i, cameras, sigma), cameras)
         results |= {f"F, sigma {level:g}": pred_x, f"views, sigma {level:g}": pred_i,
                     f"renders, sigma {level:g}": renders.rgb.clamp(0, 1), f"CCM, sigma {level:g}": renders.ccm}
     return {name: value.float() for name, value in results.items()}
