@@ -196,8 +196,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         latents, tokens = self.encode_condition(images, generator)
         first_view = self.autoencoder.encode(images[:, None]) if plan.keep_input else None
         features = self.multiview.embed_cameras(cameras, latents.shape[-1])
-        guidance = self._guidance(guidance_scale, cameras.shape[-1], images.device)
-        return Condition(latents, tokens, None, images, first_view, features, guidance)
+        guidance = guidance_per_view(guidance_scale, cameras.shape[-1])
+        return Condition(latents, tokens, None, images, first_view, features,
+                         None if guidance is None else guidance.to(images.device))
 
     def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None,
                          augmentation: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -260,12 +261,13 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             raise InputError(f"images must be (B, 3, {size}, {size}), got {tuple(images.shape)}")
         return images.float()
 
-    @staticmethod
-    def _guidance(scale: float | tuple[float, float], views: int, device) -> Tensor | None:
-        first, last = scale if isinstance(scale, (tuple, list)) else (scale, scale)
-        if first == last == 1:
-            return None
-        return torch.linspace(first, last, views, device=device)[None, :, None, None, None]
+
+def guidance_per_view(scale: float | tuple[float, float], views: int) -> Tensor | None:
+    """(1, V, 1, 1, 1): one scale, or from the first to the last number linearly over the views; None for scale 1."""
+    first, last = scale if isinstance(scale, (tuple, list)) else (scale, scale)
+    if first == last == 1:
+        return None
+    return torch.linspace(first, last, views)[None, :, None, None, None]
 
 
 def _to_tensor(image, size: int) -> Tensor:

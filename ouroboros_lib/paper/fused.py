@@ -83,7 +83,7 @@ def _without_bias(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
 
 
 def _kernels() -> ModuleType:
-    from ..models import group_norm_triton  # imports triton
+    from . import group_norm_triton  # imports triton
 
     return group_norm_triton
 

@@ -9,7 +9,7 @@ camera embedding    rows and columns of the pixels swapped, points multiplied   
                     by the transpose of c2w: too narrow a field of view
 temporal attention  under guidance, half of the pixels of both estimates see    `ReleasedMultiviewUNet`
                     the token of the other one (a bug of older diffusers)
-coordinate map      pixel indices meet normalised intrinsics; accumulated       `models.feedback`, as
+coordinate map      pixel indices meet normalised intrinsics; accumulated       `models/feedback.py`, as
                     depth, not divided by alpha; times 0.001 plus 0.5           `coordinate_map="released"`
 rotations of G      normalised over the Gaussians, not over their components,   `ReleasedReconstructor`
                     and rendered as they are

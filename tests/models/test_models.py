@@ -9,7 +9,7 @@ from ouroboros_lib.cameras import OBJECT_RADIUS, RADIUS, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.models.autoencoder import Autoencoder
-from ouroboros_lib.models.feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning, render_feedback
+from ouroboros_lib.models.feedback import FEEDBACK_MAPS, FeedbackEncoder, Renders, feedback_names, render_feedback
 from ouroboros_lib.models.layers import (
     SEQUENCES_AT_ONCE,
     VIEW_ATTENTIONS,
@@ -44,8 +44,7 @@ def f_inputs(batch=2, seed=0):
 
 def maps(batch=2, seed=0):
     shape = (batch, VIEWS, 3, SIZE, SIZE)
-    return SelfConditioning(uniform(*shape, seed=seed), uniform(*shape, seed=seed + 1),
-                            torch.ones(batch, VIEWS, 1, SIZE, SIZE))
+    return {"rgb": uniform(*shape, seed=seed), "ccm": uniform(*shape, seed=seed + 1)}
 
 
 def differences(a, b):
@@ -219,31 +218,45 @@ def test_new_feedback_encoders_change_nothing_and_trained_ones_do(tiny, perturb)
     trained = tiny.multiview
     fed, other = trained(*inputs, maps()), maps(seed=5)
     assert (differences(fed, trained(*inputs)) > 1e-4).all()
-    for changed in (SelfConditioning(other.rgb, maps().ccm, other.alpha),
-                    SelfConditioning(maps().rgb, other.ccm, other.alpha)):
+    for changed in (maps() | {"rgb": other["rgb"]}, maps() | {"ccm": other["ccm"]}):
         assert (differences(fed, trained(*inputs, changed)) > 1e-4).all()
 
 
 @torch.no_grad()
 def test_no_feedback_is_zero_maps(tiny):
-    inputs, zeros = f_inputs(), maps().map(torch.zeros_like)
+    inputs, given = f_inputs(), maps()
+    zeros = {name: torch.zeros_like(value) for name, value in given.items()}
     torch.testing.assert_close(tiny.multiview(*inputs, zeros), tiny.multiview(*inputs), atol=1e-6, rtol=1e-5)
+    one = tiny.multiview(*inputs, {"rgb": given["rgb"], "ccm": zeros["ccm"]})
+    torch.testing.assert_close(tiny.multiview(*inputs, {"rgb": given["rgb"]}), one, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("feedback, names", FEEDBACKS.items())
+@pytest.mark.parametrize("feedback, names", [("both", ("rgb", "ccm")), ("rgb", ("rgb",)), ("ccm+rgb", ("ccm", "rgb")),
+                                             ("none", ())])
 def test_only_the_encoders_asked_for_exist(tiny, feedback, names):
     network = MultiviewUNet.from_config(tiny.multiview.config, feedback=feedback)
-    assert tuple(network.feedback_encoders) == names == network.feedbacks
+    assert tuple(network.feedback_encoders) == names == network.feedbacks == feedback_names(feedback)
     assert network(*f_inputs(), maps()).shape == (2, VIEWS, 8, 4, 4)
 
 
-def test_kept_maps():
-    both = maps()
-    assert both.keep("none") is None
-    kept = {name: both.keep(name) for name in ("both", "rgb", "ccm")}
-    assert torch.equal(kept["rgb"].rgb, both.rgb) and not kept["rgb"].ccm.any()
-    assert torch.equal(kept["ccm"].ccm, both.ccm) and not kept["ccm"].rgb.any()
-    assert torch.equal(kept["both"].rgb, both.rgb) and torch.equal(kept["both"].ccm, both.ccm)
+def test_renders_keep_the_maps_that_a_feedback_names():
+    renders = Renders(maps(), alpha=torch.ones(2, VIEWS, 1, SIZE, SIZE))
+    assert renders.rgb is renders["rgb"] and not hasattr(renders, "depth")
+    assert renders.keep("none") is None and list(renders.keep("both")) == ["rgb", "ccm"]
+    assert list(renders.keep("ccm")) == ["ccm"] and torch.equal(renders.keep("ccm")["ccm"], renders.ccm)
+
+
+def test_a_third_map_is_one_entry(tiny, monkeypatch):
+    """F gets an encoder for it by its config, and the renderer fills it."""
+    monkeypatch.setitem(FEEDBACK_MAPS, "depth", lambda rendering, cameras: rendering.depth.expand_as(rendering.rgb))
+    network = MultiviewUNet.from_config(tiny.multiview.config, feedback="rgb+ccm+depth")
+    assert tuple(network.feedback_encoders) == ("rgb", "ccm", "depth")
+    network.load_state_dict(tiny.multiview.state_dict(), strict=False)
+    tiny.register_modules(multiview=network)
+    picture = uniform(1, 3, SIZE, SIZE)
+    out = tiny(picture, num_inference_steps=2, plan="feedback=rgb+ccm+depth",
+               generator=torch.Generator().manual_seed(0))
+    assert out.renders.depth.shape == out.renders.rgb.shape and out.renders.depth.max() > 1
 
 
 def test_encoder_gives_one_map_a_stage():

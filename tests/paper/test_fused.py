@@ -14,11 +14,11 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
-from ouroboros_lib.models import fused
+from ouroboros_lib.loading import channels_last
+from ouroboros_lib.paper import fused
 from ouroboros_lib.paper.fused import FusedGroupNorm, FusedResBlock, SingleTokenAttention
 from ouroboros_lib.paper.svd import SVDMultiviewUNet
 from ouroboros_lib.paper.svd_autoencoder import SVDAutoencoder
-from ouroboros_lib.pipeline import channels_last
 from ouroboros_lib.speed.compiling import compile_network, uncompiled
 
 NARROW = {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 2, 2), "cross_attention_dim": 32}
@@ -27,10 +27,10 @@ NARROW = {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 
 INTERPRETED = """
 import torch
 from torch import nn
-from ouroboros_lib.models import fused
+from ouroboros_lib.paper import fused
 from ouroboros_lib.paper.group_norm_triton import add_scaled, group_norm
 from ouroboros_lib.paper.svd_autoencoder import SVDAutoencoder
-from ouroboros_lib.pipeline import channels_last
+from ouroboros_lib.loading import channels_last
 
 torch.manual_seed(0)
 torch.set_grad_enabled(False)

@@ -2,54 +2,17 @@
 
 import gzip
 import json
-import math
-import zlib
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from parity_inputs import NARROW_F, NARROW_G, PARITY, draw, fill, load, released_cameras
 from torch.testing import assert_close
 
-from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
-from ouroboros_lib.models.feedback import SelfConditioning, released_coordinate_map
+from ouroboros_lib.cameras import evenly_spaced_orbit
+from ouroboros_lib.models.feedback import released_coordinate_map
 from ouroboros_lib.paper.lgm import LGMReconstructor
 from ouroboros_lib.paper.released import ReleasedMultiviewUNet, ReleasedReconstructor
 from ouroboros_lib.paper.svd import SVDMultiviewUNet, released_harmonics
-
-PARITY = Path(__file__).parents[1] / "parity"
-NARROW_F = {"block_out_channels": (32, 64, 96, 96), "num_attention_heads": (2, 2, 3, 3), "cross_attention_dim": 48}
-NARROW_G = {"image_size": 64, "down_channels": (32, 64, 96), "down_attention": (False, True, True),
-            "up_channels": (96, 64), "up_attention": (True, False)}
-
-
-def draw(name: str, *shape: int) -> torch.Tensor:
-    """The pseudo-random numbers of that name; numpy's legacy generator never changes."""
-    numbers = np.random.RandomState(zlib.crc32(f"A:{name}".encode())).standard_normal(shape)
-    return torch.from_numpy(np.asarray(numbers, dtype=np.float32))
-
-
-def fill(model: torch.nn.Module) -> torch.nn.Module:
-    """Overwrite every parameter by its name, zero-initialised ones too."""
-    def values(name, shape):
-        if name.endswith("mix_factor"):
-            return 0.5 * draw(name, *shape)
-        if len(shape) >= 2:
-            return draw(name, *shape) / math.sqrt(math.prod(shape[1:]))
-        return 1 + 0.1 * draw(name, *shape) if name.endswith("weight") else 0.1 * draw(name, *shape)
-
-    model.load_state_dict({name: values(name, tensor.shape) for name, tensor in model.state_dict().items()})
-    return model.eval()
-
-
-def load(name: str) -> dict[str, torch.Tensor]:
-    with np.load(PARITY / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays}
-
-
-def released_cameras(batch: int) -> Cameras:
-    arrays = load("cameras")
-    return Cameras(arrays["c2w"].float(), arrays["intrinsics"]).expand(batch)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +30,7 @@ def f_inputs(batch: int = 2, views: int = 4) -> dict:
     maps = [torch.sigmoid(draw(name, batch, views, 3, 64, 64)) for name in ("rgb", "ccm")]
     return {"x": draw("x", batch, views, 4, 8, 8), "c_noise": torch.tensor([0.7, -0.3])[:batch],
             "cond_latents": draw("cond", batch, 4, 8, 8), "cameras": rig,
-            "self_cond": SelfConditioning(*maps, torch.ones(batch, views, 1, 64, 64)),
+            "self_cond": dict(zip(("rgb", "ccm"), maps, strict=True)),
             "image_embeds": draw("tokens", batch, 1, 48), "added_time_ids": torch.tensor([[6, 127, 0.02]] * batch)}
 
 
@@ -88,7 +51,6 @@ def test_f_gives_the_released_outputs():
     # the golden condition latents differ from view to view, which the model's interface rightly cannot express
     model.unet.conv_in.register_forward_pre_hook(lambda module, args: (latents.flatten(0, 1),))
     rgb, ccm = (torch.sigmoid(draw(name, 2, 8, 3, 64, 64)) for name in ("rgb", "ccm"))
-    alpha = torch.ones(2, 8, 1, 64, 64)
 
     def run(self_cond):
         return model(latents[:, :, :4], torch.tensor([0.7, -0.3]), latents[:, 0, 4:], cameras, self_cond,
@@ -97,8 +59,8 @@ def test_f_gives_the_released_outputs():
     levels = model.cond_encoder[0](rgb.flatten(0, 1))
     assert_close(levels[0][:2], golden["encoder0_level0"], atol=1e-5, rtol=1e-5)
     assert_close(levels[3], golden["encoder0_level3"], atol=1e-5, rtol=1e-5)
-    assert_close(run(SelfConditioning(rgb, ccm, alpha)), golden["output_feedback"], atol=5e-5, rtol=1e-5)
-    zero = SelfConditioning(torch.zeros_like(rgb), torch.zeros_like(ccm), alpha)
+    assert_close(run({"rgb": rgb, "ccm": ccm}), golden["output_feedback"], atol=5e-5, rtol=1e-5)
+    zero = {"rgb": torch.zeros_like(rgb), "ccm": torch.zeros_like(ccm)}
     assert_close(run(zero), golden["output_zero_feedback"], atol=5e-5, rtol=1e-5)
     assert_close(run(None), golden["output_zero_feedback"], atol=5e-5, rtol=1e-5)
 
@@ -124,7 +86,7 @@ def test_examples_of_a_batch_do_not_see_each_other(narrow_f):
     both = narrow_f(**f_inputs(2))
     inputs = f_inputs(2)
     alone = {key: value[:1] for key, value in inputs.items() if key != "self_cond"}
-    alone["self_cond"] = inputs["self_cond"].map(lambda value: value[:1])
+    alone["self_cond"] = {name: maps[:1] for name, maps in inputs["self_cond"].items()}
     assert_close(narrow_f(**alone), both[:1], atol=1e-5, rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ from transformers import CLIPImageProcessor
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.models.feedback import SelfConditioning
+from ouroboros_lib.models.condition import Condition
 from ouroboros_lib.models.image_token import image_token, resize_as_svd
 from ouroboros_lib.noise import denoise
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
@@ -161,7 +161,7 @@ def test_guidance_in_one_batch_is_that_of_two_passes(kind, request):
     cond, sigma = torch.randn(2, latents, size, size, generator=seeded(1)), torch.tensor([3.0, 0.5])
     side = pipe.image_size
     maps = [torch.rand(2, views, 3, side, side, generator=seeded(seed)) for seed in (2, 3)]
-    self_cond = SelfConditioning(*maps, torch.ones(2, views, 1, side, side))
+    self_cond = dict(zip(("rgb", "ccm"), maps, strict=True))
     embeds = torch.randn(2, 1, 48, generator=seeded(4)) if kind == "narrow" else None
     scale = torch.linspace(1, 3, views)[None, :, None, None, None]
 
@@ -171,7 +171,7 @@ def test_guidance_in_one_batch_is_that_of_two_passes(kind, request):
 
     known = pass_(cond, embeds)
     unknown = pass_(torch.zeros_like(cond), None)  # no token is a token of zeros
-    together = pipe.estimate(x, sigma, cond, rig, self_cond, scale, embeds)
+    together = pipe.estimate(x, sigma, Condition(cond, embeds, guidance=scale), rig, self_cond)
     assert_close(together, unknown + scale * (known - unknown), atol=1e-4, rtol=1e-4)
     assert gap(known, unknown) > 1e-3
     assert_close(together[:, 0], known[:, 0], atol=1e-4, rtol=1e-4)  # scale 1 at view 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from test_paper_models import NARROW_F, NARROW_G, fill, released_cameras
+from parity_inputs import NARROW_F, NARROW_G, fill, released_cameras
 from torch.testing import assert_close
 
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit, orbit_cameras
@@ -19,7 +19,8 @@ from ouroboros_lib.gaussians import (
     quaternion_polynomial,
     quaternion_to_matrix,
 )
-from ouroboros_lib.models.feedback import render_feedback
+from ouroboros_lib.models.condition import Condition
+from ouroboros_lib.models.feedback import released_coordinate_map, render_feedback
 from ouroboros_lib.models.image_token import image_token
 from ouroboros_lib.paper.released import (
     ReleasedMultiviewUNet,
@@ -30,7 +31,7 @@ from ouroboros_lib.paper.released import (
     relative_to_first,
     released_orbit,
 )
-from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.pipeline import Ouroboros3DPipeline, guidance_per_view
 from ouroboros_lib.presets import load_preset, random_models
 from ouroboros_lib.rasterization import rasterize
 
@@ -163,9 +164,9 @@ def test_guidance_lets_both_estimates_see_half_of_the_other_ones_token(released,
     x, latents = torch.randn(1, 8, 4, 8, 8, generator=seeded()), torch.randn(1, 4, 8, 8, generator=seeded(1))
     sigma, zero_scale = torch.tensor([2.0]), torch.zeros(1, 8, 1, 1, 1)  # scale 0: the unconditional estimate
     a, b = (torch.randn(1, 1, 48, generator=seeded(seed)) for seed in (2, 3))
-    seen = [released.estimate(x, sigma, latents, rig, None, zero_scale, token) for token in (a, b)]
+    seen = [released.estimate(x, sigma, Condition(latents, token, guidance=zero_scale), rig) for token in (a, b)]
     assert gap(*seen) > 1e-4
-    right_ones = [right.estimate(x, sigma, latents, rig, None, zero_scale, token) for token in (a, b)]
+    right_ones = [right.estimate(x, sigma, Condition(latents, token, guidance=zero_scale), rig) for token in (a, b)]
     assert gap(*right_ones) < 1e-5 * float(right_ones[0].abs().max())
 
 
@@ -248,8 +249,6 @@ def test_depth_is_accumulated_and_not_divided_by_alpha():
     released_maps = render_feedback(gaussians, rig, 32, "released").ccm
     rendering = rasterize(gaussians, rig, 32)
     seen = rendering.alpha > 0
-    from ouroboros_lib.models.feedback import released_coordinate_map
-
     assert_close(released_maps, released_coordinate_map(rendering.depth * rendering.alpha, rig))
     assert (rendering.depth * rendering.alpha)[seen].mean() < 0.8 * rendering.depth[seen].mean()
     assert gap(released_maps, released_coordinate_map(rendering.depth, rig)) > 1e-3
@@ -272,7 +271,7 @@ def test_g_reads_views_0_2_4_6_so_never_the_last_camera(released):
 @torch.no_grad()
 def test_guidance_grows_from_1_to_3_over_the_views(released):
     assert released.config.guidance_scale == [1.0, 3.0]
-    scale = released._guidance(released.config.guidance_scale, 8, "cpu").flatten()
+    scale = guidance_per_view(released.config.guidance_scale, 8).flatten()
     assert_close(scale, torch.linspace(1, 3, 8))
     estimates = {}
     for guidance in ((1.0, 3.0), None):
