@@ -1,4 +1,4 @@
-"""Algorithms 1 and 2: what is called in which order and with what; their limits as texts; the first edition's numbers."""
+"""Algorithms 1 and 2: what is called in which order and with what; their size; the first edition's numbers."""
 
 import ast
 import inspect
@@ -17,7 +17,7 @@ from tools.compare_recursion import TOLERANCE, differences
 
 
 class Arithmetic:
-    """A pipeline of numbers that writes down what is asked of it: F adds 1, the decoder doubles, G and its renders ..."""
+    """A pipeline of numbers that writes down what is asked of it: F adds 1 and what is fed back."""
 
     def __init__(self):
         self.asked = []
@@ -65,7 +65,8 @@ def test_recursion_asks_for_what_its_plan_needs_in_the_papers_order(plan, asked)
 
 def test_who_iterates_may_change_the_next_step():
     pipe = Arithmetic()
-    steps = recursion(pipe, Condition(torch.zeros(1)), None, torch.tensor([2.0, 1.0, 0.0]), Plan(), lambda: torch.ones(1))
+    sigmas = torch.tensor([2.0, 1.0, 0.0])
+    steps = recursion(pipe, Condition(torch.zeros(1)), None, sigmas, Plan(), lambda: torch.ones(1))
     next(steps).x_next = torch.tensor(7.0)
     assert float(next(steps).x_t) == 7
 
@@ -81,7 +82,7 @@ def test_both_algorithms_fit_on_a_page_and_number_the_papers_lines():
 
 
 def test_the_recursion_gives_the_numbers_of_the_first_edition():
-    """Shipped weights, every named plan; `python -m tools.compare_recursion` compares all 32 objects and three seeds."""
+    """Shipped weights, every named plan; `python -m tools.compare_recursion` compares 32 objects and three seeds."""
     from ouroboros_lib import Ouroboros3DPipeline
     pipeline = Ouroboros3DPipeline.from_pretrained("small")
     pipeline.set_progress_bar_config(disable=True)

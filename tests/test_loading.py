@@ -146,7 +146,8 @@ def edit_index(folder, **changes):
 
 @pytest.mark.parametrize("options, plan", [
     (None, "paper"),
-    ({"feedback_every": 5, "project_above": 0.3, "project_share": 0.25, "project_every": 5, "keep_input": True}, "calm"),
+    ({"feedback_every": 5, "project_above": 0.3, "project_share": 0.25, "project_every": 5, "keep_input": True},
+     "calm"),
     ({"feedback_every": 3}, "paper,every=3"),
     ({"project_above": 1.0, "keep_input": True}, "paper,project_above=1,keep_input=true"),
 ])

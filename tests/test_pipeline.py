@@ -95,8 +95,12 @@ def test_projection_steps_towards_the_render_of_the_estimate(tiny, picture):
 def test_the_input_can_be_kept_as_view_0(tiny, picture):
     """Of the returned views, of what G and so the feedback see, and of what the steps go towards."""
     last = {}
-    plain, kept = (tiny(picture, num_inference_steps=2, plan=f"keep_input={keep}", generator=seeded(), callback_on_step_end=(
-        lambda _, step, sigma, tensors, keep=keep: last.update({keep: tensors["x_t"]}))) for keep in (False, True))
+
+    def run(keep):
+        return tiny(picture, num_inference_steps=2, plan=f"keep_input={keep}", generator=seeded(),
+                    callback_on_step_end=lambda _, step, sigma, tensors: last.update({keep: tensors["x_t"]}))
+
+    plain, kept = run(False), run(True)
     assert torch.equal(kept.views[:, 0], picture) and gap(plain.views[:, 0], picture) > 1e-3
     assert gap(kept.views[:, 1:], plain.views[:, 1:]) > 1e-5  # the second step saw it
     torch.testing.assert_close(last[True][:, 0], tiny.autoencoder.encode(picture))

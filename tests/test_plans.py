@@ -15,7 +15,8 @@ from ouroboros_lib.presets import load_preset
 
 @pytest.mark.parametrize("text, reconstructs", [
     ("paper", "xxxxx"), ("two-stage", "....x"), ("projection", "xxxxx"), ("calm", "x...x"), ("every=2", "x.x.x"),
-    ("every=3", "x..xx"), ("from_step=2", "xxxxx"), ("feedback=none,project_above=1,every=2", "x.x.x"), ("every=9", "x...x")])
+    ("every=3", "x..xx"), ("from_step=2", "xxxxx"), ("feedback=none,project_above=1,every=2", "x.x.x"),
+    ("every=9", "x...x")])
 def test_which_steps_reconstruct(text, reconstructs):
     plan = Plan.parse(text)
     assert "".join("x" if plan.reconstructs(t, 5) else "." for t in range(5)) == reconstructs
@@ -38,7 +39,8 @@ def test_texts_and_plans_are_the_same_thing():
     ("calm,every=often", "'every=often' is no change"), ("calm,every", "'every' is no change"),
     ("keep_input=maybe", "'keep_input=maybe' is no change"), ("calm,every=0", "every must be at least 1 and from_step"),
     ("from_step=-1", "got 1 and -1"), ("project_share=1.5", "project_share lie between 0 and 1, got inf and 1.5"),
-    ("project_above=nan", "project_above must not be negative"), ("feedback=depth", "unknown feedback 'depth'"), ("", "plan ''")])
+    ("project_above=nan", "project_above must not be negative"), ("feedback=depth", "unknown feedback 'depth'"),
+    ("", "plan ''")])
 def test_what_is_no_plan_is_one_line(text, message):
     with pytest.raises(InputError, match=message) as caught:
         Plan.parse(text)
@@ -48,7 +50,8 @@ def test_what_is_no_plan_is_one_line(text, message):
 def test_what_is_fed_back_and_what_the_solver_goes_towards():
     renders = Renders(rgb=torch.ones(1, 2, 3, 4, 4), ccm=torch.zeros(1, 2, 3, 4, 4), alpha=torch.ones(1, 2, 1, 4, 4))
     assert list(Plan().feeds_back(renders, 0)) == ["rgb", "ccm"]
-    assert list(Plan(feedback="ccm").feeds_back(renders, 0)) == ["ccm"] and Plan(feedback="none").feeds_back(renders, 0) is None
+    assert list(Plan(feedback="ccm").feeds_back(renders, 0)) == ["ccm"]
+    assert Plan(feedback="none").feeds_back(renders, 0) is None
     assert Plan(from_step=2).feeds_back(renders, 1) is None and Plan(from_step=2).feeds_back(renders, 2)
     pred_x, prior, first = torch.zeros(1, 2, 1, 1, 1), torch.ones(1, 2, 1, 1, 1), torch.full((1, 1, 1, 1, 1), 7.0)
     cond = Condition(torch.zeros(1), first_view=first)

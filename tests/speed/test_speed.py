@@ -49,10 +49,11 @@ def test_between_reconstructions_the_solver_goes_towards_the_last_one(tiny, pict
     latents, encode, reached = [], tiny.autoencoder.encode, []
     monkeypatch.setattr(tiny.autoencoder, "encode", lambda images: latents.append(encode(images)) or latents[-1])
     step = tiny.scheduler.step
-    monkeypatch.setattr(tiny.scheduler, "step", lambda x, target, *rest: reached.append(target) or step(x, target, *rest))
+    monkeypatch.setattr(tiny.scheduler, "step",
+                        lambda x, target, *rest: reached.append(target) or step(x, target, *rest))
     seldom = run(tiny, picture, 5, plan=plan)
     first, fourth = latents[1:3]  # the very first are the input's
-    assert all(torch.equal(value, wanted) for value, wanted in zip(reached, [first] * 3 + [fourth] , strict=False))
+    assert all(torch.equal(value, wanted) for value, wanted in zip(reached, [first] * 3 + [fourth], strict=False))
     assert not torch.equal(seldom.views, run(tiny, picture, 5, plan="projection,project_above=0").views)
 
 
