@@ -1,4 +1,4 @@
-"""What SVD's F is told of the condition view in training: noised, with the strength of its noise."""
+"""What SVD's F is given of the condition view in training: its latents with noise, and how strong that noise is."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .config import TrainingConfig
 
 
 @torch.no_grad()
-def noised_condition(pipeline: Ouroboros3DPipeline, images: Tensor, config: TrainingConfig) -> Condition:
-    """What SVD's F is told of condition views (B, 3, S, S): noised by its training's log-normal strength, and told so.
+def noised_condition(pipe: Ouroboros3DPipeline, images: Tensor, config: TrainingConfig) -> Condition:
+    """Condition views (B, 3, S, S) with the log-normal noise of SVD's training, whose strength F is given too.
 
     In single precision whatever the training runs in: SVD's encoder overflows in fp16.
     """
     normal = torch.randn(len(images), device=images.device)
     strength = (config.condition_noise_mean + config.condition_noise_std * normal).exp()
     with torch.autocast(images.device.type, enabled=False):
-        latents, tokens = pipeline.encode_condition(images, augmentation=strength)
+        latents, tokens = pipe.encode_condition(images, augmentation=strength)
     fixed = strength.new_tensor(ADDED_TIME_IDS[:2]).expand(len(images), 2)
     return Condition(latents, tokens, torch.cat([fixed, strength[:, None]], dim=1))

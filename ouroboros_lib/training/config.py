@@ -1,4 +1,4 @@
-"""Everything a training run can be told, with the reason for each default."""
+"""The settings of a training run, with the reason for each default."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TrainingConfig:
     mixed_precision: str = "no"  # no, fp16, bf16
     gradient_exchange: str = "fp32"  # how gradients travel between GPUs: bf16 rounds them, and halves the traffic
     compile: bool = False  # torch.compile: a minute first, then faster steps
-    cuda_graphs: bool = False  # of the joint stage: F's passes are recorded and replayed, see graphs.py; not with FSDP
+    cuda_graphs: bool = False  # of the joint stage: F is recorded and replayed (fast/cuda_graphs.py); not with FSDP
     gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0
 
@@ -62,10 +62,10 @@ class TrainingConfig:
     image_loss: str = "mixed"  # of renders: L1 + 2 MSE + structure + alpha; the paper's mse; the released code's l1
     lpips: str = "off"  # added to it: alex (released code) or vgg (paper), where its weights can be had
     orbit_supervision: float = 0.5  # share of the orbit's views, drawn at random, that renders are compared with
-    clean_sigma: float = 0.002  # the noise level that G is told for ground-truth views
+    clean_sigma: float = 0.002  # the noise level that G is given with ground-truth views
 
     # data and bookkeeping
-    objects: int = 4096  # size of the ring of rendered objects
+    objects: int = 4096  # rendered objects that are kept to draw from
     refresh_objects: int = 32  # how many of them are renewed at a time
     refresh_every: int = 4  # steps between renewals
     novel_views: int = 4  # supervision views off the orbit

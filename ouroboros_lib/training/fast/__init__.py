@@ -1,1 +1,1 @@
-"""Algorithm 1 again, for GPUs and several processes: the same losses and gradients, tested, in less time and memory."""
+"""What makes Algorithm 1 fast on GPUs and over several processes. The same losses and gradients as the plain one."""

@@ -19,7 +19,7 @@ from ...errors import InputError
 WARM_UPS = 2  # calls before the recording: they compile, choose algorithms and allocate what these need
 
 
-class Graphs:
+class CudaGraphs:
     """Calls functions on CUDA as recordings, one for each name and each set of shapes.
 
     parameters: those whose gradients recorded functions add to. The gradients then stay where they are: set them to
@@ -36,7 +36,7 @@ class Graphs:
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # one memory for all of them
 
     def __call__(self, name: str, function: Callable[..., Tensor], *arguments) -> Tensor:
-        """`function(*arguments)`; arguments are tensors, dataclasses of tensors, or None."""
+        """`function(*arguments)`; arguments are tensors, dictionaries and dataclasses of them, or None."""
         key = (name, *((leaf.shape, leaf.dtype) for leaf in leaves(arguments)))
         if self.gradients and any(parameter.grad is not gradient for parameter, gradient in
                                   zip(self.parameters, self.gradients, strict=True)):
@@ -112,23 +112,25 @@ class _Recording:
 
 
 def leaves(value) -> list[Tensor]:
-    """The tensors of a tensor, of a tuple or dataclass of such values, or of None, in order."""
+    """The tensors of a tensor, of a tuple, dictionary or dataclass of such values, or of None, in order."""
     if isinstance(value, Tensor):
         return [value]
-    return [leaf for part in _parts(value) for leaf in leaves(part)]
+    return [leaf for part in _parts(value).values() for leaf in leaves(part)]
 
 
 def with_leaves(value, tensors: Iterator[Tensor]):
     """The same value made of other tensors."""
     if isinstance(value, Tensor):
         return next(tensors)
-    parts = (with_leaves(part, tensors) for part in _parts(value))
+    parts = {name: with_leaves(part, tensors) for name, part in _parts(value).items()}
+    if isinstance(value, (tuple, dict)):
+        return tuple(parts.values()) if isinstance(value, tuple) else parts
+    return None if value is None else type(value)(**parts)
+
+
+def _parts(value) -> dict:
+    if value is None or isinstance(value, dict):
+        return value or {}
     if isinstance(value, tuple):
-        return tuple(parts)
-    return None if value is None else type(value)(*parts)
-
-
-def _parts(value) -> list:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, tuple) else [getattr(value, f.name) for f in dataclasses.fields(value)]
+        return dict(enumerate(value))
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
