@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from .options import silence_diffusers
+
 convert_app = typer.Typer(no_args_is_help=True, help="Published weights into a folder that --preset PATH takes.")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pipeline.")]
@@ -52,7 +54,7 @@ def released(
     out: Out,
     preset: Sizes = "paper",
 ) -> None:
-    """The published checkpoint, to run as the released code does, bug for bug (see released.py)."""
+    """The published checkpoint, to run as the released code does, bug for bug (see paper/released.py)."""
     from ..paper.convert import convert_released
 
     with _quiet_and_clean():
@@ -62,12 +64,9 @@ def released(
 @contextmanager
 def _quiet_and_clean() -> Iterator[None]:
     """No bars of diffusers, which would hide an error's one line; nothing half-written when the work is stopped."""
-    from diffusers.utils import logging
-
     from ..files import termination_cleans_up
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    silence_diffusers()
     with termination_cleans_up():
         yield
 

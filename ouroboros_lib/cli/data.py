@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
+from .options import check_choice, check_range
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make, fetch, render, check and pack "
                        "multi-view folders.")
@@ -93,7 +94,6 @@ def gso_download(
     """Fetch objects: resumed, checked, with a manifest of sizes and hashes, and licence and attribution beside them."""
     from ..data import gso
     from ..files import check_writable, termination_cleans_up
-    from .main import check_range
 
     check_range("--workers", workers, 1, 64)
     check_range("--retries", retries, 0, 100)
@@ -171,7 +171,6 @@ def render(
 ) -> None:
     """Render meshes into multi-view folders: unlit albedo on a transparent background, exact depth."""
     from ..files import check_writable, termination_cleans_up
-    from .main import check_choice, check_range
 
     for option, value, low, high in (("--size", size or 256, 8, 4096), ("--views", views, 1, 999),
                                      ("--novel", novel, 0, 999), ("--radius", radius, 0.6, 100), ("--fov", fov, 1, 170),
@@ -222,8 +221,7 @@ def _protocol_settings(protocol: str, convention: str, size: int | None, options
 
 
 def _elevation(text: str) -> float | None:
-    from .main import check_range
-
+    """Degrees, or None for "random". Raises InputError."""
     if text == "random":
         return None
     try:
@@ -251,7 +249,6 @@ def objects(
 ) -> None:
     """Write procedural objects as multi-view folders, with exact depth: those that the small models are measured on."""
     from ..files import check_writable, termination_cleans_up
-    from .main import check_choice, check_range
 
     check_choice("--split", split, ("train", "val", "test", "heldout"))
     for option, value, low, high in (("--count", count, 1, 10**7), ("--start", start, 0, 2**40),
@@ -328,7 +325,6 @@ def shards(
 ) -> None:
     """Pack multi-view folders into WebDataset shards, to be streamed in training."""
     from ..files import check_writable, termination_cleans_up
-    from .main import check_range
 
     check_range("--shard-mb", shard_mb, 0.001, 100_000)
     check_writable(out)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import typer
+
 SYMBOLS = {"ok": "ok", "off": "--", "missing": "!!"}
 REINSTALL = "pip install -e . in the repository, or make demo"
 
@@ -28,6 +30,13 @@ class Check:
     def __str__(self) -> str:
         line = f"[{SYMBOLS[self.state]}] {self.name:<14} {self.found}"
         return line + (f"\n{'':19} -> {self.advice}" if self.advice else "")
+
+
+def doctor() -> None:
+    """Say what works on this machine, what is missing and how to get it; exit code 1 if `generate` cannot run."""
+    text, ready = report()
+    print(text)
+    raise typer.Exit(0 if ready else 1)
 
 
 def run_checks() -> list[Check]:
