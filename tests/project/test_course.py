@@ -8,11 +8,7 @@ import re
 from pathlib import Path
 from statistics import median
 
-import nbformat
 import pytest
-
-from ouroboros_lib.errors import InputError
-from tools.book import write_book
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -134,22 +130,3 @@ def test_the_algorithms_lines_are_marked_in_order(number, lines):
     module, name = next(row[1:3] for row in ROWS if row[0].startswith(f"Algorithm {number}"))
     marks = [int(mark) for mark in re.findall(r"#.*?\blines? (\d)", inspect.getsource(resolve(module, name)))]
     assert set(marks) == set(lines) and marks == sorted(marks)
-
-
-# --- the book ---
-
-def test_the_book_holds_every_notebook_and_the_index(tmp_path):
-    folder = tmp_path / "notebooks"
-    (folder / "solutions").mkdir(parents=True)
-    (folder / "README.md").write_text("# Course\n\n[one](00_one.ipynb)")
-    for name, source in (("00_one", "See [these](solutions/00_solutions.ipynb)."),
-                         ("solutions/00_solutions", "42")):
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source)]),
-                       folder / f"{name}.ipynb")
-    pages = write_book(folder, tmp_path / "book")
-    assert [str(page.relative_to(tmp_path / "book")) for page in pages] == [
-        "00_one.html", "solutions/00_solutions.html", "index.html"]
-    assert 'href="00_one.html"' in pages[2].read_text()
-    assert 'href="solutions/00_solutions.html"' in pages[0].read_text() and "42" in pages[1].read_text()
-    with pytest.raises(InputError, match="no notebooks"):
-        write_book(tmp_path / "book", tmp_path / "other")

@@ -1,4 +1,4 @@
-"""The recursion explorer, the splat viewer of a notebook's cell, and notebooks as pages that need no network."""
+"""The recursion explorer, pictures as few bytes, and the splat viewer of a notebook's cell."""
 
 import base64
 import html
@@ -8,23 +8,20 @@ import re
 import zlib
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 import torch
 from ipywidgets.embed import embed_data
 from PIL import Image
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
-from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
+from ouroboros_lib.viz.encoding import as_png
 from ouroboros_lib.viz.explorer import KINDS, difference_map, explorer_sheet, recursion_explorer
-from ouroboros_lib.viz.notebook import show, stepper
+from ouroboros_lib.viz.notebook import show
 from ouroboros_lib.viz.viewer import viewer_iframe
-from tools.book import PLOTLY_FILE, write_page
 
 FIELDS = ("noisy", "views", "rgb", "ccm")
 
@@ -123,6 +120,29 @@ def test_figures_and_sheets_are_shown_as_one_small_png(monkeypatch):
     assert image.mode == "P" and image.width > 250 and not plt.fignum_exists(figure.number)
 
 
+def test_a_png_has_the_smallest_palette_that_suffices():
+    stripes = Image.fromarray(np.repeat(np.linspace(0, 200, 8).astype(np.uint8), 4)[None].repeat(8, 0)).convert("RGB")
+    ramp = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1)
+    ramp = Image.fromarray(np.concatenate([ramp, ramp.sum(-1, keepdims=True) // 2], -1).astype(np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
+    few, many, rich = (Image.open(io.BytesIO(as_png(sheet))) for sheet in (stripes, ramp, noise))
+    assert np.array_equal(np.asarray(few.convert("RGB")), np.asarray(stripes)) and len(few.getcolors()) == 8
+    assert few.mode == many.mode == "P" and len(few.getcolors()) < len(many.getcolors()) < 256
+    assert rich.mode == "RGB"
+    for sheet, saved in ((ramp, many), (noise, rich)):
+        error = np.abs(np.asarray(saved.convert("RGB"), int) - np.asarray(sheet, int)).max(-1)
+        assert np.percentile(error, 98) <= 24
+
+
+def test_the_source_of_a_function_is_shown_as_it_stands(monkeypatch):
+    import ouroboros_lib.viz.notebook as notebook
+
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    notebook.show_source(difference_map)
+    assert "def difference_map(" in repr(shown[0]) and "highlight" in shown[0]._repr_html_()
+
+
 # ---- the viewer in a cell --------------------------------------------------------------------------------------------
 
 
@@ -144,78 +164,3 @@ def test_compact_splat_renders_like_the_original(tmp_path):
     assert back.shape == kept.shape and len(packed) < 24 * len(records)
     rig = evenly_spaced_orbit(3, 10.0)
     assert psnr(rasterize(back, rig, 128).rgb, rasterize(kept, rig, 128).rgb).min() > 40
-
-
-# ---- pages -----------------------------------------------------------------------------------------------------------
-
-
-def notebook_with(widget=None, output=None, source="1 + 1", markdown="") -> nbformat.NotebookNode:
-    cell = nbformat.v4.new_code_cell(source)
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(markdown), cell])
-    if widget is not None:
-        output = {"application/vnd.jupyter.widget-view+json": {"model_id": widget.model_id, "version_major": 2,
-                                                               "version_minor": 0}}
-        nb.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json":
-                                  embed_data(widget)["manager_state"]}
-    if output is not None:
-        cell.outputs = [nbformat.v4.new_output("display_data", output)]
-    return nb
-
-
-def loaded_from_elsewhere(page: str) -> list[str]:
-    return re.findall(r"<(?:script|link|img|iframe)[^>]*?(?:src|href)=[\"']?((?:https?:)?//[^\"'>\s]+)", page)
-
-
-def test_a_page_loads_nothing_and_links_to_pages(tmp_path):
-    pages = [Image.new("RGB", (96, 96), color) for color in ("red", "blue")]
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "notebooks").mkdir()
-    Image.new("RGB", (8, 8), "green").save(tmp_path / "figures" / "dot.png")
-    text = "see [00](00_quickstart.ipynb#top) ![dot](../figures/dot.png), 5 $ and [x](x.md)"
-    nb = notebook_with(stepper(pages), markdown=text)
-    nbformat.write(nb, tmp_path / "notebooks" / "a.ipynb")
-    write_page(tmp_path / "notebooks" / "a.ipynb", tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text()
-    assert not loaded_from_elsewhere(page) and "require.min.js" not in page
-    assert 'href="00_quickstart.html#top"' in page and 'href="x.md"' in page and "data:image/png;base64," in page
-    assert page.index("static-widgets") > 0 and not (tmp_path / PLOTLY_FILE).exists()
-
-
-def test_formulas_ask_for_mathjax_and_nothing_else(tmp_path):
-    nbformat.write(notebook_with(markdown="$x_t$"), tmp_path / "a.ipynb")
-    write_page(tmp_path / "a.ipynb", tmp_path / "a.html")
-    (address,) = loaded_from_elsewhere((tmp_path / "a.html").read_text())
-    assert "mathjax" in address.lower()
-
-
-def test_plotly_figures_draw_from_the_file_beside(tmp_path):
-    figure = go.Figure(go.Scatter3d(x=[0, 1], y=[0, 1], z=[0, 1], name="<a & b>"))
-    output = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": "Figure"}
-    nbformat.write(notebook_with(output=output), tmp_path / "a.ipynb")
-    write_page(tmp_path / "a.ipynb", tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text()
-    assert f'<script src="{PLOTLY_FILE}">' in page and (tmp_path / PLOTLY_FILE).stat().st_size > 1_000_000
-    data = json.loads(html.unescape(re.search(r"""data-figure=(["'])(.*?)\1""", page)[2]))
-    assert data["data"][0]["name"] == "<a & b>" and not loaded_from_elsewhere(page)
-
-
-def test_what_a_page_cannot_show_is_bad_input(tmp_path):
-    import ipywidgets as widgets
-
-    nb = notebook_with(widgets.VBox([widgets.Text("needs a kernel")]))
-    nbformat.write(nb, tmp_path / "text.ipynb")
-    with pytest.raises(InputError, match="text.ipynb: shows a TextModel"):
-        write_page(tmp_path / "text.ipynb", tmp_path / "a.html")
-    del nb.metadata["widgets"]
-    nbformat.write(nb, tmp_path / "bare.ipynb")
-    with pytest.raises(InputError, match="not saved; execute it"):
-        write_page(tmp_path / "bare.ipynb", tmp_path / "a.html")
-    with pytest.raises(InputError, match="none.ipynb: cannot be read"):
-        write_page(tmp_path / "none.ipynb", tmp_path / "a.html")
-    nbformat.write(notebook_with(markdown="![x](gone.png)"), tmp_path / "picture.ipynb")
-    with pytest.raises(InputError, match="shows gone.png, which is not there"):
-        write_page(tmp_path / "picture.ipynb", tmp_path / "a.html")
-    (tmp_path / "broken.ipynb").write_text("{")
-    with pytest.raises(InputError, match="broken.ipynb: not a notebook"):
-        write_page(tmp_path / "broken.ipynb", tmp_path / "a.html")
-    assert not (tmp_path / "a.html").exists()

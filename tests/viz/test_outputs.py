@@ -8,13 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
-from ouroboros_lib.viz import families
 from ouroboros_lib.viz.outputs import check_output_folder, figures, staged
 from ouroboros_lib.viz.sheets import image_grid, multiview_sheet, recursion_sheet, to_pil
 from ouroboros_lib.viz.turntable import render_turntable, write_mp4
@@ -184,15 +182,3 @@ def test_output_folder_checks(tmp_path):
     (tmp_path / "result.json").mkdir()
     with pytest.raises(InputError, match="result.json: is a folder"):
         check_output_folder(tmp_path)
-
-
-def test_a_sheet_of_families_shows_each_with_its_renders(tmp_path, capsys):
-    out = tmp_path / "new" / "families.png"
-    families.main(["mug,teapot", "--preset", "tiny", "--steps", "1", "--out", str(out)])
-    assert str(out) in capsys.readouterr().out
-    sheet = np.asarray(Image.open(out))
-    assert sheet.shape[0] > 4 * 96 and sheet.shape[1] > 5 * 96  # two rows a family; tiny has four views
-    with pytest.raises(SystemExit) as caught:
-        families.main(["mug,spoon", "--preset", "tiny", "--out", str(tmp_path / "none.png")])
-    assert caught.value.code == 2 and "spoon is no family" in capsys.readouterr().err
-    assert not (tmp_path / "none.png").exists()
