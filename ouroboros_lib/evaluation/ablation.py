@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -13,13 +12,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import read_json, replace_file
-from .geometry import GEOMETRY_COLUMNS
-from .heldout import KINDS, paired_interval, write_rows
+from .rows import GEOMETRY, METRICS, orbit_quantities, read_rows, read_shapes, write_rows
+from .statistics import mean_interval, paired_interval
 
-QUANTITIES = (*KINDS, "difference")  # difference: |PSNR of F's views - PSNR of the 3D renders|, views 1+ (table 2)
-METRICS = ("psnr", "ssim", "lpips", "flip")
+QUANTITIES = (*orbit_quantities(8), "difference")  # |metric of views - metric of their 3D renders|, views 1+ (table 2)
 COLUMNS = ("row", "training_seed", "method", "seed", "object")
-DEFAULT_METHOD = "feedback-none"
+DEFAULT_METHOD = "two-stage"
 SHAPES = ("chamfer", "f_score", "iou")  # of the splats' surface, see geometry.py
 
 
@@ -27,7 +25,7 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     """Gather the evaluations of an ablation and compare its cells.
 
     folder: CSVs that `ouroboros evaluate` wrote, ROW-seedN.csv or ROW.csv. compare: [cell, cell, label], a cell being
-    ROW:METHOD (METHOD as in the CSV, feedback-none by default). Writes `out`.csv, a line per object with a
+    ROW:METHOD (METHOD as in the CSV, two-stage by default). Writes `out`.csv, a line per object with a
     column per metric and quantity (averaged over views), and `out`.json: means with intervals for each cell, and the
     comparisons. Returns the latter.
     Where ROW-seedN_geometry.csv are there, `out`_geometry.csv holds their lines, and comparisons have "geometry", too.
@@ -55,7 +53,7 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
               "comparisons": comparisons, "missing": sorted(set(missing))}
     _write_lines(out.with_suffix(".csv"), lines)
     if shapes:
-        write_rows(out.with_name(out.name + "_geometry.csv"), (*COLUMNS, *GEOMETRY_COLUMNS), shapes)
+        write_rows(out.with_name(out.name + "_geometry.csv"), (*COLUMNS, *GEOMETRY), shapes)
     replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
     return record
 
@@ -124,7 +122,7 @@ def compare_shapes(lines: list[tuple], a: str, b: str) -> dict:
         return {}
     result = {"objects": len(objects), "unseen": unseen, "training seeds": seeds}
     for name in SHAPES:
-        column = GEOMETRY_COLUMNS.index(name)
+        column = GEOMETRY.index(name)
         tables = (np.array([[cell[seed, number][column] for seed in seeds] for number in objects])
                   for cell in (first, second))
         interval = paired_interval(*tables, digits=4)
@@ -150,12 +148,8 @@ def _shape_means(lines: list[tuple], name: str) -> dict[tuple, np.ndarray]:
 
 def _shapes(path: Path) -> list[tuple]:
     """The shapes that one evaluation measured: (row, training seed, method, noise seed, object, geometry...)."""
-    if not path.is_file():
-        return []
     row, seed = _row_and_seed(path.stem.removesuffix("_geometry"))
-    with open(path, newline="") as file:
-        return [(row, seed, line["method"], int(line["seed"]), int(line["object"]),
-                 *(float(line[name]) for name in GEOMETRY_COLUMNS)) for line in csv.DictReader(file)]
+    return [(row, seed, line.method, line.seed, int(line.object), *line[4:]) for line in read_shapes(path)]
 
 
 def _row_and_seed(stem: str) -> tuple[str, int]:
@@ -166,14 +160,12 @@ def _row_and_seed(stem: str) -> tuple[str, int]:
 def _lines(path: Path, views: int) -> list[tuple]:
     """One evaluation, averaged over views: (row, training seed, method, noise seed, object, quantity, metrics...)."""
     row, seed = _row_and_seed(path.stem)
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
     grouped: dict[tuple, list] = {}
-    for line in rows:
-        for quantity, (kind, keep) in KINDS.items():
-            if line["kind"] == kind and keep(int(line["view"]), views):
-                key = (line["method"], int(line["seed"]), int(line["object"]), quantity)
-                grouped.setdefault(key, []).append([float(line[m]) if line[m] else math.nan for m in METRICS])
+    for line in read_rows(path):
+        for quantity, (kind, belongs) in orbit_quantities(views).items():
+            if line.kind == kind and belongs(line.view):
+                key = (line.method, line.seed, int(line.object), quantity)
+                grouped.setdefault(key, []).append([math.nan if value == "" else value for value in line[7:]])
     means = {key: np.mean(values, axis=0) for key, values in grouped.items()}
     for (method, noise, number, quantity), value in list(means.items()):
         if quantity == "views 1+":
@@ -203,6 +195,6 @@ def _cell(lines: list[tuple], name: str) -> Cell:
 def _means(cell: Cell) -> dict:
     """quantity -> metric -> mean with its interval; objects and training seeds are resampled."""
     return {"objects": len(cell.objects), "training seeds": cell.seeds} | {
-        quantity: {name: paired_interval(table, np.zeros_like(table), digits=3 if name == "psnr" else 4)
+        quantity: {name: mean_interval(table, digits=3 if name == "psnr" else 4)
                    for name, table in cell.values[quantity].items()}
         for quantity in QUANTITIES if quantity in cell.values}

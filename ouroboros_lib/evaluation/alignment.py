@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..data.folders import MultiviewObject
 from ..errors import InputError
-from .methods import Shape, resized, zoomed
+from .pictures import resized, zoomed
+from .shapes import Shape
 
 ALIGNMENTS = ("none", "azimuth", "scale", "both")
 SIZE, VIEWS = 64, 4  # pixels and number of views that are compared

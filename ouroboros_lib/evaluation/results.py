@@ -1,4 +1,4 @@
-"""What an evaluation of a folder leaves: partial results as it runs, a summary and a sheet of pictures after."""
+"""What an evaluation leaves: partial results as it runs, then how it was made and a sheet of pictures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
+import time
 import zlib
 from collections.abc import Iterable
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +24,6 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import read_json, replace_file
 from ..viz.sheets import image_grid
-from .heldout import COLUMNS, paired_interval, per_object
 
 
 def stamp(paths: Iterable[Path]) -> str:
@@ -55,24 +59,24 @@ class PartialResults:
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(about, json.dumps(settings).encode())
 
-    def _path(self, name: str) -> Path:
-        return self.folder / ("object-" + quote(name, safe=""))
+    def _path(self, name: str | int) -> Path:
+        return self.folder / ("object-" + quote(str(name), safe=""))
 
-    def holds(self, name: str, made_from: str) -> bool:
+    def holds(self, name: str | int, made_from: str) -> bool:
         """Whether an object was measured on files with this stamp."""
         return Path(f"{self._path(name)}.json").is_file() and self.read(name).get("made from") == made_from
 
-    def write(self, name: str, made_from: str, record: dict, tiles: dict[str, np.ndarray]) -> None:
+    def write(self, name: str | int, made_from: str, record: dict, tiles: dict[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **tiles)
         replace_file(Path(f"{self._path(name)}.npz"), buffer.getvalue())
         data = json.dumps(record | {"made from": made_from}).encode()
         replace_file(Path(f"{self._path(name)}.json"), data)  # the last: with it, it is complete
 
-    def read(self, name: str) -> dict:
+    def read(self, name: str | int) -> dict:
         return read_json(f"{self._path(name)}.json")
 
-    def tiles(self, name: str) -> dict[str, Tensor]:
+    def tiles(self, name: str | int) -> dict[str, Tensor]:
         with np.load(f"{self._path(name)}.npz") as stored:
             return {key: torch.from_numpy(stored[key]).float() / 255 for key in stored.files}
 
@@ -80,34 +84,23 @@ class PartialResults:
         shutil.rmtree(self.folder)
 
 
-def summarize_folder(rows: list[tuple], primary: tuple[int, ...], input_view: int, orbit: int) -> dict:
-    """Per method and quantity the mean over objects and seeds of each metric with its 95 % bootstrap interval; between
-    methods the paired difference of PSNR. Rows as in heldout.COLUMNS; `orbit`: from there on, views are novel."""
-    quantities = {"primary views": ("multiview", lambda v: v in primary),
-                  "input view": ("multiview", lambda v: v == input_view),
-                  "novel": ("multiview", lambda v: v >= orbit),
-                  "3D primary views": ("render", lambda v: v in primary),
-                  "3D input view": ("render", lambda v: v == input_view),
-                  "3D novel": ("render", lambda v: v >= orbit),
-                  "self-consistency": ("self-consistency", lambda v: True)}
-    measured = [name for name, value in zip(COLUMNS[7:], rows[0][7:], strict=True) if value != ""]
-    means, tables = {}, {}
-    for method in dict.fromkeys(row[1] for row in rows):
-        for name, (kind, keep) in quantities.items():
-            chosen = [row for row in rows if row[1] == method and row[6] == kind and keep(row[4])]
-            if chosen:
-                table = tables[method, name] = per_object(chosen)
-                means.setdefault(method, {})[name] = {"objects": len(table)} | {
-                    metric: paired_interval(table[..., i], np.zeros_like(table[..., i]), digits=3 if metric == "psnr"
-                                            else 4) for i, metric in enumerate(measured)}
-    differences, methods = {}, list(means)
-    for a, b in ((a, b) for i, a in enumerate(methods) for b in methods[i + 1:]):
-        differences[f"{a} minus {b}"] = {name: paired_interval(tables[a, name][..., 0], tables[b, name][..., 0])
-                                         for name in means[a] if name in means[b]}
-    return {"means": means, "paired differences in dB": differences}
+def how_made(device: torch.device, started: float) -> dict:
+    """Command, date, commit, device, versions and minutes of a run that began at `started` (time.monotonic)."""
+    return {"command": "ouroboros " + " ".join(sys.argv[1:]), "date": date.today().isoformat(), "commit": _commit(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
+            "minutes": round((time.monotonic() - started) / 60, 2)}
 
 
-def contact_sheet(tiles: dict[str, dict[str, Tensor]], shown: list[int], input_view: int = 0) -> Image.Image:
+def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+                         cwd=Path(__file__).parent)
+    return run.stdout.strip() or "unknown"
+
+
+def contact_sheet(tiles: dict[str | int, dict[str, Tensor]], shown: list[int], input_view: int = 0) -> Image.Image:
     """A row per object and method: the input, the truth, the method's views and renders of its 3D, where it has them.
 
     tiles: object -> "input", "truth", "METHOD/multiview", "METHOD/render" -> (n, 3, S, S).
@@ -122,9 +115,13 @@ def contact_sheet(tiles: dict[str, dict[str, Tensor]], shown: list[int], input_v
             for kind in kinds:
                 cells += [*entry[f"{method}/{kind}"]] if f"{method}/{kind}" in entry else [None] * len(shown)
             rows.append(cells)
-            labels.append("\n".join([name if len(name) <= 24 else name[:23] + "\N{HORIZONTAL ELLIPSIS}", method]))
+            labels.append(f"{_short(str(name))}\n{_short(method)}")
     groups = [("input", 1), ("truth", len(shown)), *({"multiview": "views", "render": "3D"}[kind]
                                                      for kind in kinds)]
     groups = [(group, len(shown)) if isinstance(group, str) else group for group in groups]
     columns = [f"view {input_view}"] + [f"view {view}" for view in shown] * (1 + len(kinds))
     return image_grid(rows, None, labels, columns, groups)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else text[:23] + "\N{HORIZONTAL ELLIPSIS}"
