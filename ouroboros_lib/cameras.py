@@ -201,11 +201,11 @@ def relative_to_first(cameras: Cameras) -> tuple[Cameras, Tensor]:
     """
     with torch.autocast(cameras.device.type, enabled=False):  # half precision would move cameras by whole pixels
         first = cameras.c2w[..., :1, :, :]
-        placed = torch.zeros_like(first)
-        placed[..., 0, 0] = placed[..., 3, 3] = 1
-        placed[..., 1, 1] = placed[..., 2, 2] = -1
-        placed[..., 2, 3] = first[..., :3, 3].norm(dim=-1)
-        placed = Cameras(placed, cameras.intrinsics[..., :1, :, :])
+        pose = torch.zeros_like(first)
+        pose[..., 0, 0] = pose[..., 3, 3] = 1
+        pose[..., 1, 1] = pose[..., 2, 2] = -1
+        pose[..., 2, 3] = first[..., :3, 3].norm(dim=-1)
+        placed = Cameras(pose, cameras.intrinsics[..., :1, :, :])
         back = first @ placed.world_to_camera()
         there = placed.c2w @ cameras.views([0]).world_to_camera()
         return Cameras(there @ cameras.c2w, cameras.intrinsics), back[..., 0, :, :]

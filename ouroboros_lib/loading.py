@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -95,7 +96,8 @@ def _check_complete(components: dict) -> None:
     """Raise ValueError unless the files of each model hold its tensors and no others: diffusers only warns."""
     for name, model in components.items():
         if isinstance(model, torch.nn.Module):
-            files = Path(model.config._name_or_path).glob("*.safetensors")
+            config: Any = model.config
+            files = Path(config._name_or_path).glob("*.safetensors")
             stored = {key for file in files for key in safe_open(file, "pt").keys()}
             if odd := sorted(stored ^ model.state_dict().keys()):
                 raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")

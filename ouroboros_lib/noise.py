@@ -63,6 +63,8 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
         eta = self.config.eta
         if not eta:
             return pred_x + (x - pred_x) * (sigma_next / sigma)
+        if noise is None:
+            raise InputError(f"eta is {eta}: a step renews noise, so it needs some to draw from")
         renewed = eta * sigma_next * (1 - (sigma_next / sigma) ** 2) ** 0.5
         kept = (sigma_next**2 - renewed**2) ** 0.5
         return pred_x + (x - pred_x) * (kept / sigma) + renewed * noise()

@@ -140,7 +140,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         sigmas = self.scheduler.sigmas(num_inference_steps)  # on the CPU: asking a GPU for numbers would make it wait
 
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
-        trace = [] if recorded else None
+        trace: list[TraceStep] = []
         steps = recursion(self, cond, cameras, sigmas, plan,
                           lambda: randn_tensor(shape, generator=generator, device=device))
         for step in self.progress_bar(steps, total=num_inference_steps):
@@ -149,11 +149,11 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             if callback_on_step_end is not None:
                 self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, plan, cond)
         self.maybe_free_model_hooks()
-        return Ouroboros3DOutput(step.views, step.gaussians, step.renders, cameras, trace)
+        return Ouroboros3DOutput(step.views, step.gaussians, step.renders, cameras, trace if recorded else None)
 
     def _record(self, step: Step, plan: Plan, cond: Condition, cameras: Cameras) -> TraceStep:
         views, renders = step.views, step.renders
-        if renders is None:
+        if views is None or renders is None:
             views = plan.views(self.decode(step.pred_x), cond)
             renders = self.render(self.reconstruct(views, cameras, step.sigma), cameras)
         noisy = self.decode(step.x_t / (step.sigma**2 + 1).sqrt()).clamp(0, 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,8 +53,8 @@ class Plan:
             name, changes = "paper", [name, *changes]
         if name not in PLANS:
             raise InputError(f"plan {name!r}: expected one of {', '.join(PLANS)}, and changes such as calm,every=3")
-        kinds = {field.name: type(field.default) for field in fields(cls)}
-        values = {}
+        kinds: dict[str, Callable] = {field.name: type(field.default) for field in fields(cls)}
+        values: dict[str, Any] = {}
         for change in changes:
             key, _, value = change.partition("=")
             try:
@@ -89,7 +91,7 @@ class Plan:
 
     def target(self, pred_x: Tensor, sigma: Tensor, prior: Tensor | None, cond) -> Tensor:
         """What the solver goes towards (B, V, c, h, w). prior: latents of the last renders."""
-        if sigma > self.project_above:
+        if prior is not None and sigma > self.project_above:
             pred_x = pred_x.lerp(prior, self.project_share)
         return _with_first_view(pred_x, cond.first_view) if self.keep_input else pred_x
 

@@ -23,12 +23,12 @@ import torch
 
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.errors import InputError
+from ouroboros_lib.evaluation.profiling import median_seconds, synchronize
 from ouroboros_lib.files import replace_file
 from ouroboros_lib.loading import HALF_PRECISION, channels_last, convert_weights
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.plans import Plan
 from ouroboros_lib.presets import load_preset, preset_names
-from ouroboros_lib.speed.profiling import median_seconds, synchronize
 
 RUNS = 5
 MODES = ("eager", "bf16", "bf16-weights", "fp16-weights", "compiled", "compiled-bf16", "compiled-bf16-weights",

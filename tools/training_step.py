@@ -25,12 +25,12 @@ import torch
 from accelerate import Accelerator
 
 from ouroboros_lib.errors import one_line_for_bad_input
+from ouroboros_lib.evaluation.profiling import synchronize
 from ouroboros_lib.files import check_writable
 from ouroboros_lib.models.feedback import render_feedback
 from ouroboros_lib.noise import c_noise, denoise
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.speed.compiling import uncompiled
-from ouroboros_lib.speed.profiling import synchronize
 from ouroboros_lib.training.conditions import Condition
 from ouroboros_lib.training.config import TrainingConfig
 from ouroboros_lib.training.fast.step import denoising_loss, pad_with_zeros, reconstruction_loss, unwrapped

@@ -22,7 +22,7 @@ class MultiviewBatch:
     rgba: Tensor
     cameras: Cameras
     num_orbit_views: int
-    latents: Tensor | None = None
+    latents: Tensor = None  # type: ignore[assignment]  # None until encoded; Algorithm 1 gets them always
 
     @property
     def images(self) -> Tensor:

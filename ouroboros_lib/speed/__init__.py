@@ -1,1 +1,1 @@
-"""What makes it fast and changes no value: threads and memory, compiling, profiling."""
+"""What makes it fast and changes no value: threads and memory, devices, compiling."""

@@ -4,11 +4,11 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from ouroboros_lib.evaluation.profiling import profile_recursion
 from ouroboros_lib.paper.costs import PARTS, bytes_kept_for_backward, bytes_of, parameters_by_part
 from ouroboros_lib.paper.svd import CameraMLP
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.presets import load_preset, random_models
-from ouroboros_lib.speed.profiling import profile_recursion
 from ouroboros_lib.viz.bars import stacked_bars
 
 
