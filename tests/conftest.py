@@ -4,8 +4,11 @@ import copy
 import os
 import signal
 
-# Tests run two at a time, see ouroboros_lib/process.py. Only read when torch is loaded, which tests do first.
+# Tests run two at a time: threads and memory as on the command line, before torch is loaded.
+from ouroboros_lib.speed.threads import prepare
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+prepare()
 # Where a shell started them in the background, interrupts are ignored, and by the processes that tests start as well.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
