@@ -27,8 +27,10 @@ demo: $(STAMP)  ## check this machine, then turn the sample pictures into views 
 
 test: lint pytest notebooks  ## everything that .ci/run checks: lint, tests, notebooks
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP)  ## style, which room imports which, types of what users call
 	@$(PY) -m ruff check .
+	@.venv/bin/lint-imports --no-logo
+	@$(PY) -m mypy
 
 # Two at a time, a thread each: most of a test is Python, which keeps one core busy.
 pytest: $(STAMP)  ## the tests alone
@@ -73,7 +75,7 @@ figures: $(STAMP)  ## make all pictures in figures/ again
 	done
 
 clean:  ## remove .venv, caches and the demo's outputs
-	rm -rf .venv outputs/demo build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv outputs/demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml

@@ -26,6 +26,7 @@ import torch
 from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras
 from ..errors import InputError
 from ..files import read_json
+from ..speed.threads import prepare
 from .folders import MultiviewObject, write_object
 from .mesh_files import find_mesh, mesh_files, object_name
 from .meshes import load_mesh, render_mesh
@@ -209,6 +210,7 @@ def _interrupts_wait() -> Iterator[None]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare()
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
