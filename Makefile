@@ -29,7 +29,7 @@ test: lint pytest notebooks  ## everything that .ci/run checks: lint, tests, not
 
 lint: $(STAMP)  ## style, which room imports which, types of what users call
 	@$(PY) -m ruff check .
-	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/lint-imports
 	@$(PY) -m mypy
 
 # Two at a time, a thread each: most of a test is Python, which keeps one core busy.
