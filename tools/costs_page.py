@@ -1,8 +1,8 @@
 """JSON of benchmarks to the tables of "What it costs": `python -m tools.costs_page FILES --price 2.5`.
 
-The files are those that `tools.benchmark --json` and `tools.training_step json=FILE` wrote. Hours
-and money are for --steps steps of --batch objects, estimated from the seconds of one step on average; the price of a
-GPU for an hour is yours to state. Reading data, validation and checkpoints come on top.
+The files are those that `tools.benchmark --json` and `tools.training_step json=FILE` wrote. Hours and money are for
+--steps steps of --batch objects, estimated from the seconds of one step on average; the price of a GPU for an hour is
+yours to state. Reading data, validation and checkpoints come on top.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPTIONS = ("batch_size", "accumulation", "compile", "cuda_graphs", "gradient_che
 
 
 @dataclass
-class Plan:
+class CostPlan:
     """What hours and money are computed for: steps of `batch` objects, and the price of one GPU for an hour."""
 
     price: float
@@ -31,7 +31,7 @@ class Plan:
     batch: int = BATCH
 
 
-def costs_page(files: list[str | Path], plan: Plan) -> str:
+def costs_page(files: list[str | Path], plan: CostPlan) -> str:
     """Markdown of all measurements in the files, in their order. Raises InputError for what is no measurement."""
     inference, training = [], []
     for path in files:
@@ -49,7 +49,7 @@ def costs_page(files: list[str | Path], plan: Plan) -> str:
             raise InputError(f"{path}: lacks {error}; measure it anew with this version") from None
     parts = []
     if inference:
-        parts.append(_table(("preset", "device", "mode", "objects", "steps", "feedback", "seconds", "GiB in tensors",
+        parts.append(_table(("preset", "device", "mode", "objects", "steps", "plan", "seconds", "GiB in tensors",
                              "GiB reserved", "F", "decoder", "G", "renders"), inference))
     if training:
         rows = [_training_row(record, device, plan, training) for record, device in training]
@@ -62,12 +62,12 @@ def costs_page(files: list[str | Path], plan: Plan) -> str:
 
 def _inference_row(record: dict, device: str) -> list[str]:
     parts = record["parts"]
-    return [record["preset"], device, record["mode"], str(record["batch"]), str(record["steps"]), record["feedback"],
+    return [record["preset"], device, record["mode"], str(record["batch"]), str(record["steps"]), record["plan"],
             f"{record['seconds']:.2f}", _gib(record["allocated"]), _gib(record["reserved"]),
             *(f"{parts[name]:.2f}" for name in ("F", "decoder", "G", "renders"))]
 
 
-def _training_row(record: dict, device: str, plan: Plan, everything: list[tuple[dict, str]]) -> list[str]:
+def _training_row(record: dict, device: str, plan: CostPlan, everything: list[tuple[dict, str]]) -> list[str]:
     step, processes = record["parts"][AVERAGE], record["processes"]
     rate = objects_a_second(record)
     hours = plan.steps * plan.batch / rate / 3600
@@ -105,7 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=BATCH)
     options = parser.parse_args(arguments)
     try:
-        print(costs_page(options.files, Plan(options.price, options.currency, options.steps, options.batch)), end="")
+        plan = CostPlan(options.price, options.currency, options.steps, options.batch)
+        print(costs_page(options.files, plan), end="")
     except InputError as error:
         parser.error(str(error))
 

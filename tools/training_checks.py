@@ -24,15 +24,17 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import set_seed
 
 from ouroboros_lib.cameras import Cameras
 from ouroboros_lib.data.batches import MultiviewBatch
+from ouroboros_lib.data.buffer import ObjectBuffer
 from ouroboros_lib.errors import InputError, one_line_for_bad_input
 from ouroboros_lib.files import read_json
+from ouroboros_lib.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from ouroboros_lib.training.config import TrainingConfig
-from ouroboros_lib.training.fast.step import Backward
-from ouroboros_lib.training.loop import _Trainer, latest_checkpoint, new_accelerator
+from ouroboros_lib.training.loop import take_step
+from ouroboros_lib.training.run import Run, set_up
+from ouroboros_lib.training.stages import next_losses
 from tools.benchmark import write_records
 
 OWN = {"preset": "narrow", "out": "checks", "json": None, "against": None, "global_batch": "2", "steps": "50"}
@@ -41,122 +43,128 @@ FIXED = ["stage=joint", "batch_size=1", "reconstruction_batch=1", "refresh_objec
 PROBES = 4  # noises that losses are measured at before and after
 
 
-class OneBatch(_Trainer):
-    """Steps on the same objects: micro-batch k of a step is object k, with the noise of the step and k.
+class Objects:
+    """Always the first of a buffer's objects, in place of random ones. next: as of other sources."""
 
-    Which process computes it does not matter: processes x accumulation is the global batch.
-    """
-
-    def losses(self, part: int = 0, backward: Backward = None) -> dict[str, torch.Tensor]:
-        number = self.accelerator.process_index * self.config.accumulation + part
-        self.source.rows = [number]
-        torch.manual_seed(1000 * self.step + number)
-        return super().losses(part, backward)
-
-
-class _Objects:
-    """Some of a ring's objects, those in `rows`, in place of random ones."""
-
-    def __init__(self, ring):
-        self.ring, self.rows, self.next, self.views = ring, [0], 0, ring.views
+    def __init__(self, buffer: ObjectBuffer):
+        self.buffer, self.next, self.views = buffer, 0, buffer.views
 
     def restart(self, next: int) -> None:
         """Nothing to do: the objects are always the same."""
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
-        ring = self.ring
-        return MultiviewBatch(ring.rgba[self.rows], Cameras(ring.c2w[self.rows], ring.intrinsics), ring.num_views,
-                              ring.latents[self.rows].float())
+        return self.object(0)
+
+    def object(self, number: int) -> MultiviewBatch:
+        buffer = self.buffer
+        return MultiviewBatch(buffer.rgba[[number]], Cameras(buffer.c2w[[number]], buffer.intrinsics),
+                              buffer.num_views, buffer.latents[[number]].float())
 
 
-def trainer_for(settings: list[str], own: dict, kind: type[_Trainer], objects: int) -> _Trainer:
-    """A trainer with random weights, drawn on the device, and the first objects of the procedural ones."""
+class OneBatch(Objects):
+    """The batches of each step are the same objects: number k is object k, with the noise of the step and k.
+
+    Which process computes it does not matter: processes x accumulation is the global batch.
+    """
+
+    def __init__(self, buffer: ObjectBuffer, process: int, accumulation: int):
+        super().__init__(buffer)
+        self.process, self.accumulation, self.given = process, accumulation, 0
+
+    def batch(self, size: int, images: bool = True) -> MultiviewBatch:
+        step, part = divmod(self.given, self.accumulation)
+        number = self.process * self.accumulation + part
+        self.given += 1
+        torch.manual_seed(1000 * step + number)
+        return self.object(number)
+
+
+def run_for(settings: list[str], own: dict, objects: int) -> Run:
+    """A run with random weights, drawn on the device, and the first ones of the procedural objects."""
     config = TrainingConfig.from_settings([*FIXED, *settings, f"objects={objects}", f"steps={own['steps']}"])
     out = Path(own["out"])
     out.mkdir(parents=True, exist_ok=True)
-    accelerator = new_accelerator(out, config)
-    set_seed(config.seed, device_specific=True)
-    trainer = kind(accelerator, own["preset"], out, config, [], None, random_weights_on=accelerator.device)
+    run = set_up(own["preset"], out, config, random_weights_on="cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True  # runs are compared: the algorithm
     torch.backends.cudnn.allow_tf32 = False  # must not depend on what was fastest just then, nor single precision round
     torch.set_float32_matmul_precision("highest")
-    trainer.source.rank, trainer.source.world_size = 0, 1  # all processes hold all of them
-    trainer.source.fill()
-    trainer.source = _Objects(trainer.source)
-    return trainer
+    run.source.rank, run.source.world_size = 0, 1  # all processes hold all of them
+    run.source.fill()
+    run.source = Objects(run.source)
+    return run
 
 
-def take_steps(trainer: _Trainer, last: int) -> list[dict[str, float]]:
+def take_steps(run: Run, last: int) -> list[dict[str, float]]:
     """Losses of the steps up to number `last`, the mean over all processes."""
     history = []
-    while trainer.step < last:
-        figures = trainer.train_step()
-        trainer.step += 1
+    while run.step < last:
+        figures = take_step(run)
+        run.step += 1
         values = torch.stack([value.detach().float() for value in figures.values()])
-        values = trainer.accelerator.reduce(values, "mean").tolist()
-        history.append({"step": trainer.step} | dict(zip(figures, values, strict=True)))
+        values = run.accelerator.reduce(values, "mean").tolist()
+        history.append({"step": run.step} | dict(zip(figures, values, strict=True)))
     return history
 
 
 @torch.no_grad()
-def losses_at_fixed_noise(trainer: _Trainer) -> dict[str, float]:
+def losses_at_fixed_noise(run: Run) -> dict[str, float]:
     """The mean over PROBES noises, each with feedback; the run's own random numbers are left as they were."""
-    devices = [trainer.accelerator.device] if trainer.accelerator.device.type == "cuda" else []
-    config, sums = trainer.config, {}
+    devices = [run.accelerator.device] if run.accelerator.device.type == "cuda" else []
+    config, sums = run.config, {}
     with torch.random.fork_rng(devices=devices):
-        trainer.config = replace(config, self_conditioning_probability=1.0, condition_dropout=0.0)
+        run.config = replace(config, self_conditioning_probability=1.0, condition_dropout=0.0)
         for probe in range(PROBES):
             torch.manual_seed(probe)
-            with trainer.accelerator.autocast():
-                for name, value in trainer.losses().items():
+            with run.accelerator.autocast():
+                for name, value in next_losses(run).items():
                     sums[name] = sums.get(name, 0.0) + float(value) / PROBES
-    trainer.config = config
+    run.config = config
     return sums
 
 
 def learns(settings: list[str], own: dict) -> dict:
     steps = int(own["steps"])
-    trainer = trainer_for(settings, own, _Trainer, 1)
-    before = losses_at_fixed_noise(trainer)
-    history = take_steps(trainer, steps // 2)
-    record = {"check": "learns"} | write_checkpoint(trainer)
-    history += take_steps(trainer, steps)
-    after = losses_at_fixed_noise(trainer)
+    run = run_for(settings, own, 1)
+    before = losses_at_fixed_noise(run)
+    history = take_steps(run, steps // 2)
+    record = {"check": "learns"} | write_checkpoint(run)
+    history += take_steps(run, steps)
+    after = losses_at_fixed_noise(run)
     record |= {"before": before, "after": after, "history": history,
                "finite": all(math.isfinite(value) for row in history for value in row.values())}
     record["passed"] = record["finite"] and all(after[name] < before[name] for name in before)
     return record
 
 
-def write_checkpoint(trainer: _Trainer) -> dict:
+def write_checkpoint(run: Run) -> dict:
     """How large it is and how long it took; without the room for it, only what it would need."""
-    weights = sum(parameter.nbytes for name in trainer.trained for parameter in trainer.models[name].parameters())
-    needed, free = 4 * weights, shutil.disk_usage(trainer.out).free  # two moments and the averages beside them
+    weights = sum(parameter.nbytes for network in run.networks.values() for parameter in network.parameters())
+    needed, free = 4 * weights, shutil.disk_usage(run.out).free  # two moments and the averages beside them
     if free < 1.1 * needed:
         return {"checkpoint": f"left out: needs {needed / 1e9:.0f} GB, there are {free / 1e9:.0f}"}
     started = time.monotonic()
-    trainer.save_checkpoint()
+    save_checkpoint(run)
     seconds = time.monotonic() - started
-    files = [path for path in latest_checkpoint(trainer.out).rglob("*") if path.is_file()]
+    files = [path for path in latest_checkpoint(run.out).rglob("*") if path.is_file()]
     return {"checkpoint GB": sum(path.stat().st_size for path in files) / 1e9, "seconds to write it": seconds}
 
 
 def resumes(settings: list[str], own: dict) -> dict:
-    trainer = trainer_for(settings, own, _Trainer, 1)
-    checkpoint = latest_checkpoint(trainer.out)
+    run = run_for(settings, own, 1)
+    checkpoint = latest_checkpoint(run.out)
     if checkpoint is None:
-        raise InputError(f"{trainer.out}: no checkpoint in it; run the check `learns` first")
+        raise InputError(f"{run.out}: no checkpoint in it; run the check `learns` first")
     started = time.monotonic()
-    trainer.load_checkpoint(checkpoint)
-    seconds, first = time.monotonic() - started, trainer.step
+    load_checkpoint(run, checkpoint)
+    seconds, first = time.monotonic() - started, run.step
     before = {row["step"]: row for row in own["reference"]["history"]}
     if int(own["steps"]) > max(before):
         raise InputError(f"steps={own['steps']}: the run that {own['against']} tells of took {max(before)}")
     if int(own["steps"]) <= first:
         raise InputError(f"steps={own['steps']}: {checkpoint} was written after {first}; ask for more")
-    history = take_steps(trainer, int(own["steps"]))
-    trainer.load_checkpoint(checkpoint)
-    again = take_steps(trainer, int(own["steps"]))
+    history = take_steps(run, int(own["steps"]))
+    load_checkpoint(run, checkpoint)
+    again = take_steps(run, int(own["steps"]))
     apart = relative_differences(history, [before[row["step"]] for row in history])
     control = relative_differences(again, history)
     record = {"check": "resumes", "from step": first, "seconds to load": seconds,
@@ -173,10 +181,11 @@ def one_batch(settings: list[str], own: dict) -> dict:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if count % processes:
         raise InputError(f"global_batch={count}: must be a multiple of the {processes} processes")
-    trainer = trainer_for([*settings, f"accumulation={count // processes}", "self_conditioning_probability=1"], own,
-                          OneBatch, count)
-    history = take_steps(trainer, int(own["steps"]))
-    record = {"check": "one-batch", "processes": processes, "sharded": trainer.sharded, "history": history}
+    accumulation = count // processes
+    run = run_for([*settings, f"accumulation={accumulation}", "self_conditioning_probability=1"], own, count)
+    run.source = OneBatch(run.source.buffer, run.accelerator.process_index, accumulation)
+    history = take_steps(run, int(own["steps"]))
+    record = {"check": "one-batch", "processes": processes, "sharded": run.sharded, "history": history}
     if own["reference"]:
         record["largest relative difference"] = worst_difference(history, own["reference"]["history"])
         record["passed"] = record["largest relative difference"] < 0.01

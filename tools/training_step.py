@@ -23,18 +23,19 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from ouroboros_lib.speed.profiling import synchronize
 
 from ouroboros_lib.errors import one_line_for_bad_input
-from ouroboros_lib.evaluation.profiling import synchronize
 from ouroboros_lib.files import check_writable
-from ouroboros_lib.models.feedback import render_feedback
+from ouroboros_lib.losses import denoising_loss, rendering_loss
 from ouroboros_lib.noise import c_noise, denoise
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.speed.compiling import uncompiled
-from ouroboros_lib.training.conditions import Condition
 from ouroboros_lib.training.config import TrainingConfig
-from ouroboros_lib.training.fast.step import denoising_loss, pad_with_zeros, reconstruction_loss, unwrapped
-from ouroboros_lib.training.loop import _Trainer, new_accelerator
+from ouroboros_lib.training.fast.step import pad_with_zeros
+from ouroboros_lib.training.loop import take_step, update, update_averages
+from ouroboros_lib.training.run import Run, set_up
+from ouroboros_lib.training.stages import next_batch
 from tools.benchmark import Timing, measure, write_records
 
 RUNS = 9
@@ -45,86 +46,86 @@ AT_FULL_SIZE = ["batch_size=1", "reconstruction_batch=1", "objects=8", "refresh_
                 "learning_rate=1e-5", "reconstructor_learning_rate=1e-5"]
 
 
-def parts_of_a_step(trainer: _Trainer) -> dict[str, Callable[[], object]]:
-    """Functions that each do one part of `joint_losses`, at the sizes that it has there, and some for whole steps."""
-    config, models, noise = trainer.config, trainer.models, trainer.noise
-    batch, condition = trainer.next_batch()
-    x, cameras, size, count = batch.latents, batch.orbit_cameras, batch.rgba.shape[-1], config.batch_size
+def parts_of_a_step(run: Run) -> dict[str, Callable[[], object]]:
+    """Functions that each do one part of the fast step, at the sizes that it has there, and some for whole steps."""
+    config, pipe = run.config, run.pipe
+    multiview, reconstructor = (run.networks[name] for name in ("multiview", "reconstructor"))
+    batch, cond = next_batch(run)
+    x, cameras, count = batch.latents, batch.orbit_cameras, config.batch_size
     again = max(int(count * config.self_conditioning_probability + 0.5), 1)
-    sigma = noise.sample_sigma(count, device=x.device)
-    noisy_x, cond = noise.add_noise(x, torch.randn_like(x), sigma), condition or Condition(x[:, 0])
-    multiview, reconstructor = models["multiview"], models["reconstructor"]
-    recon = min(config.reconstruction_batch, count)
-    truth = batch.select([*range(recon), *range(count - recon, count)])
+    sigma = pipe.scheduler.sample_sigma(count, device=x.device)
+    noisy_x = pipe.scheduler.add_noise(x, torch.randn_like(x), sigma)
+    share = min(config.reconstruction_batch, count)
+    truth = batch.select([*range(share), *range(count - share, count)])
+
+    def backward(loss):
+        with torch.autocast(run.accelerator.device.type, enabled=False):
+            run.accelerator.backward(loss)
 
     @torch.no_grad()
     def first_estimate():
-        with uncompiled(unwrapped(multiview)):
-            return denoise(unwrapped(multiview), noisy_x[:again], sigma[:again], cond[:again].latents, cameras[:again],
-                           **cond[:again].embeddings)
+        with uncompiled(pipe.multiview):
+            return pipe.estimate(noisy_x[:again], sigma[:again], cond[:again], cameras[:again])
 
     @torch.no_grad()
     def decode():
-        return trainer.decode(x[:again]).clamp(0, 1)
+        return run.decode(x[:again]).clamp(0, 1)
 
     views = decode()
 
     @torch.no_grad()
     def reconstruct():
-        with uncompiled(unwrapped(multiview)):
-            return unwrapped(reconstructor)(views, cameras[:again], c_noise(sigma[:again]))
+        with uncompiled(pipe.multiview):
+            return pipe.reconstructor(views, cameras[:again], c_noise(sigma[:again]))
 
     gaussians = reconstruct()
 
     @torch.no_grad()
     def render():
-        return render_feedback(gaussians, cameras[:again], size)
+        return pipe.render(gaussians, cameras[:again])
 
-    self_cond = render().map(lambda maps: pad_with_zeros(maps, count))
+    self_cond = {name: pad_with_zeros(maps, count) for name, maps in render().keep("both").items()}
 
     def train_f():
         pred_x = denoise(multiview, noisy_x, sigma, cond.latents, cameras, self_cond, **cond.embeddings)
-        trainer.backward(denoising_loss(noise, pred_x, x, sigma))
+        backward(denoising_loss(pred_x, x, sigma))
 
     def train_g():
         levels = c_noise(sigma[:1]).expand(len(truth.rgba))
         gaussians = reconstructor(truth.orbit_images, truth.orbit_cameras, levels)
-        trainer.backward(reconstruction_loss(gaussians, truth, config, trainer.perceptual))
+        backward(rendering_loss(gaussians, truth, config, run.perceptual))
 
-    def step(**changes):
-        def run():
-            trainer.config = replace(config, ema_every=2, **changes)
-            trainer.train_step()  # of step number 0: without the averages
-            trainer.config = config
-        return run
-
-    def clip_and_step():
-        trainer.config = replace(config, ema_every=2)
-        trainer.update()
-        trainer.config = config
+    def configured(function, **changes):
+        def changed():
+            run.config = replace(config, ema_every=2, **changes)
+            function(run)  # of step number 0: without the averages
+            run.config = config
+        return changed
 
     def averages():
-        trainer.update_averages()
-        for ema in trainer.ema.values():
-            ema.settle()
+        update_averages(run)
+        for each in run.averages.values():
+            each.settle()
+
+    without = configured(take_step, self_conditioning_probability=0.0)
 
     def step_with_averages():
-        step(self_conditioning_probability=0.0)()
-        trainer.update_averages()
+        without()
+        update_averages(run)
 
     return {"F, first estimate": first_estimate, "decoder": decode, "G, without gradient": reconstruct,
             "render feedback": render, "F, forward and backward": train_f, "G, splats, forward and backward": train_g,
-            "clip, optimiser": clip_and_step, "averages (EMA)": averages,
-            "draw a batch": trainer.next_batch, "render new objects": trainer.source.refresh,
-            WITHOUT: step(self_conditioning_probability=0.0), WITH: step(self_conditioning_probability=1.0),
+            "clip, optimiser": configured(update), "averages (EMA)": averages,
+            "draw a batch": lambda: next_batch(run), "render new objects": run.source.refresh,
+            WITHOUT: without, WITH: configured(take_step, self_conditioning_probability=1.0),
             AVERAGES: step_with_averages}
 
 
-def exchange_of_gradients(trainer: _Trainer) -> Callable[[], None]:
+def exchange_of_gradients(run: Run) -> Callable[[], None]:
     """Sums as many numbers over the processes as the trained models have weights, in buckets of 64 million."""
-    count = sum(weight.numel() for name in trainer.trained for weight in trainer.models[name].parameters())
-    dtype = torch.bfloat16 if trainer.config.gradient_exchange == "bf16" else torch.float32
-    bucket = torch.zeros(min(count, 2**26), dtype=dtype, device=trainer.accelerator.device)
+    count = sum(weight.numel() for network in run.networks.values() for weight in network.parameters())
+    dtype = torch.bfloat16 if run.config.gradient_exchange == "bf16" else torch.float32
+    bucket = torch.zeros(min(count, 2**26), dtype=dtype, device=run.accelerator.device)
 
     def exchange():
         for start in range(0, count, len(bucket)):
@@ -165,10 +166,10 @@ def main(settings: list[str]) -> None:
     config = TrainingConfig.from_settings(["stage=joint", *defaults, *(
         s for s in settings if s.partition("=")[0] not in own)])
     with tempfile.TemporaryDirectory() as folder:
-        accelerator = new_accelerator(Path(folder), config)
-        trainer = _Trainer(accelerator, preset, Path(folder), config, [preset] if preset == "small" else [], data,
-                           random_weights_on=accelerator.device)
-        trainer.source.fill()
+        run = set_up(preset, Path(folder), config, [preset] if preset == "small" else [], data,
+                     random_weights_on="cuda" if torch.cuda.is_available() else "cpu")
+        accelerator = run.accelerator
+        run.source.fill()
         timings = {}
 
         def report(name: str, timing: Timing) -> None:
@@ -176,18 +177,18 @@ def main(settings: list[str]) -> None:
             accelerator.print(f"{name:<36} {1000 * timing.seconds:9.2f} ms{timing.memory}", flush=True)
 
         with accelerator.autocast():
-            parts = parts_of_a_step(trainer)
-        if accelerator.num_processes > 1 and not trainer.sharded:
-            parts[EXCHANGE] = exchange_of_gradients(trainer)
+            parts = parts_of_a_step(run)
+        if accelerator.num_processes > 1 and not run.sharded:
+            parts[EXCHANGE] = exchange_of_gradients(run)
         for name, part in parts.items():
-            run = part if name in (WITHOUT, WITH, AVERAGES) else under_autocast(part, accelerator)
-            report(name, measure(run, accelerator.device, int(runs)))
+            timed = part if name in (WITHOUT, WITH, AVERAGES) else under_autocast(part, accelerator)
+            report(name, measure(timed, accelerator.device, int(runs)))
         report(AVERAGE, average_step(timings, config))
         objects = accelerator.num_processes * config.batch_size * config.accumulation
         accelerator.print(f"{objects / timings[AVERAGE].seconds:.2f} objects a second on {accelerator.num_processes} "
                           f"{'GPU' if accelerator.device.type == 'cuda' else 'process'}(s)", flush=True)
         if path and accelerator.is_main_process:
-            record = {"preset": preset, "processes": accelerator.num_processes, "sharded": trainer.sharded,
+            record = {"preset": preset, "processes": accelerator.num_processes, "sharded": run.sharded,
                       "objects a step": objects,
                       "settings": [s for s in settings if not s.startswith(("json=", "trace="))],
                       "parts": {name: asdict(timing) for name, timing in timings.items()}}
