@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from ouroboros_lib.speed.profiling import synchronize
+from ouroboros_lib.evaluation.profiling import synchronize
 
 from ouroboros_lib.errors import one_line_for_bad_input
 from ouroboros_lib.files import check_writable

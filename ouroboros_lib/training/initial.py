@@ -22,7 +22,7 @@ SETTINGS_OF = {"multiview": ("coordinate_map",),  # kept with a model
 
 
 def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
-                     device: torch.device | None = None) -> Ouroboros3DPipeline:
+                     device: torch.device | str | None = None) -> Ouroboros3DPipeline:
     """Random models of the preset, with those that `init` names replaced; F's encoders follow `config.feedback`.
 
     An F without encoders that `config.feedback` asks for gets new ones, which start at zero; SVD's F always has both,
@@ -31,7 +31,8 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
     """
     sources = _sources(init)
     # a whole folder leaves nothing random: draw no weights that are thrown away
-    where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else device or nullcontext()
+    where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else (
+        torch.device(device) if device else nullcontext())
     with where:
         pipeline = Ouroboros3DPipeline.from_preset(preset_name, seed=config.seed)
     _check_settings(pipeline, preset_name, config)
