@@ -14,8 +14,8 @@ import torch
 import trimesh
 from fuel import Fuel, gso_zip
 
-from ouroboros_lib import cli
 from ouroboros_lib.cameras import ELEVATION_RANGE, FOV, RADIUS, field_of_view
+from ouroboros_lib.cli.main import main
 from ouroboros_lib.data import renders
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import MultiviewFolder, read_object
@@ -31,7 +31,7 @@ SMALL = ("--size", 16, "--views", 3, "--workers", 1)
 def run(capsys):
     def call(*arguments):
         with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in ("data", *arguments)])
+            main([str(argument) for argument in ("data", *arguments)])
         return caught.value.code, *capsys.readouterr()
     return call
 
@@ -91,7 +91,7 @@ def test_chosen_objects(run, fuel, tmp_path):
     assert (code, text.split()) == (0, evaluation_objects())
 
 
-def test_failed_downloads_are_told_and_change_the_exit_code(run, fuel, tmp_path):
+def test_failed_downloads_are_named_and_change_the_exit_code(run, fuel, tmp_path):
     fuel.archives = {"A": gso_zip(), "B": gso_zip(without=("meshes/model.obj",))}
     code, text, errors = run("gso", "download", "--out", tmp_path, "--server", fuel.url, "--objects", "A,B,C")
     assert code == 1 and "1 of 3 objects" in text and "2 skipped" in text
@@ -124,7 +124,7 @@ def test_rig_is_the_one_asked_for(run, meshes, tmp_path):
         assert angles[:3].std() < 1e-3 < angles[3:].std()
 
 
-def test_bad_meshes_are_skipped_and_told(run, meshes, tmp_path):
+def test_bad_meshes_are_skipped_and_named(run, meshes, tmp_path):
     (meshes / "broken.glb").write_bytes(b"no mesh")
     (meshes / "bare.obj").write_text("mtllib gone.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     code, text, errors = run("render", meshes, "--out", tmp_path / "out", *SMALL)
@@ -142,7 +142,7 @@ def test_bad_meshes_are_skipped_and_told(run, meshes, tmp_path):
     assert "nothing" in errors and "no mesh in this folder" in errors and "holds 5 meshes" in errors
 
 
-def test_bad_folders_are_skipped_and_told(run, tmp_path):
+def test_bad_folders_are_skipped_and_named(run, tmp_path):
     data = tmp_path / "data"
     assert run("objects", "--out", data, "--count", 6, "--size", 16, "--views", 3, "--novel", 1)[0] == 0
     names = sorted(path.name for path in data.iterdir())
