@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, git and make. `make demo` and `make test` set up .venv themselves (uv if present, else pip).
 SHELL := /bin/bash
 # two processes at a time: idle threads sleep at once, since what they wait with is the other process's time
-test pytest notebooks: export OMP_WAIT_POLICY ?= passive
+test pytest notebooks figures: export OMP_WAIT_POLICY ?= passive
 
 # PYTHON=... chooses the interpreter; without it, the first of these that runs and fits
 PYTHON ?=
@@ -63,6 +63,7 @@ book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/ind
 figures: $(STAMP)  ## make all pictures in figures/ again
 	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
 	@$(PY) -m tools.families --out outputs/figures/families.png
+	@$(PY) -m tools.hero --out figures
 	@for name in recursion families; do $(PY) -c "import sys; from PIL import Image; \
 		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
 		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \
