@@ -25,7 +25,7 @@ def train(
 ) -> None:
     """Train one stage: autoencoder, reconstructor (G on clean views), multiview (F alone) or joint (Algorithm 1).
 
-    On several GPUs: accelerate launch -m ouroboros_lib train ...; see training/README.md.
+    On several GPUs: accelerate launch -m ouroboros_lib train ...; see docs/training.md.
     """
     from ..files import check_writable
 
