@@ -13,8 +13,9 @@ def paired_interval(a: np.ndarray, b: np.ndarray, resamples: int = 2000, digits:
     """Mean of a - b, (objects, seeds) each, with a 95 % interval from resampling objects and seeds (Efron 1979)."""
     difference, random = a - b, np.random.default_rng(0)
     objects, seeds = difference.shape
-    means = [difference[random.integers(objects, size=objects)][:, random.integers(seeds, size=seeds)].mean()
-             for _ in range(resamples)]
+    drawn = [(random.integers(objects, size=objects), random.integers(seeds, size=seeds)) for _ in range(resamples)]
+    rows, columns = (np.stack(draws) for draws in zip(*drawn, strict=True))
+    means = difference[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
     low, high = np.percentile(means, [2.5, 97.5])
     return {name: round(float(value), digits) for name, value in (("mean", difference.mean()), ("low", low),
                                                                   ("high", high))}

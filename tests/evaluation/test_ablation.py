@@ -7,15 +7,14 @@ import pytest
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.evaluation import heldout
 from ouroboros_lib.evaluation.ablation import collect, verdict
-from ouroboros_lib.evaluation.geometry import GEOMETRY_COLUMNS
+from ouroboros_lib.evaluation.rows import ImageRow, ShapeRow
 from ouroboros_lib.evaluation.tables import FORMATS, paper_tables, render
 
 OBJECTS, VIEWS = range(20), 4
 
 
-def write(folder, row, seed, better, method="feedback-none", ripple=0.0):
+def write(folder, row, seed, better, method="two-stage", ripple=0.0):
     """An evaluation in which every picture of object n has 20 + n / 10 + better dB, renders one less."""
     def value(kind, number):
         return 20 + number / 10 + better - (kind == "render") + ripple * (-1) ** number
@@ -25,7 +24,7 @@ def write(folder, row, seed, better, method="feedback-none", ripple=0.0):
             for view in range(count)]
     path = folder / f"{row}-seed{seed}.csv"
     with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([heldout.COLUMNS, *rows])
+        csv.writer(file).writerows([ImageRow._fields, *rows])
     record = {"command": "c", "date": "d", "commit": "x", "device": "cpu", "minutes": 1,
               "settings": {"num_views": VIEWS}}
     path.with_suffix(".json").write_text(json.dumps(record))
@@ -38,19 +37,19 @@ def evaluations(tmp_path):
     for seed in range(3):
         write(folder, "two-stage", seed, 0.0)
         write(folder, "joint", seed, 0.5 + 0.1 * seed)
-        write(folder, "joint-both", seed, 0.0, "feedback-both", ripple=1.0)
+        write(folder, "joint-both", seed, 0.0, "paper", ripple=1.0)
     return folder
 
 
 def test_differences_are_paired_and_judged(evaluations, tmp_path):
     record = collect(evaluations, tmp_path / "ablation", [
         ["joint", "two-stage", "clear"], ["two-stage", "joint", "turned round"],
-        ["joint-both:feedback-both", "two-stage", "nothing but ripple"]])
+        ["joint-both:paper", "two-stage", "nothing but ripple"]])
     clear, turned, ripple = (entry["views 1+"] for entry in record["comparisons"])
     assert clear["mean"] == pytest.approx(0.6) and 0.5 <= clear["low"] < clear["high"] <= 0.7
     assert (clear["verdict"], turned["verdict"], ripple["verdict"]) == ("better", "worse", "not separable")
     assert turned["mean"] == -clear["mean"] and ripple["mean"] == 0 and ripple["low"] < -0.2
-    cell = record["cells"]["joint:feedback-none"]
+    cell = record["cells"]["joint:two-stage"]
     assert cell["objects"] == 20 and cell["training seeds"] == [0, 1, 2]
     assert cell["difference"]["psnr"]["mean"] == 1 and "lpips" not in cell["views 1+"]
     assert cell["3D novel"]["psnr"]["mean"] == pytest.approx(20 + 0.95 + 0.6 - 1)
@@ -58,7 +57,7 @@ def test_differences_are_paired_and_judged(evaluations, tmp_path):
     with open(tmp_path / "ablation.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 3 * 20  # rows, training seeds, objects
-    (row,) = (row for row in rows if [*row.values()][:5] == ["two-stage", "0", "feedback-none", "0", "4"])
+    (row,) = (row for row in rows if [*row.values()][:5] == ["two-stage", "0", "two-stage", "0", "4"])
     assert (row["psnr views 0"], row["psnr 3D novel"], row["psnr difference"]) == ("20.4", "19.4", "1.0")
     assert not any(name.startswith(("lpips", "flip")) for name in rows[0])  # nobody measured them
 
@@ -66,16 +65,16 @@ def test_differences_are_paired_and_judged(evaluations, tmp_path):
 def test_shapes_are_compared_where_they_were_measured(evaluations, tmp_path):
     def measure(row, seed, method, iou, chamfer, shift=0.0):  # shift: of the second noise's IoU
         with open(evaluations / f"{row}-seed{seed}_geometry.csv", "w", newline="") as file:
-            csv.writer(file).writerows([(*heldout.KEYS, *GEOMETRY_COLUMNS), *(
+            csv.writer(file).writerows([ShapeRow._fields, *(
                 ("p", method, noise, n, 0.1, 0.1, chamfer, 0.5 + 0.01 * (-1) ** n * seed, iou + n / 100 + noise * shift)
                 for noise in (0, 1) for n in range(4))])
 
     for seed in (1, 2):
-        measure("joint", seed, "feedback-none", 0.35, 0.02, shift=0.1)
+        measure("joint", seed, "two-stage", 0.35, 0.02, shift=0.1)
     for seed in (0, 1):
-        measure("two-stage", seed, "feedback-none", 0.5, 0.03)
+        measure("two-stage", seed, "two-stage", 0.5, 0.03)
     record = collect(evaluations, tmp_path / "ablation", [
-        ["joint", "two-stage", "shapes"], ["joint-both:feedback-both", "two-stage", "not measured"]])
+        ["joint", "two-stage", "shapes"], ["joint-both:paper", "two-stage", "not measured"]])
     assert "geometry" not in record["comparisons"][1]
     shape = record["comparisons"][0]["geometry"]
     assert (shape["objects"], shape["training seeds"]) == (4, [1])
@@ -132,7 +131,7 @@ def test_comparisons_of_other_starts_stand_below_with_their_file(evaluations, tm
     collect(evaluations, tmp_path / "ablation_again", [["two-stage", "joint", "c"], ["joint-rgb", "joint", "d"]])
     table = paper_tables(tmp_path)[2]
     assert [[row[0], row[-1]] for row in table.rows] == [["a", "ablation.json"], ["c", "ablation_again.json"]]
-    assert table.notes[-1] == "Not measured yet: joint-rgb:feedback-none."  # joint-ccm is not missing in both
+    assert table.notes[-1] == "Not measured yet: joint-rgb:two-stage."  # joint-ccm is not missing in both
 
 
 @pytest.mark.parametrize("style", FORMATS)

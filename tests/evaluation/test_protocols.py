@@ -7,8 +7,8 @@ import pytest
 import torch
 import trimesh
 
-from ouroboros_lib import cli
 from ouroboros_lib.cameras import ELEVATION_RANGE, evenly_spaced_orbit, field_of_view
+from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.folders import read_object
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.conventions import convention_names, load_convention
@@ -114,7 +114,7 @@ def test_unknown_names():
 def run(capsys):
     def call(*arguments):
         with pytest.raises(SystemExit) as caught:
-            cli.main([str(argument) for argument in arguments])
+            main([str(argument) for argument in arguments])
         return caught.value.code, *capsys.readouterr()
     return call
 

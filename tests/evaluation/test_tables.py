@@ -9,7 +9,7 @@ import pytest
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.evaluation.heldout import COLUMNS, write_rows
+from ouroboros_lib.evaluation.rows import ImageRow, write_rows
 from ouroboros_lib.evaluation.tables import PUBLISHED, paper_tables, render
 
 PRIMARY = [1, 2]
@@ -20,7 +20,7 @@ def save(folder, name, protocol, scores, lpips="", **settings):
     rows = [(protocol, method, 0, f"thing{o}", v, int(v == 0), kind, value, value / 100, lpips, "")
             for (method, kind), table in scores.items() for o, values in enumerate(table)
             for v, value in enumerate(values)]
-    write_rows(folder / f"{name}.csv", COLUMNS, rows)
+    write_rows(folder / f"{name}.csv", ImageRow._fields, rows)
     record = {"command": f"ouroboros evaluate --out {name}", "settings": settings, "summary": {}}
     if "method" in settings:
         record["protocol"] = {"primary_views": PRIMARY}
@@ -30,15 +30,15 @@ def save(folder, name, protocol, scores, lpips="", **settings):
 @pytest.fixture
 def results(tmp_path):
     views, renders = np.array([[90.0, 20, 24, 5], [90, 30, 34, 5]]), np.array([[80.0, 10, 14, 5], [80, 12, 16, 5]])
-    save(tmp_path, "ours", "ouroboros-orbit-v1-256-all", {("feedback-both", "multiview"): views,
-                                                          ("feedback-both", "render"): renders,
-                                                          ("feedback-both", "self-consistency"): views},
+    save(tmp_path, "ours", "ouroboros-orbit-v1-256-all", {("paper", "multiview"): views,
+                                                          ("paper", "render"): renders,
+                                                          ("paper", "self-consistency"): views},
          method="ours", preset="small")
     save(tmp_path, "lgm", "released-v1-512", {("splat-LGM", "render"): renders}, lpips=0.25, method="splat-LGM")
     save(tmp_path, "lgm_aligned", "released-v1-512", {("splat-LGM-aligned-scale", "render"): renders + 1},
          method="splat-LGM")
     save(tmp_path, "heldout", "procedural-test-2", {("autoencoder", "autoencoder"): views, ("G-clean", "render"): views,
-                                                    ("feedback-none", "render"): renders}, split="test", num_views=3)
+                                                    ("two-stage", "render"): renders}, split="test", num_views=3)
     return tmp_path
 
 
@@ -51,14 +51,14 @@ def test_measured_rows_by_hand(results):
     assert set(found) == {("ours", "image to multi-view"), ("ours", "image to 3D"), ("lgm", "image to 3D"),
                           ("lgm_aligned", "image to 3D"), ("heldout", "image to 3D")}
     ours = found["ours", "image to multi-view"]
-    assert ours["method"] == "small: feedback-both" and ours["pixels"] == "256" and ours["n"] == "2"
+    assert ours["method"] == "small: paper" and ours["pixels"] == "256" and ours["n"] == "2"
     assert ours["protocol"] == "ouroboros-orbit-v1-256-all"
     assert ours["measured PSNR"] == "27.00 [22.00, 32.00]"  # objects of 22 and 32: views 1 and 2 of each
     assert ours["measured SSIM"] == "0.2700 [0.2200, 0.3200]" and ours["measured LPIPS"] == "n/a"
     assert ours["PSNR"] == ours["SSIM"] == ours["LPIPS"] == "-"
     assert found["ours", "image to 3D"]["measured PSNR"].startswith("13.00 [")
     heldout = found["heldout", "image to 3D"]  # without view 0, and without the novel view
-    assert heldout["method"] == "small: feedback-none" and heldout["measured PSNR"].startswith("13.00 [")
+    assert heldout["method"] == "small: two-stage" and heldout["measured PSNR"].startswith("13.00 [")
 
 
 def test_a_published_method_keeps_its_line_and_its_columns(results, tmp_path_factory):
