@@ -222,12 +222,14 @@ def test_speed_of_16k_textured_faces(tmp_path):
     ball.export(tmp_path / "ball.glb")
     mesh = load_mesh(tmp_path / "ball.glb")
     assert len(mesh.faces) > 15_500
-    rig, seconds = evenly_spaced_orbit(8, 20.0), []
-    for _ in range(3):
+    rig = evenly_spaced_orbit(8, 20.0)
+
+    def seconds() -> float:
         start = time.process_time()
         render_mesh(mesh, rig, 256)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 2.0  # of one core: other work on the machine hardly enters
+        return time.process_time() - start
+
+    assert any(seconds() < 2.0 for _ in range(3))  # of one core: other work on the machine hardly enters
 
 
 # ---- what cannot be used --------------------------------------------------------------------------------------------
