@@ -96,6 +96,14 @@ def test_the_house_has_few_rooms_and_the_contract_knows_them_all():
     assert sorted(room.strip() for floor in floors for room in floor.split("|")) == sorted(rooms)
 
 
+def test_a_wheel_takes_every_file_of_the_library():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    taken = {path for pattern in patterns["ouroboros_lib"] for path in LIBRARY.glob(pattern)}
+    listing = subprocess.run(["git", "ls-files", "ouroboros_lib"], cwd=ROOT, capture_output=True, text=True)
+    tracked = {ROOT / line for line in listing.stdout.splitlines()}  # none in a plain copy
+    assert {path for path in tracked if path.suffix != ".py" and path.is_file()} <= taken
+
+
 def test_type_checkers_see_what_the_library_exports():
     """The names under TYPE_CHECKING, for which nothing is imported at run time, are those of _EXPORTS, from there."""
     block = next(node for node in ast.parse((LIBRARY / "__init__.py").read_text()).body if isinstance(node, ast.If))
