@@ -34,6 +34,8 @@ ProtocolName = Annotated[str, typer.Option("--protocol", metavar="NAME|FILE", he
                                            "`ouroboros evaluate`, instead of options about cameras.")]
 ConventionName = Annotated[str, typer.Option("--convention", metavar="NAME", help="With --protocol: the cameras of "
                                              "this method's views instead of the protocol's.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of multi-view folders, in any of the formats of "
+                                        "data/folder_formats.py.")]
 Server = Annotated[str, typer.Option(metavar="URL", help="Address of the list of models; default: Fuel.")]
 
 
@@ -305,8 +307,7 @@ def _print_record(record: dict) -> None:
 
 
 @data_app.command()
-def check(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of multi-view folders, any layout.")]
-          ) -> None:
+def check(folder: Folder) -> None:
     """Read every object of a folder and name what is wrong with it."""
     from ..data.folders import MultiviewFolder
 
@@ -319,7 +320,7 @@ def check(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of 
 
 @data_app.command()
 def shards(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of multi-view folders, any layout.")],
+    folder: Folder,
     out: Out,
     shard_mb: Annotated[float, typer.Option(help="Size of a shard, in MiB.")] = 512.0,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Layouts of multi-view folders: which files hold the views and the cameras, told by what lies in the folder.
+"""Formats of multi-view folders: which files hold the views and the cameras, recognised by the files that are there.
 
     ours       view_000.png ... (RGBA)    cameras.json    optional depth_000.npy ..., object.json
     released   render_0000.webp ...       meta.json       the released code's Objaverse renders (OpenGL axes)
@@ -26,25 +26,25 @@ UPS = ("auto", "y", "z")
 MARKERS = {"ours": "cameras.json", "released": "meta.json", "nerf": "transforms.json", "zero123": "000.npy"}
 
 
-def find_layout(files: Iterable[str]) -> str | None:
-    """Which layout a folder with these file names has."""
+def find_format(files: Iterable[str]) -> str | None:
+    """Which format a folder with these file names has."""
     names = set(files)
-    return next((layout for layout, marker in MARKERS.items() if marker in names), None)
+    return next((name for name, marker in MARKERS.items() if marker in names), None)
 
 
-def read_layout(files: Mapping[str, bytes], where: Path) -> tuple[str, list[str], Cameras, dict]:
-    """Layout, picture names and cameras (V,) of the views, and what object.json says ({} without it).
+def read_format(files: Mapping[str, bytes], where: Path) -> tuple[str, list[str], Cameras, dict]:
+    """Format, picture names and cameras (V,) of the views, and what object.json says ({} without it).
 
     files: contents by name; where: the folder, for messages. Raises InputError.
     """
-    layout = find_layout(files)
-    if layout is None:
+    kind = find_format(files)
+    if kind is None:
         what = "an empty folder" if not len(files) else f"none of {', '.join(MARKERS.values())} here"
         raise InputError(f"{where}: {what}; expected a multi-view folder")
-    names, cameras, about = _READERS[layout](files, where)
+    names, cameras, about = _READERS[kind](files, where)
     if not (torch.isfinite(cameras.c2w).all() and torch.isfinite(cameras.intrinsics).all()):
-        raise InputError(f"{where}: the cameras in {MARKERS[layout]} hold numbers that are not finite")
-    return layout, names, cameras, about
+        raise InputError(f"{where}: the cameras in {MARKERS[kind]} hold numbers that are not finite")
+    return kind, names, cameras, about
 
 
 def _ours(files, where):

@@ -193,7 +193,7 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
 def _interrupts_wait() -> Iterator[None]:
     """Ctrl-C reaches the whole group of processes, but only the first one decides, and not before this is over."""
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield  # Windows, or nobody who would hear it
+        yield  # Windows, or a thread that gets no interrupts
         return
     heard: list[tuple] = []
     resource_tracker.ensure_running()  # with the first worker it would start, and lift the mask
@@ -216,7 +216,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot tell its workers to end: they would wait for their next mesh for ever."""
+    """A killed parent cannot end its workers: they would wait for their next mesh for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""Multi-view folders and shards: what is written comes back, foreign layouts land in our world, faults are named."""
+"""Multi-view folders and shards: what is written comes back, foreign formats land in our world, faults are named."""
 
 import dataclasses
 import io
@@ -126,7 +126,7 @@ def _straight_picture(rgba):
     return Image.fromarray(_straight(rgba.permute(1, 2, 0).numpy()))
 
 
-def test_released_layout_lands_in_our_world(tmp_path):
+def test_released_format_lands_in_our_world(tmp_path):
     """Sixteen frames in Blender's world, z up, the first at any azimuth: view 0 ends at azimuth 0."""
     azimuth = torch.arange(16) * 22.5
     ours = orbit_cameras(azimuth, 12.0)
