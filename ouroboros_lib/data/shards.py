@@ -2,7 +2,7 @@
 
 A shard is a tar file in which the files of an object, those of our folder format, follow one another as
 `OBJECT.view_000.png ... OBJECT.cameras.json OBJECT.object.json`; any WebDataset reader understands it. `shards.json`
-beside the shards lists them with their objects: so a shard that was cut off is noticed, and an interrupted `write_shards`
+beside the shards lists them with their objects: a shard that was cut off is noticed, and an interrupted `write_shards`
 goes on.
 """
 
