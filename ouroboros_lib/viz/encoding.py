@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 PALETTES = (16, 32, 64, 128, 256)  # colours of a PNG, tried in this order
-BANDED, SHARE = 24, 98  # of 255, percentile: with larger errors smooth colours break into visible patches
+BANDED, SHARE = 24, 95  # of 255, percentile: with larger errors smooth colours break into visible patches
 WHITE = 250  # pixels brighter than this in all channels are background, which any palette shows right
 
 

@@ -48,11 +48,17 @@ def show_source(function: Callable) -> None:
 def stepper(sheets: Sequence[Image.Image], description: str = "step", start: int | None = None) -> widgets.Widget:
     """A slider that shows one of `sheets`; linked in the browser, so it needs no running kernel."""
     start = len(sheets) - 1 if start is None else start
-    pages = [widgets.Image(value=as_webp(sheet), format="webp") for sheet in sheets]
-    stack = widgets.Stack(pages, selected_index=start)
+    stack = widgets.Stack([_page(sheet) for sheet in sheets], selected_index=start)
     slider = widgets.IntSlider(value=start, min=0, max=len(sheets) - 1, description=description)
     widgets.jslink((slider, "value"), (stack, "selected_index"))
     return widgets.VBox([slider, stack])
+
+
+def _page(sheet: Image.Image) -> widgets.Image:
+    """As a PNG, which suits plots, or WebP, which suits renders: the smaller one."""
+    kinds = {"png": as_png(sheet), "webp": as_webp(sheet)}
+    kind = min(kinds, key=lambda name: len(kinds[name]))
+    return widgets.Image(value=kinds[kind], format=kind)
 
 
 def splat_viewer(gaussians: Gaussians, elevation: float = 10.0, side: int = 384, min_opacity: float = 0.02) -> None:
