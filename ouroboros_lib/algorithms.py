@@ -79,9 +79,9 @@ def joint_losses(pipe, batch: MultiviewBatch, cond: Condition, config, again: in
     pred_i = pipe.decode(pred_x if config.decoder_gradient else pred_x.detach())       # line 3: the decoder
     gaussians = pipe.reconstructor(pred_i.clamp(0, 1), cameras, c_noise(sigma))        # line 4: G ...
     self_cond = pipe.render(gaussians.detach() if config.detach_feedback else gaussians, cameras)  # ... and its renders
-    if again:                                                                          # line 5: F once more, told them
-        told = {name: maps[:again] for name, maps in self_cond.keep(config.feedback).items()}
-        second = pipe.estimate(noisy_x[:again], sigma[:again], cond[:again], cameras[:again], told)
+    if again:                                                                          # line 5: F once more, given them
+        given = {name: maps[:again] for name, maps in self_cond.keep(config.feedback).items()}
+        second = pipe.estimate(noisy_x[:again], sigma[:again], cond[:again], cameras[:again], given)
         pred_x = torch.cat([second, pred_x[again:]])
     loss_mv = denoising_loss(pred_x, x, sigma)                                         # line 6
     loss_recon = reconstruction_loss(pipe.reconstructor, gaussians, batch, config, perceptual)
