@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,14 +12,20 @@ from .rows import COMPONENTS, GEOMETRY, METRICS, ImageRow, Quantities, ShapeRow
 
 def paired_interval(a: np.ndarray, b: np.ndarray, resamples: int = 2000, digits: int = 3) -> dict[str, float]:
     """Mean of a - b, (objects, seeds) each, with a 95 % interval from resampling objects and seeds (Efron 1979)."""
-    difference, random = a - b, np.random.default_rng(0)
-    objects, seeds = difference.shape
-    drawn = [(random.integers(objects, size=objects), random.integers(seeds, size=seeds)) for _ in range(resamples)]
-    rows, columns = (np.stack(draws) for draws in zip(*drawn, strict=True))
+    difference = a - b
+    rows, columns = _draws(*difference.shape, resamples)
     means = difference[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
     low, high = np.percentile(means, [2.5, 97.5])
     return {name: round(float(value), digits) for name, value in (("mean", difference.mean()), ("low", low),
                                                                   ("high", high))}
+
+
+@lru_cache(maxsize=8)
+def _draws(objects: int, seeds: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the drawn objects (resamples, objects) and seeds (resamples, seeds); always the same ones."""
+    random = np.random.default_rng(0)
+    drawn = [(random.integers(objects, size=objects), random.integers(seeds, size=seeds)) for _ in range(resamples)]
+    return tuple(np.stack(numbers) for numbers in zip(*drawn, strict=True))
 
 
 def mean_interval(values: np.ndarray, digits: int = 3) -> dict[str, float]:
