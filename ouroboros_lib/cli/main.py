@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         code = _complain(str(error))
     except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked for: newer typer raises the help text
+            print(error.format_message(), file=sys.stderr)
+            sys.exit(2)
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
         code = _complain(error.format_message() + hint) if error.format_message() else 2
     except _ClickException as error:

@@ -15,6 +15,13 @@ def test_missing_arguments_and_unknown_commands(refused, photo, no_weights):
     refused(("paint",), "paint")
 
 
+@pytest.mark.parametrize("group", [(), ("data",), ("data", "gso"), ("convert",)])
+def test_no_command_prints_the_help(run, group):
+    code, text, errors = run(*group)
+    assert code in (0, 2)  # as typer's version has it
+    assert "Commands:" in (text + errors).splitlines() and "error" not in errors
+
+
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_results_that_cannot_be_written(refused, tmp_path, command):
     (tmp_path / "file").write_text("mine")
