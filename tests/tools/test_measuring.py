@@ -8,25 +8,27 @@ import warnings
 
 import pytest
 import torch
+from training_inputs import NARROW, QUICK, launch, quick
 
-from ouroboros_lib import precision
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.pipeline import Ouroboros3DPipeline, convert_weights
-from ouroboros_lib.training import TrainingConfig, benchmark, checks
-from ouroboros_lib.training.loop import _Trainer, new_accelerator
+from ouroboros_lib.loading import convert_weights
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.training import TrainingConfig
+from ouroboros_lib.training.run import set_up
+from tools import benchmark, half_precision, training_checks, training_step
 from tools.benchmark import Timing, measure
-from tools.costs_page import Plan, costs_page
+from tools.costs_page import CostPlan, costs_page
 from tools.costs_page import main as costs_main
 
-TIMINGS = {benchmark.WITHOUT: Timing(1.0, 10.0, 12.0), benchmark.WITH: Timing(2.0, 11.0, 13.0),
-           benchmark.AVERAGES: Timing(1.5, 14.0, 15.0)}
+TIMINGS = {training_step.WITHOUT: Timing(1.0, 10.0, 12.0), training_step.WITH: Timing(2.0, 11.0, 13.0),
+           training_step.AVERAGES: Timing(1.5, 14.0, 15.0)}
 
 
 def test_a_step_on_average_is_weighted_by_how_often_each_kind_comes():
     config = TrainingConfig(self_conditioning_probability=0.25, ema_every=10)
-    assert benchmark.average_step(TIMINGS, config) == Timing(0.75 * 1 + 0.25 * 2 + 0.5 / 10, 14.0, 15.0)
+    assert training_step.average_step(TIMINGS, config) == Timing(0.75 * 1 + 0.25 * 2 + 0.5 / 10, 14.0, 15.0)
     without = TrainingConfig(feedback="none", ema_every=1)
-    assert benchmark.average_step(TIMINGS, without).seconds == 1.5
+    assert training_step.average_step(TIMINGS, without).seconds == 1.5
 
 
 def test_warming_up_is_not_timed():
@@ -42,19 +44,19 @@ def written(path, kind, *records):
 
 def training_record(seconds, processes=1, **changes):
     parts = {name: {"seconds": seconds, "allocated": 40.0, "reserved": 44.5}
-             for name in (benchmark.AVERAGE, benchmark.WITH, benchmark.WITHOUT)}
+             for name in (training_step.AVERAGE, training_step.WITH, training_step.WITHOUT)}
     return {"preset": "paper", "processes": processes, "sharded": False, "objects a step": processes,
             "settings": ["preset=paper", "batch_size=1", "compile=true"], "parts": parts} | changes
 
 
 def test_the_page_of_costs_is_computed_from_the_measurements(tmp_path, capsys):
-    inference = {"preset": "paper", "mode": "bf16-weights", "batch": 1, "steps": 25, "feedback": "both",
+    inference = {"preset": "paper", "mode": "bf16-weights", "batch": 1, "steps": 25, "plan": "paper",
                  "seconds": 4.25, "allocated": 12.3, "reserved": 13.0,
                  "parts": {"F": 2.0, "decoder": 1.0, "G": 0.5, "renders": 0.25}}
     files = [written(tmp_path / "a", "inference", inference), written(tmp_path / "b", "training", training_record(0.5)),
              written(tmp_path / "c", "training", training_record(0.625, 2))]
-    rows = [line.strip("| ").split(" | ") for line in costs_page(files, Plan(3.0, "EUR")).splitlines()]
-    assert rows[2] == ["paper", "GPU", "bf16-weights", "1", "25", "both", "4.25", "12.3", "13.0", "2.00", "1.00",
+    rows = [line.strip("| ").split(" | ") for line in costs_page(files, CostPlan(3.0, "EUR")).splitlines()]
+    assert rows[2] == ["paper", "GPU", "bf16-weights", "1", "25", "paper", "4.25", "12.3", "13.0", "2.00", "1.00",
                        "0.50", "0.25"]
     # 960,000 objects at 2 a second are 133.3 hours; at 3.2 a second on two GPUs 83.3
     assert rows[6][3:] == ["0.500", "0.500", "0.500", "40.0", "44.5", "2.00", "1.00", "133", "400"]
@@ -63,9 +65,9 @@ def test_the_page_of_costs_is_computed_from_the_measurements(tmp_path, capsys):
     costs_main([*map(str, files[1:]), "--price", "3", "--steps", "9", "--batch", "800"])
     assert "| 1 | 3 |" in capsys.readouterr().out
     with pytest.raises(InputError, match="no measurement of inference or training"):
-        costs_page([written(tmp_path / "d", "precision")], Plan(1.0))
+        costs_page([written(tmp_path / "d", "precision")], CostPlan(1.0))
     with pytest.raises(InputError, match="lacks 'parts'"):
-        costs_page([written(tmp_path / "e", "inference", {})], Plan(1.0))
+        costs_page([written(tmp_path / "e", "inference", {})], CostPlan(1.0))
 
 
 @pytest.fixture
@@ -84,19 +86,19 @@ def test_what_must_stay_in_single_precision_is_not_rounded(narrow):
 
 
 def test_precision_is_measured_against_the_same_noise(narrow):
-    one = precision.one_step(narrow, sigmas=(1.0,))
-    again = precision.compare(precision.one_step(narrow, sigmas=(1.0,)), one)
+    one = half_precision.one_step(narrow, sigmas=(1.0,))
+    again = half_precision.compare(half_precision.one_step(narrow, sigmas=(1.0,)), one)
     assert min(again.values()) > 60  # other noise: 10; some CPUs round in another order from run to run
     convert_weights(narrow, torch.bfloat16)
-    figures = precision.compare(precision.one_step(narrow, sigmas=(1.0,)), one)
+    figures = half_precision.compare(half_precision.one_step(narrow, sigmas=(1.0,)), one)
     assert set(figures) == {f"{name}, sigma 1" for name in ("F", "views", "renders", "CCM")}
     assert all(5 < value < 80 for value in figures.values())
-    assert precision.decibels(torch.full((4,), 0.1), torch.zeros(4)) == pytest.approx(20)
+    assert half_precision.decibels(torch.full((4,), 0.1), torch.zeros(4)) == pytest.approx(20)
 
 
 def check(*arguments):
     with pytest.raises(SystemExit) as left:
-        checks.main(list(arguments))
+        training_checks.main(list(arguments))
     return left.value.code
 
 
@@ -128,9 +130,9 @@ def test_the_checks_of_training(tmp_path):
 
 def test_half_precision_stays_close_over_the_recursion(narrow):
     """In 25 steps it is 46 dB; few steps differ more, and splats of random models amplify what little differs."""
-    exact = precision.whole_loop(narrow, 3)["views"]  # guided, by the preset's default
+    exact = half_precision.whole_loop(narrow, 3)["views"]  # guided, by the preset's default
     convert_weights(narrow, torch.bfloat16)
-    assert precision.decibels(precision.whole_loop(narrow, 3)["views"], exact) > 28
+    assert half_precision.decibels(half_precision.whole_loop(narrow, 3)["views"], exact) > 28
 
 
 def test_low_memory_offloads_and_decodes_a_few_views_at_a_time(narrow, monkeypatch):
@@ -143,10 +145,10 @@ def test_low_memory_offloads_and_decodes_a_few_views_at_a_time(narrow, monkeypat
 
 
 @pytest.mark.parametrize(("module", "arguments", "message"), [
-    ("training.benchmark", ["foo=1"], "--set foo=1: expected key=value"),
-    ("training.benchmark", ["preset=tiny", "trace=FILE/trace.json"], "FILE: this output folder is a file"),
-    ("training.checks", ["resumes", "steps=2"], "resumes: needs against"),
-    ("precision", ["nope"], "nope: "),
+    ("training_step", ["foo=1"], "--set foo=1: expected key=value"),
+    ("training_step", ["preset=tiny", "trace=FILE/trace.json"], "FILE: this output folder is a file"),
+    ("training_checks", ["resumes", "steps=2"], "resumes: needs against"),
+    ("half_precision", ["nope"], "nope: "),
 ])
 def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, module, arguments, message):
     (tmp_path / "file").write_text("")
@@ -154,7 +156,7 @@ def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, module, arguments,
     monkeypatch.setattr(sys, "argv", [module, *given])
     with pytest.raises(SystemExit) as leaving, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the module was imported before
-        runpy.run_module(f"ouroboros_lib.{module}", run_name="__main__")
+        runpy.run_module(f"tools.{module}", run_name="__main__")
     assert leaving.value.code == 2
     error, message = capsys.readouterr().err, message.replace("FILE", str(tmp_path / "file"))
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
@@ -162,15 +164,56 @@ def test_bad_input_is_one_line(monkeypatch, capsys, tmp_path, module, arguments,
 
 def test_averages_are_updated_when_their_part_says_so(tmp_path):
     """In "a step without feedback" never, though each step of the run would."""
-    config = TrainingConfig.from_settings(["batch_size=2", "reconstruction_batch=1", "objects=2", "refresh_objects=2",
-                                           "novel_views=1", "self_conditioning_probability=0", "validation_objects=1"])
-    trainer = _Trainer(new_accelerator(tmp_path, config), "tiny", tmp_path, config, [])
-    trainer.source.fill()
-    parts, updates, update = benchmark.parts_of_a_step(trainer), [], trainer.ema["multiview"].step
-    trainer.ema["multiview"].step = lambda parameters: (updates.append(1), update(parameters))
+    run = set_up("tiny", tmp_path, quick(objects=2, self_conditioning_probability=0.0))
+    run.source.fill()
+    parts, updates, averages = training_step.parts_of_a_step(run), [], run.averages["multiview"]
+    update = averages.step
+    averages.step = lambda parameters: (updates.append(1), update(parameters))
     counts = {}
-    for name in (benchmark.WITHOUT, "clip, optimiser", benchmark.AVERAGES):
+    for name in (training_step.WITHOUT, "clip, optimiser", training_step.AVERAGES):
         updates.clear()
         parts[name]()
         counts[name] = len(updates)
     assert list(counts.values()) == [0, 0, 1]
+
+
+def times(output):
+    *lines, rate = output.splitlines()
+    assert rate.endswith(" objects a second on 1 process(s)") and float(rate.split()[0]) > 0
+    return {line[:36].strip(): float(line[36:-3]) for line in lines}
+
+
+def test_every_part_of_a_step_is_timed(capsys, tmp_path):
+    trace = tmp_path / "trace.json"
+    training_step.main(["preset=tiny", "runs=1", f"trace={trace}", *(f"{key}={value}" for key, value in QUICK.items())])
+    assert any("convolution" in str(event.get("name")) for event in json.loads(trace.read_text())["traceEvents"])
+    found = times(capsys.readouterr().out)
+    assert len(found) == 14 and all(value > 0 for value in found.values())
+    assert found["a step with feedback for all"] > found["F, forward and backward"] > found["draw a batch"]
+
+
+def test_a_step_of_models_that_ship_no_weights_is_timed(capsys):
+    training_step.main(["preset=narrow", "runs=1", "objects=1", "refresh_objects=1", *(
+        f"{key}={value}" for key, value in NARROW.items() if "objects" not in key)])
+    found = times(capsys.readouterr().out)
+    assert len(found) == 14 and found["a step with feedback for all"] > found["draw a batch"] > 0
+
+
+def test_two_processes_time_their_exchange_of_gradients(tmp_path):
+    path = tmp_path / "ddp.json"
+    settings = [f"{key}={value}" for key, value in (QUICK | {"objects": 2, "refresh_objects": 1}).items()]
+    lines = launch(["preset=tiny", "runs=1", f"json={path}", *settings], 2, "tools.training_step")
+    assert lines[-1].endswith("objects a second on 2 process(s)")
+    [record] = json.loads(path.read_text())["records"]
+    assert record["parts"][training_step.EXCHANGE]["seconds"] > 0 and record["processes"] == 2
+
+
+def test_the_recursion_is_timed_with_weights_in_half_precision(capsys):
+    pipeline = benchmark.load("narrow", "cpu", torch.bfloat16)
+    vae = pipeline.autoencoder.vae
+    assert pipeline.multiview.dtype == vae.decoder.conv_in.weight.dtype == torch.bfloat16
+    assert vae.encoder.conv_in.weight.dtype == vae.quant_conv.weight.dtype == torch.float32
+    benchmark.main("narrow --steps 1 --batches 1 --modes bf16-weights --runs 1 --device cpu --plan paper".split())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["bf16-weights", "of"]
+    assert all(name in lines[1] for name in ("F ", "decoder ", "G ", "renders "))

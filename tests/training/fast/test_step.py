@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from training_inputs import everything, reached
 
 from ouroboros_lib import algorithms
+from ouroboros_lib.loading import convert_weights
 from ouroboros_lib.models.condition import Condition
 from ouroboros_lib.training import TrainingConfig
 from ouroboros_lib.training.fast.step import joint_losses
@@ -68,11 +69,14 @@ def test_tiny(tiny, objects, name):
                       for step in (algorithms.joint_losses, joint_losses)))
 
 
-@pytest.mark.parametrize("name", ["the paper's", "no feedback", "nothing cut", "released map", "compiled sees maps"])
-def test_narrow(narrow, batch, name):
-    """With SVD's conditions and both encoders, whatever is fed back."""
-    config = TrainingConfig(**{"reconstruction_batch": 1, "image_loss": "mse", "orbit_supervision": 0.25}
-                            | SETTINGS[name])
+@pytest.mark.parametrize("settings", [
+    {}, {"feedback": "none"}, {"decoder_gradient": True, "detach_feedback": False},
+    {"feedback": "ccm", "coordinate_map": "released", "compile": True}])
+def test_narrow(narrow, batch, settings):
+    """With SVD's conditions, and both encoders whatever is fed back. In double precision: in single, group norms over
+    few pixels enlarge how convolutions round, which depends on the number of rows, to many times F's gradients."""
+    convert_weights(narrow, torch.float64)
+    config = TrainingConfig(reconstruction_batch=1, image_loss="mse", orbit_supervision=0.125, **settings)
     narrow.register_to_config(coordinate_map=config.coordinate_map)
     again = 0 if config.feedback == "none" else 1
     assert_same(*(losses_and_gradients(step, narrow, *batch, again, config)
@@ -100,10 +104,10 @@ def test_losses_may_go_back_one_after_the_other(tiny, objects, settings, at_once
         loss.backward()
         gone.append(loss.item())
 
-    for step, options in ((algorithms.joint_losses, {}), (joint_losses, {"backward": backward})):
+    for early in (None, backward):
         torch.manual_seed(0)
-        losses = step(tiny, objects, cond, config, 2, **options)
-        assert [loss.requires_grad for loss in losses] == 2 * [not options or not at_once]
+        losses = joint_losses(tiny, objects, cond, config, 2, backward=early)
+        assert [loss.requires_grad for loss in losses] == 2 * [early is None or not at_once]
         if losses[0].requires_grad:
             sum(losses).backward()
         gradients.append([p.grad.clone() for p in parameters])
