@@ -7,6 +7,7 @@ algorithm.png: one view that the input does not show, in some of the steps: x_t,
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -47,23 +48,22 @@ def noisy_views(pipe: Ouroboros3DPipeline, step: Step) -> Tensor:
     return pipe.decode(step.x_t / (step.sigma**2 + 1).sqrt())[0].clamp(0, 1)
 
 
-def _frame(image: Tensor, views: Tensor | None, splat: Tensor | None, caption: str) -> Image.Image:
+def _frame(image: Tensor, views: Sequence[Tensor | None], splat: Tensor | None, captions: tuple[str, str]
+           ) -> Image.Image:
     frame = Image.new("RGB", (RIGHT + PANEL + GAP, TOP + PANEL + GAP), "white")
     draw, font = ImageDraw.Draw(frame), ImageFont.load_default(14)
 
-    def place(tile: Tensor, x: int, y: int, side: int) -> None:
-        frame.paste(to_pil(tile).resize((side, side), Image.LANCZOS), (x, y))
+    def place(tile: Tensor | None, x: int, y: int, side: int) -> None:
+        if tile is not None:
+            frame.paste(to_pil(tile).resize((side, side), Image.LANCZOS), (x, y))
         draw.rectangle((x - 1, y - 1, x + side, y + side), outline=FAINT)
 
     place(image, LEFT, TOP + (PANEL - TILE) // 2, TILE)
-    draw.text((LEFT, TOP - 22), "one image", INK, font)
-    draw.text((MIDDLE, TOP - 22), caption, INK, font)
-    draw.text((RIGHT, TOP - 22), "a 3D Gaussian splat", INK, font)
-    if views is not None:
-        for v, view in enumerate(views):
-            place(view, MIDDLE + v % 4 * (TILE + GAP), TOP + v // 4 * (TILE + GAP), TILE)
-    if splat is not None:
-        place(splat, RIGHT, TOP, PANEL)
+    for x, text in zip((LEFT, MIDDLE, RIGHT), ("one image", *captions), strict=True):
+        draw.text((x, TOP - 22), text, INK, font)
+    for v, view in enumerate(views):
+        place(view, MIDDLE + v % 4 * (TILE + GAP), TOP + v // 4 * (TILE + GAP), TILE)
+    place(splat, RIGHT, TOP, PANEL)
     return frame
 
 
@@ -75,13 +75,14 @@ def moving_picture(pipe: Ouroboros3DPipeline, image: Tensor, steps: list[Step], 
     def splat(step: Step, angle: int) -> Tensor:
         return rasterize(step.gaussians[0], orbit.views(slice(angle, angle + 1)), PANEL).rgb[0].clamp(0, 1)
 
-    frames, milliseconds = [_frame(image[0], None, None, "")], [900]
+    frames, milliseconds = [_frame(image[0], [None] * pipe.num_views, None, ("", ""))], [900]
     for step in steps:
         frames.append(_frame(image[0], noisy_views(pipe, step), splat(step, 0),
-                             f"eight views, step {step.t + 1} of {len(steps)}"))
+                             (f"eight views, step {step.t + 1} of {len(steps)}", "its 3D, rendered and fed back")))
         milliseconds.append(80 if step.sigma > 5 else 220)
     for angle in range(TURN + 1):
-        frames.append(_frame(image[0], steps[-1].views[0], splat(steps[-1], angle % TURN), "eight views"))
+        frames.append(_frame(image[0], steps[-1].views[0], splat(steps[-1], angle % TURN),
+                             ("eight views", "a 3D Gaussian splat")))
         milliseconds.append(90)
     milliseconds[-1] = 1200
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, quality=60, method=4)
