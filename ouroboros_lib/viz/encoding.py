@@ -13,7 +13,7 @@ WHITE = 250  # pixels brighter than this in all channels are background, which a
 
 
 def as_png(sheet: Image.Image) -> bytes:
-    """With the smallest palette that suffices for what is not background, else in full colour, 32 levels a channel."""
+    """With the smallest palette that suffices for what is not background, else with the largest."""
     sheet = sheet.convert("RGB")
     pixels = np.asarray(sheet, np.int16)
     drawn = (pixels < WHITE).any(-1)
@@ -21,9 +21,8 @@ def as_png(sheet: Image.Image) -> bytes:
         small = sheet.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         errors = np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1)[drawn]
         if not errors.size or np.percentile(errors, SHARE) <= BANDED:
-            return _saved(small, "png", optimize=True)
-    rounded = (np.round(pixels * (31 / 255)) * (255 / 31)).astype(np.uint8)
-    return _saved(Image.fromarray(rounded), "png", optimize=True)
+            break
+    return _saved(small, "png", optimize=True)
 
 
 def as_webp(sheet: Image.Image, quality: int = 80) -> bytes:

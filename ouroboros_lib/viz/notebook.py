@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
-from IPython.display import HTML, Code, display
+from IPython.display import HTML, Markdown, display
 from IPython.display import Image as DisplayedImage
 from matplotlib.figure import Figure
 from PIL import Image
@@ -42,7 +42,7 @@ def show(picture: Image.Image | Figure, path: str | Path | None = None) -> None:
 
 def show_source(function: Callable) -> None:
     """Display a function of the library as it stands in its file, in colours."""
-    display(Code(inspect.getsource(function), language="python"))
+    display(Markdown(f"```python\n{inspect.getsource(function)}```"))
 
 
 def stepper(sheets: Sequence[Image.Image], description: str = "step", start: int | None = None) -> widgets.Widget:

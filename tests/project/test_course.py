@@ -131,7 +131,7 @@ def test_no_notebook_writes_an_algorithm_out_again(path):
 def test_two_notebooks_show_the_algorithms_as_they_stand_now(number, algorithm):
     cells = code(read(NOTEBOOKS[number]))
     (cell,) = [cell for cell in cells if cell["source"] == f"show_source({algorithm.__name__})"]
-    assert "".join(cell["outputs"][0]["data"]["text/plain"]).strip() == inspect.getsource(algorithm).strip()
+    assert "".join(cell["outputs"][0]["data"]["text/markdown"]) == f"```python\n{inspect.getsource(algorithm)}```"
     assert any(f"{algorithm.__name__}(" in other["source"] for other in cells if other is not cell)  # and run it
 
 
