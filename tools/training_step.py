@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from ouroboros_lib.evaluation.profiling import synchronize
 
 from ouroboros_lib.errors import one_line_for_bad_input
+from ouroboros_lib.evaluation.profiling import synchronize
 from ouroboros_lib.files import check_writable
 from ouroboros_lib.losses import denoising_loss, rendering_loss
 from ouroboros_lib.noise import c_noise, denoise
