@@ -13,8 +13,8 @@ import pytest
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.ablation import DEFAULT_METHOD
-from ouroboros_lib.evaluation.heldout import all_variants
 from ouroboros_lib.evaluation.tables import PUBLISHED
+from ouroboros_lib.plans import Plan
 from ouroboros_lib.training import TrainingConfig, recipe
 from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_comparisons, load_recipe, run_recipe
 
@@ -89,12 +89,7 @@ def test_every_comparison_of_the_ablation_is_evaluated():
             if options.get("single_view"):
                 cells.add(f"{row}:single-view")
                 continue
-            variants = all_variants(
-                feedback=options["feedback"].split(","),
-                feedback_from=[int(step) for step in options.get("feedback_from", "0").split(",")],
-                project_above=[None if level == "off" else float(level)
-                               for level in options.get("project_above", "off").split(",")])
-            cells |= {f"{row}:{variant.method}" for variant in variants}
+            cells |= {f"{row}:{Plan.parse(plan)}" for plan in options["plan"]}
     published = json.loads(PUBLISHED.read_text())["table 2"]["cells"]
     compared = [cell for first, second, _ in load_comparisons("ablation") for cell in (first, second)]
     for cell in published + compared:
@@ -102,14 +97,14 @@ def test_every_comparison_of_the_ablation_is_evaluated():
 
 
 def test_an_evaluation_follows_each_seed_and_is_a_command(tmp_path):
-    plan = stages(tmp_path, {"name": "a", "seeds": [0, 1], "evaluate": {"objects": 3, "feedback": "both,none",
+    plan = stages(tmp_path, {"name": "a", "seeds": [0, 1], "evaluate": {"objects": 3, "plan": ["paper", "two-stage"],
                                                                         "geometry": 2, "flip": True}})
     assert [stage.name for stage in plan] == ["a-seed0", "evaluate-a-seed0", "a-seed1", "evaluate-a-seed1"]
     out = tmp_path / "out"
     assert plan[1].after == ["a-seed0"] and plan[1].result(out) == out / "evaluation" / "a-seed0.json"
     assert plan[1].arguments(out) == ["evaluate", "--preset", str(out / "a-seed0" / "pipeline"), "--out",
-                                      str(out / "evaluation" / "a-seed0"), "--objects", "3", "--feedback",
-                                      "both,none", "--geometry", "2", "--flip"]
+                                      str(out / "evaluation" / "a-seed0"), "--objects", "3", "--plan",
+                                      "paper", "--plan", "two-stage", "--geometry", "2", "--flip"]
 
 
 BAD = {
@@ -122,7 +117,8 @@ BAD = {
     "successor first": ([{"name": "b", "init": ["a"]}, {"name": "a"}], "b starts from a"),
     "unknown setting": ([{"name": "a", "settings": {"lr": 1}}], "lr=1"),
     "unknown stage": ([{"name": "a", "settings": {"stage": "polish"}}], "polish"),
-    "unknown option": ([{"name": "a", "evaluate": {"metric": "psnr"}}], "a is evaluated with metric"),
+    "unknown plan": ([{"name": "a", "evaluate": {"plan": ["calm,often=1"]}}], "a, evaluate: plan"),
+    "unknown option": ([{"name": "a", "evaluate": {"metric": "psnr"}}], "a, evaluate: metric: no option"),
 }
 
 
@@ -252,13 +248,13 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
 
 def test_an_ablation_from_training_to_tables(tmp_path, capsys, monkeypatch):
     """Two rows with one seed each, trained for one step, evaluated and compared by one command."""
-    options = {"objects": 2, "steps": "1", "device": "cpu", "lpips": "off"}
+    options = {"objects": 2, "steps": 1, "device": "cpu", "lpips": "off"}
     name = write(tmp_path / "recipe.json", [
         {"name": "two-stage", "seeds": [0], "settings": {"joint": False, "feedback": "none"},
-         "evaluate": {"feedback": "none"}},
-        {"name": "joint-both", "seeds": [0], "evaluate": {"feedback": "both,none"}}],
+         "evaluate": {"plan": ["two-stage"]}},
+        {"name": "joint-both", "seeds": [0], "evaluate": {"plan": ["paper", "two-stage"]}}],
                  settings=QUICK | {"stage": "joint"}, evaluate=options,
-                 compare=[["joint-both:feedback-both-steps-1", "two-stage:feedback-none-steps-1", "all"],
+                 compare=[["joint-both:paper", "two-stage", "all"],
                           ["joint:other", "two-stage", "not there"]])
     monkeypatch.setattr(sys, "argv", ["ouroboros"])
     with pytest.raises(SystemExit) as leaving:
@@ -267,7 +263,7 @@ def test_an_ablation_from_training_to_tables(tmp_path, capsys, monkeypatch):
     assert leaving.value.code == 0, output.err
     record = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert [entry["label"] for entry in record["comparisons"]] == ["all"]
-    assert record["missing"] == ["joint:other", "two-stage:feedback-none"]
+    assert record["missing"] == ["joint:other"]
     assert {name for name in record["cells"] if "G-clean" not in name} == {
-        "two-stage:feedback-none-steps-1", "joint-both:feedback-both-steps-1", "joint-both:feedback-none-steps-1"}
+        "two-stage:two-stage", "joint-both:paper", "joint-both:two-stage"}
     assert "Not measured yet: joint:other" in output.out
