@@ -11,7 +11,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -157,7 +157,7 @@ class Run:
         if part.kind in ("multiview", "render"):
             measured.tiles.setdefault(f"{part.method}/{part.kind}", _tiles(images, self.shown))
 
-    def _rows(self, keys: tuple, kind: str, images: Images, targets: Images) -> Iterator[ImageRow]:
+    def _rows(self, keys: tuple, kind: str, images: Images, targets: Images) -> list[ImageRow]:
         views = sorted(images)
         prediction, target = (torch.stack([pictures[view] for view in views]).to(self.method.device)
                               for pictures in (images, targets))

@@ -225,7 +225,7 @@ class Files(Method):
     def check(self, source: Source) -> None:
         """Raise InputError unless there is a picture at every primary view of the protocol."""
         protocol = source.protocol
-        if self.kind != "images" or not protocol.azimuths:
+        if self.kind != "images" or protocol is None or not protocol.azimuths:
             return
         if missing := set(protocol.primary_views) - set(matching_views(self.convention, protocol.cameras(""))):
             name = self.convention.name

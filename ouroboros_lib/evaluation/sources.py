@@ -30,8 +30,8 @@ class Source(ABC):
 
     label: of the rows' column protocol; names: the objects; skipped: those that are not there, with the reason;
     primary_views: those that count; input_view: the one that a model sees; quantities: what a summary says; batch:
-    objects that may be loaded together; metrics: those that the protocol asks for; shapes: whether true surfaces are
-    there for at least some objects.
+    objects that may be loaded together; protocol: what a folder was rendered for, and metrics: those that it asks for;
+    shapes: whether true surfaces are there for at least some objects.
     """
 
     label: str
@@ -41,6 +41,7 @@ class Source(ABC):
     input_view: int
     quantities: Quantities
     metrics: tuple[str, ...] = ()
+    protocol: Protocol | None = None
     batch: int = 1
     shapes: bool = False
 
