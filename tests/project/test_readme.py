@@ -113,17 +113,25 @@ def test_tools_are_understood(path):
                 assert not key or key[1] in settings or re.search(rf"[\"']{key[1]}[\"']|\b{key[1]}: ", source), word
 
 
-def comparisons(record) -> set[tuple[str, str, str]]:
-    """Every mean with its interval in a file of results, to two digits."""
+def comparisons(record) -> set[tuple[float, float, float]]:
+    """Every mean with its interval in a file of results."""
     found = set()
     if isinstance(record, dict):
         if {"mean", "low", "high"} <= record.keys():
-            found.add(tuple(f"{record[name] + 0.0:.2f}" for name in ("mean", "low", "high")))
+            found.add((record["mean"], record["low"], record["high"]))
         record = list(record.values())
     if isinstance(record, list):
         for value in record:
             found |= comparisons(value)
     return found
+
+
+def measured_in(texts: list[tuple[str, ...]], measured: set[tuple[float, float, float]]) -> None:
+    """Each mean with its interval, two digits as a page states them, is one of the measured ones, or its negative."""
+    for text in texts:
+        stated = [float(number) for number in text]
+        assert any(all(abs(a - b) < 0.0051 for a, b in zip(stated, triple, strict=True))
+                   for mean, low, high in measured for triple in ((mean, low, high), (-mean, -high, -low))), text
 
 
 def test_the_table_of_results_says_what_its_files_say():
@@ -132,11 +140,18 @@ def test_the_table_of_results_says_what_its_files_say():
     for row in rows:
         (file,) = re.findall(r"\((results/[\w.]+)\)", row)
         measured = comparisons(json.loads((ROOT / file).read_text()))
-        intervals = [(mean.lstrip("+"), low, high) for mean, low, high in INTERVAL.findall(row)]
-        assert set(intervals) <= measured, row
-        means = re.findall(r"\| (\d+\.\d) (?=\|)", row)
+        intervals, means = INTERVAL.findall(row), re.findall(r"\| (\d+\.\d) (?=\|)", row)
         assert intervals or means
-        assert set(means) <= {f"{float(mean):.1f}" for mean, _, _ in measured}, row
+        measured_in(intervals, measured)
+        assert set(means) <= {f"{mean:.1f}" for mean, _, _ in measured}, row
+
+
+@pytest.mark.parametrize("path", [ROOT / "results" / "README.md", CARD], ids=["results", "model card"])
+def test_intervals_stand_in_results(path):
+    measured = set().union(*(comparisons(json.loads(file.read_text())) for file in ROOT.glob("results/*.json")))
+    texts = INTERVAL.findall(path.read_text(encoding="utf-8"))
+    assert len(texts) > 10
+    measured_in(texts, measured)
 
 
 def test_the_moving_picture_loops_and_is_small():
