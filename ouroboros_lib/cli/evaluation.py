@@ -71,13 +71,13 @@ def evaluate(
     _check_out(out)
     where = resolve_device(config.device)
     source = _source(config)
-    method_found = _method(config, preset, where)
+    measured = _method(config, preset, where)
 
     from ..evaluation.evaluate import evaluate as run
     from ..files import termination_cleans_up
 
     with termination_cleans_up():
-        summary, skipped = run(source, method_found, config.plan, out=out, align=config.align,
+        summary, skipped = run(source, measured, config.plan, out=out, align=config.align,
                                metrics=_metrics(config, where))
     print(json.dumps(summary, indent=1))
     print(f"wrote {out.with_suffix('.csv')}, {out.with_suffix('.png')} and {out.with_suffix('.json')}")

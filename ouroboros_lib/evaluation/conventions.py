@@ -82,11 +82,12 @@ class Convention:
             if to_world is None:
                 raise InputError("the data set does not say where its mesh lies (source.to_world in object.json)")
             return torch.tensor(to_world, dtype=torch.float64)
-        turn = torch.tensor(self.axes, dtype=torch.float64)
+        rotation = torch.tensor(self.axes, dtype=torch.float64)
         if self.frame == "input view":  # their axes are those of the camera in OpenGL's sense
-            turn = condition.c2w[0, :3, :3].double() * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64) @ turn
+            opengl = condition.c2w[0, :3, :3].double() * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+            rotation = opengl @ rotation
         matrix = torch.eye(4, dtype=torch.float64)
-        matrix[:3, :3] = self._scale(condition) * turn
+        matrix[:3, :3] = self._scale(condition) * rotation
         return matrix
 
     def _scale(self, condition: Cameras) -> float:

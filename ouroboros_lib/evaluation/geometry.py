@@ -44,11 +44,11 @@ class Surface:
 
 
 def surrounding_cameras() -> Cameras:
-    """(24,) cameras that see an object from everywhere: three rings of eight, 40 degrees below to 75 above."""
+    """(24,) cameras that see an object from everywhere: three orbits of eight, 40 degrees below to 75 above."""
     azimuth = torch.arange(8) * 45.0
-    rings = [orbit_cameras(azimuth + shift, elevation)
-             for elevation, shift in ((-40.0, 0.0), (15.0, 22.5), (75.0, 0.0))]
-    return Cameras(torch.cat([ring.c2w for ring in rings]), torch.cat([ring.intrinsics for ring in rings]))
+    orbits = [orbit_cameras(azimuth + shift, elevation)
+              for elevation, shift in ((-40.0, 0.0), (15.0, 22.5), (75.0, 0.0))]
+    return Cameras(torch.cat([orbit.c2w for orbit in orbits]), torch.cat([orbit.intrinsics for orbit in orbits]))
 
 
 @torch.no_grad()

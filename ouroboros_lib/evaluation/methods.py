@@ -333,8 +333,8 @@ def matching_views(convention: Convention, cameras: Cameras) -> list[int | None]
     if convention.views == "protocol":
         return list(range(len(cameras.c2w)))
     theirs = convention.view_cameras(cameras.views([0]))
-    turn = torch.einsum("aij,bij->ab", theirs.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
-    angle = torch.rad2deg(torch.acos(((turn - 1) / 2).clamp(-1, 1)))
+    rotation = torch.einsum("aij,bij->ab", theirs.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
+    angle = torch.rad2deg(torch.acos(((rotation - 1) / 2).clamp(-1, 1)))
     apart = torch.cdist(theirs.positions, cameras.positions) / cameras.positions.norm(dim=-1)
     focal = (theirs.intrinsics[:, None, 0, 0] / cameras.intrinsics[None, :, 0, 0] - 1).abs()
     same = (angle < 0.2) & (apart < 0.01) & (focal < 0.01)
