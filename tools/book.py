@@ -34,6 +34,7 @@ TEMPLATE = """{%- extends 'index.html.j2' -%}
 .static-row { display: flex; gap: 10px; align-items: flex-start; }
 .static-column { display: flex; flex-direction: column; }
 .static-widgets img { display: block; } .static-widgets [hidden] { display: none !important; }
+.jp-RenderedHTMLCommon .highlight pre { font: 13px/1.3 monospace; padding: 8px; background: #f7f7f7; overflow-x: auto; }
 </style>{%- endblock -%}
 {%- block footer_js -%}{{ super() }}<script>{{ resources.static_widgets }}</script>{%- endblock -%}"""
 
