@@ -230,7 +230,7 @@ def cameras_to_record(cameras: Cameras, size: int) -> dict:
 
 
 def read_cameras(path: str | Path) -> Cameras:
-    """Read `cameras.json` or a NeRF/Blender style `meta.json`; the axes are told by the file.
+    """Read `cameras.json` or a NeRF/Blender style `meta.json`; the file says which axes.
 
     `meta.json`: `camera_angle_x` in radians and `locations` (or `frames`) with OpenGL `transform_matrix`.
     Raises InputError when the file is missing, is not JSON or lacks an entry.

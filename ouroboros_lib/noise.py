@@ -86,7 +86,7 @@ def c_in(sigma: Tensor) -> Tensor:
 
 
 def c_noise(sigma: Tensor) -> Tensor:
-    """What the network is told of the noise level, log(sigma) / 4."""
+    """The noise level as the network takes it, log(sigma) / 4."""
     return sigma.log() / 4
 
 

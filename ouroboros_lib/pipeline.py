@@ -58,7 +58,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     autoencoder: VAE; multiview: F; reconstructor: G; scheduler: noise levels and solver step. image_encoder: CLIP, for
     an F that takes the condition view as a token too. guidance_scale: the default of `__call__`.
-    reconstructor_sigma_min: G is told at least this noise level. The last estimates look clean but do not agree in 3D,
+    reconstructor_sigma_min: G is given at least this noise level. The last estimates look clean but do not agree in 3D,
     unlike the ground-truth views that G has seen at noise level 0. reconstructor_sigma_max: and at most this one; it
     wins over the least. For a G that knows no other level, having learnt from ground-truth views alone.
     coordinate_map: what F was trained to take as CCM, see `render_feedback`. plan: what `__call__` does with these
@@ -239,8 +239,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def reconstruct(self, views: Tensor, cameras: Cameras, sigma: Tensor) -> Gaussians:
         """G: views (B, V, 3, H, W) of noise level sigma, () or (B,), to Gaussians (B, N)."""
-        told = sigma.to(views.device).clamp(self.config.reconstructor_sigma_min, self.config.reconstructor_sigma_max)
-        return self.reconstructor(views, cameras, c_noise(told.expand(len(views))))
+        level = sigma.to(views.device).clamp(self.config.reconstructor_sigma_min, self.config.reconstructor_sigma_max)
+        return self.reconstructor(views, cameras, c_noise(level.expand(len(views))))
 
     def render(self, gaussians: Gaussians, cameras: Cameras) -> Renders:
         """All maps that can be fed back, of Gaussians (B, N) at cameras (B, V)."""

@@ -55,7 +55,7 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
         """What F is given of the condition view: (B, 3, H, W) in [0, 1] to (B, 4, H / 8, W / 8), float32.
 
         Noise is added to the image first and the latents are *not* scaled, as in SVD. augmentation: the noise's
-        standard deviation in an image of range [-1, 1], a number or (B,); F is told it in `added_time_ids`.
+        standard deviation in an image of range [-1, 1], a number or (B,); F gets it in `added_time_ids`.
         """
         return self._mode(self.augment(images, generator, augmentation))
 

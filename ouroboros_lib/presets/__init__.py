@@ -19,8 +19,8 @@ SHIPPED_WEIGHTS = _FOLDER / "weights"
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes and settings of one scale. `components` holds the JSON entry of each model, `pipeline` what it is told
-    besides."""
+    """Sizes and settings of one scale. `components` holds the JSON entry of each model, `pipeline` its
+    settings."""
 
     name: str
     description: str
