@@ -57,7 +57,7 @@ def summarize(rows: Sequence[ImageRow], quantities: Quantities) -> dict:
             if chosen:
                 found = tables.setdefault(method, {})[name] = per_object(chosen)
                 means.setdefault(method, {})[name] = {"objects": len(found["psnr"])} | {
-                    metric: mean_interval(values, _digits(metric)) for metric, values in found.items()}
+                    metric: mean_interval(values, digits(metric)) for metric, values in found.items()}
     differences: dict[str, dict] = {}
     methods = [method for method in tables if method not in COMPONENTS]
     for a, b in ((a, b) for i, a in enumerate(methods) for b in methods[i + 1:]):
@@ -65,11 +65,11 @@ def summarize(rows: Sequence[ImageRow], quantities: Quantities) -> dict:
             for metric, values in tables[a][name].items():
                 unit = "in dB" if metric == "psnr" else f"of {metric}"
                 differences.setdefault(f"paired differences {unit}", {}).setdefault(f"{a} minus {b}", {})[name] = \
-                    paired_interval(values, tables[b][name][metric], digits=_digits(metric))
+                    paired_interval(values, tables[b][name][metric], digits=digits(metric))
     return {"means": means, **differences}
 
 
-def _digits(metric: str) -> int:
+def digits(metric: str) -> int:
     return 3 if metric == "psnr" else 4
 
 
