@@ -36,9 +36,17 @@ lint: $(STAMP)  ## style, which room imports which, types of what users call
 pytest: $(STAMP)  ## the tests alone
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-# papermill: each notebook runs from top to bottom; nbval: once more, with the solutions, and what is marked compares.
-# Two at a time: a notebook keeps little more than one core busy. With PRESET or DEVICE the experiments are rerun at
-# that size or there, one after the other; the executed notebooks stay, and nothing is compared with the committed ones.
+# papermill: each notebook runs from top to bottom with smaller parameters than its own; nbval: with its own, and the
+# solutions, and what is marked compares. Two at a time: a notebook keeps little more than one core busy.
+QUICK_00_quickstart := -p steps 10
+QUICK_01_multiview_diffusion := -p steps 6
+QUICK_02_gaussian_reconstruction := -p fit_steps 100 -p fit_count 3000
+QUICK_03_self_conditioning_feedback := -p steps 8
+QUICK_04_joint_training := -p joint_steps 15
+QUICK_05_gso_evaluation := -p samples 2
+QUICK_06_paper_scale := -p steps 2
+# With PRESET or DEVICE the experiments are rerun at that size or there, one after the other; the executed notebooks
+# stay, and nothing is compared with the committed ones.
 RERUN := $(or $(PRESET),$(DEVICE))
 notebooks: $(STAMP)  ## run all notebooks and compare their outputs; PRESET=small DEVICE=cuda: rerun them there, and keep
 ifdef RERUN
@@ -51,7 +59,9 @@ ifdef RERUN
 	done; echo "executed notebooks: outputs/notebooks-$(RERUN)"; exit $$failed
 else
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
-	printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} sh -c 'echo "papermill {}"; $(PAPERMILL) --cwd notebooks "{}" "$$0/$$(basename "{}")"' "$$folder"
+	printf '%s\n' $(foreach notebook,$(NOTEBOOKS),"$(notebook) $(QUICK_$(basename $(notdir $(notebook))))") | \
+		xargs -P 2 -L 1 sh -c 'echo "papermill $$*"; notebook=$$1; shift; \
+			$(PAPERMILL) --cwd notebooks "$$@" "$$notebook" "$$0/$$(basename "$$notebook")"' "$$folder"
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests $(PY) -m pytest -p kernels_over_ipc \
 		--nbval-lax --nbval-current-env -n 2 --dist loadfile \
 		$(NOTEBOOKS) $(SOLUTIONS)
