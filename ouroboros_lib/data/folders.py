@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
-from ..files import new_folder
+from ..files import new_folder, one_line
 from .folder_formats import UPS, find_format, into_our_world, load_array, read_format
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
@@ -216,8 +216,7 @@ def _choose(where: Path, total: int, orbit: int, views: Sequence[int] | None, no
     views = list(range(orbit)) if views is None else [int(view) for view in views]
     if not views or min(views) < 0 or max(views) >= total:
         raise InputError(f"{where}: has {total} views; views {views} were asked for")
-    left = [i for i in range(orbit, total)] if novel_views is None else [i for i in range(total) if i not in views]
-    left = [i for i in left if i not in views]
+    left = [i for i in range(orbit if novel_views is None else 0, total) if i not in views]
     if novel_views is not None:
         if novel_views > len(left):
             raise InputError(f"{where}: has {len(left)} views besides the orbit's {len(views)}; {novel_views} novel "
@@ -242,7 +241,7 @@ def _read_image(files, name: str, where: Path) -> Tensor:
             has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             pixels = np.asarray(image.convert("RGBA"))
     except Exception as error:  # decoders raise many kinds
-        raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
+        raise InputError(f"{path}: cannot be read as a picture ({one_line(error)})") from None
     if not has_alpha:
         raise InputError(f"{path}: has no alpha channel, so nothing says where the object ends")
     if pixels.shape[0] != pixels.shape[1]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..files import one_line
 
 MAX_NAMED = 20  # tensors of a wrong shape or with broken numbers that a message names one by one
 
@@ -41,7 +42,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({_line(error)}); fetch it again") from None
+        raise InputError(f"{path}: not a whole safetensors file ({one_line(error, 200)}); fetch it again") from None
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -63,7 +64,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not a file of tensors by torch.save, or damaged ({_line(error)})") from None
+        raise InputError(f"{path}: not a file of tensors by torch.save, or damaged ({one_line(error, 200)})") from None
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path}: holds a {type(content).__name__}, expected tensors by name (a state dict)")
     for name, value in content.items():
@@ -125,7 +126,3 @@ def _modules(names: Iterable[str], all_names: Iterable[str], prefix: str = "") -
 def _first(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
