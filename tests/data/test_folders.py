@@ -7,15 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from camera_files import write_opengl_cameras
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ouroboros_lib.cameras import (
-    evenly_spaced_orbit,
-    opencv_to_opengl,
-    orbit_cameras,
-    write_opengl_cameras,
-)
+from ouroboros_lib.cameras import evenly_spaced_orbit, opengl_to_opencv, orbit_cameras
 from ouroboros_lib.data.folder_formats import RELEASED_VIEWS, ZERO123_FOV
 from ouroboros_lib.data.folders import MultiviewFolder, MultiviewObject, collate, read_object, write_object
 from ouroboros_lib.data.procedural import render_objects, sample_objects
@@ -151,7 +147,7 @@ def test_objaverse_renders_of_zero123_and_nerf_files(tmp_path):
     zero, nerf = tmp_path / "set" / "zero", tmp_path / "set" / "nerf"
     zero.mkdir(parents=True)
     nerf.mkdir()
-    poses = opencv_to_opengl(blender)
+    poses = opengl_to_opencv(blender)
     for i in range(4):
         _straight_picture(frames[i]).save(zero / f"{i:03d}.png")
         _straight_picture(frames[i]).save(nerf / f"r_{i}.png")
