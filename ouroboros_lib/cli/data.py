@@ -26,10 +26,9 @@ data_app.add_typer(gso_app, name="gso")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; finished ones in it are kept.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what was made in another way.")]
-Size = Annotated[int, typer.Option(help="Pixels a side.")]
-Views = Annotated[int, typer.Option(help="Views of the orbit, evenly spaced; the first is the condition view.")]
-Novel = Annotated[int, typer.Option(help="Further views, at random.")]
-Supersample = Annotated[int, typer.Option(help="Rays per pixel and axis, for colour and alpha.")]
+Views = Annotated[int, typer.Option(min=1, max=999, help="Views of the orbit; the first is the condition view.")]
+Novel = Annotated[int, typer.Option(min=0, max=999, help="Further views, at random.")]
+Supersample = Annotated[int, typer.Option(min=1, max=8, help="Rays per pixel and axis, for colour and alpha.")]
 ProtocolName = Annotated[str, typer.Option("--protocol", metavar="NAME|FILE", help="Cameras and size of a protocol of "
                                            "`ouroboros evaluate`, instead of options about cameras.")]
 ConventionName = Annotated[str, typer.Option("--convention", metavar="NAME", help="With --protocol: the cameras of "
@@ -56,17 +55,15 @@ class Tally:
 
     def done(self, name: str, error: InputError | None = None, notes: list[str] = ()) -> None:
         self.bar.update()
-        for note in notes:
-            self._say(f"note: {name}: {note}")
+        lines = [f"note: {name}: {note}" for note in notes]
         if error is None:
             self.made += 1
         else:
             self.skipped.append(name)
-            self._say(f"skipped: {error}")
-
-    def _say(self, line: str) -> None:
-        self.bar.clear()
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
+            lines.append(f"skipped: {error}")
+        for line in lines:
+            self.bar.clear()
+            print(" ".join(line.split()), file=sys.stderr, flush=True)
 
     def finish(self, where: object) -> None:
         """One line on stdout; exit code 1 if anything was skipped."""
@@ -88,8 +85,8 @@ def gso_download(
                                              )] = False,
     objects: Annotated[str, typer.Option(metavar="NAME,...|FILE", help="These, or those listed in a file.")] = "",
     server: Server = "",
-    workers: Annotated[int, typer.Option(help="Downloads at a time.")] = 8,
-    retries: Annotated[int, typer.Option(help="How often to try again what was broken off.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Downloads at a time.")] = 8,
+    retries: Annotated[int, typer.Option(min=0, max=100, help="How often to try again what broke off.")] = 5,
     timeout: Annotated[float, typer.Option(help="Seconds without an answer after which a try has failed.")] = 30.0,
     verify: Annotated[bool, typer.Option("--verify", help="Hash the files that are there already.")] = False,
 ) -> None:
@@ -97,8 +94,6 @@ def gso_download(
     from ..data import gso
     from ..files import check_writable, termination_cleans_up
 
-    check_range("--workers", workers, 1, 64)
-    check_range("--retries", retries, 0, 100)
     check_range("--timeout", timeout, 0.1, 3600)
     if everything and objects:
         raise InputError("--all and --objects: choose one of them")
@@ -151,7 +146,7 @@ def render(
     meshes: Annotated[list[Path], typer.Argument(metavar="PATH", help="OBJ, GLB, glTF or PLY files, folders of one "
                                                  "object (as GSO's), or folders of many of these.")],
     out: Out,
-    size: Annotated[int | None, typer.Option(help="Pixels a side; 256, or the protocol's.")] = None,
+    size: Annotated[int | None, typer.Option(min=8, max=4096, help="Pixels a side; 256, or the protocol's.")] = None,
     views: Views = 8,
     novel: Novel = 0,
     elevation: Annotated[str, typer.Option(metavar="DEGREES|random", help="Of the orbit; random: one an object, from "
@@ -165,8 +160,8 @@ def render(
     texture: Annotated[Path | None, typer.Option(metavar="FILE", help="Image for meshes that name none.")] = None,
     depth: Annotated[bool, typer.Option(help="Also write exact z-depth.")] = True,
     ccm: Annotated[bool, typer.Option("--ccm", help="Also write pictures of the canonical coordinate maps.")] = False,
-    seed: Annotated[int, typer.Option(help="Of random views and elevations.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0: one a core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of random views and elevations.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes; 0: one a core.")] = 0,
     protocol: ProtocolName = "",
     convention: ConventionName = "",
     overwrite: Overwrite = False,
@@ -174,11 +169,9 @@ def render(
     """Render meshes into multi-view folders: unlit albedo on a transparent background, exact depth."""
     from ..files import check_writable, termination_cleans_up
 
-    for option, value, low, high in (("--size", size or 256, 8, 4096), ("--views", views, 1, 999),
-                                     ("--novel", novel, 0, 999), ("--radius", radius, 0.6, 100), ("--fov", fov, 1, 170),
-                                     ("--yaw", yaw, -360, 360), ("--supersample", supersample, 1, 8),
-                                     ("--seed", seed, 0, 2**31 - 1), ("--workers", workers, 0, 256)):
-        check_range(option, value, low, high)
+    check_range("--radius", radius, 0.6, 100)
+    check_range("--fov", fov, 1, 170)
+    check_range("--yaw", yaw, -360, 360)
     check_choice("--up", up, ("auto", "y", "z"))
     if ccm and not depth:
         raise InputError("--ccm is made from depth; leave --no-depth out")
@@ -238,13 +231,13 @@ def _elevation(text: str) -> float | None:
 def objects(
     out: Out,
     split: Annotated[str, typer.Option(metavar="train|val|test|heldout", help="Which objects.")] = "test",
-    count: Annotated[int, typer.Option(help="How many.")] = 16,
-    start: Annotated[int, typer.Option(help="Number of the first.")] = 0,
-    size: Annotated[int | None, typer.Option(help="Pixels a side; 128, or the protocol's.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=10**7, help="How many.")] = 16,
+    start: Annotated[int, typer.Option(min=0, max=2**40, help="Number of the first.")] = 0,
+    size: Annotated[int | None, typer.Option(min=8, max=1024, help="Pixels a side; 128, or the protocol's.")] = None,
     views: Views = 8,
     novel: Novel = 4,
     supersample: Supersample = 2,
-    seed: Annotated[int, typer.Option(help="Of the universe of objects.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the universe of objects.")] = 0,
     protocol: ProtocolName = "",
     convention: ConventionName = "",
     overwrite: Overwrite = False,
@@ -253,10 +246,6 @@ def objects(
     from ..files import check_writable, termination_cleans_up
 
     check_choice("--split", split, ("train", "val", "test", "heldout"))
-    for option, value, low, high in (("--count", count, 1, 10**7), ("--start", start, 0, 2**40),
-                                     ("--size", size or 128, 8, 1024), ("--views", views, 1, 999),
-                                     ("--novel", novel, 0, 999), ("--seed", seed, 0, 2**31)):
-        check_range(option, value, low, high)
     if supersample not in (1, 2, 4):
         raise InputError(f"--supersample {supersample}: expected one of 1, 2, 4")
     check_writable(out)
@@ -335,9 +324,8 @@ def shards(
     names, there = find_objects(folder), written_objects(out)
     dataset = MultiviewFolder(folder, objects=[name for name in names if name not in there])
     with Tally(len(names)) as tally, termination_cleans_up():
-        for name in names:
-            if name in there:
-                tally.done(name)
+        for name in there.intersection(names):
+            tally.done(name)
         write_shards(_readable(dataset, tally), out, int(shard_mb * 2**20))
     tally.finish(out)
 

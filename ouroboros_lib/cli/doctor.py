@@ -15,6 +15,8 @@ from pathlib import Path
 import typer
 
 SYMBOLS = {"ok": "ok", "off": "--", "missing": "!!"}
+PACKAGES = {name: name for name in ("torch", "torchvision", "diffusers", "numba", "scipy", "plyfile")} | {
+    "pillow": "PIL", "imageio-ffmpeg": "imageio_ffmpeg"}  # by the names under which they are installed
 REINSTALL = "pip install -e . in the repository, or make demo"
 
 
@@ -34,26 +36,20 @@ class Check:
 
 def doctor() -> None:
     """Say what works on this machine, what is missing and how to get it; exit code 1 if `generate` cannot run."""
-    text, ready = report()
-    print(text)
-    raise typer.Exit(0 if ready else 1)
+    checks = run_checks()
+    missing = [check.name for check in checks if check.state == "missing"]
+    print(*checks, sep="\n")
+    print(f"\n`ouroboros generate` cannot run yet: {', '.join(missing)}." if missing
+          else "\n`ouroboros generate IMAGE --out DIR` can run.")
+    raise typer.Exit(1 if missing else 0)
 
 
 def run_checks() -> list[Check]:
     """All checks, in the order in which they are shown; a few seconds, most of them importing torch."""
     checks = [_python(), *_packages()]
     if all(check.state == "ok" for check in checks):
-        checks += [_gpu(), _memory(), _rasterizer(), *_shipped_weights(), _ffmpeg(), _meshes(), _lpips()]
+        checks += [check() for check in (_gpu, _memory, _rasterizer, _shipped_weights, _ffmpeg, _meshes, _lpips)]
     return [*checks, _rembg()]
-
-
-def report() -> tuple[str, bool]:
-    """The text to print, and whether `ouroboros generate` can run."""
-    checks = run_checks()
-    missing = [check.name for check in checks if check.state == "missing"]
-    verdict = (f"`ouroboros generate` cannot run yet: {', '.join(missing)}." if missing
-               else "`ouroboros generate IMAGE --out DIR` can run.")
-    return "\n".join([*map(str, checks), "", verdict]), not missing
 
 
 def _python() -> Check:
@@ -66,35 +62,29 @@ def _python() -> Check:
 def _packages() -> list[Check]:
     """Packages that `generate` imports. Compiled ones are loaded, because mismatched builds only fail then."""
     checks = []
-    for package in ("torch", "torchvision", "diffusers", "numba", "PIL", "scipy", "plyfile", "imageio_ffmpeg"):
-        name = {"PIL": "pillow", "imageio_ffmpeg": "imageio-ffmpeg"}.get(package, package)
+    for name, package in PACKAGES.items():
+        mismatch = False
         try:
-            if package == "torchvision":
-                _load_torchvision_operators()
-            elif package == "diffusers":  # plain Python, and importing it takes seconds
-                _require(package)
-            else:
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"No module named '{package}'")
+            if package == "torchvision":  # its operators fail if it was built for another torch
+                mismatch = True
+                _load_operators(package)
+            elif package != "diffusers":  # plain Python, and importing it takes seconds
                 importlib.import_module(package)
             checks.append(Check(name, "ok", metadata.version(name)))
         except Exception as error:  # whatever a broken installation raises is the finding
-            mismatch = package == "torchvision" and importlib.util.find_spec(package) is not None
             checks.append(Check(name, "missing", _shorten(error), "reinstall torch and torchvision together, from one "
                                 "package index" if mismatch else REINSTALL))
     return checks
 
 
-def _load_torchvision_operators() -> None:
-    """What fails if torchvision was built for another torch; importing all of it would take seconds."""
+def _load_operators(package: str) -> None:
+    """The compiled part alone; importing all of it would take seconds."""
     import torch
 
-    _require("torchvision")
-    for library in sorted(Path(importlib.util.find_spec("torchvision").origin).parent.glob("_C*")):
+    for library in sorted(Path(importlib.util.find_spec(package).origin).parent.glob("_C*")):
         torch.ops.load_library(str(library))
-
-
-def _require(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ModuleNotFoundError(f"No module named '{package}'")
 
 
 def _shorten(error: Exception) -> str:
@@ -107,11 +97,9 @@ def _gpu() -> Check:
     if not torch.cuda.is_available():
         why = "torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU or no driver"
         return Check("GPU", "off", f"none ({why}); the CPU is used")
-    gpus = []
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        gpus.append(f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    return Check("GPU", "ok", f"{'; '.join(gpus)} (CUDA {torch.version.cuda})")
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    names = [f"cuda:{i} {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for i, gpu in enumerate(gpus)]
+    return Check("GPU", "ok", f"{'; '.join(names)} (CUDA {torch.version.cuda})")
 
 
 def _memory() -> Check:
@@ -142,35 +130,31 @@ def _rasterizer() -> Check:
                  "" if compiler else "gsplat compiles itself once and needs nvcc for it; none is on the PATH")
 
 
-def _shipped_weights() -> list[Check]:
+def _shipped_weights() -> Check:
     from ..presets import load_preset
 
-    folder = load_preset("small").weights
-    if folder is None:
-        return [Check("Weights small", "missing", "none ship with this copy", "restore "
-                      "ouroboros_lib/presets/weights/small (git checkout), or name your own with --preset FOLDER")]
-    problem = unreadable_weights(folder)
+    folder, name = load_preset("small").weights, "Weights small"
+    problem = "none ship with this copy" if folder is None else unreadable_weights(folder)
     if problem:
-        return [Check("Weights small", "missing", problem, "restore it: git checkout -- ouroboros_lib/presets/weights")]
+        return Check(name, "missing", problem, "restore them: git checkout -- ouroboros_lib/presets/weights; or name "
+                     "your own with --preset FOLDER")
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 2**20
-    return [Check("Weights small", "ok", f"{size:.1f} MiB, {folder}")]
+    return Check(name, "ok", f"{size:.1f} MiB, {folder}")
 
 
 def unreadable_weights(folder: Path) -> str:
     """What is wrong with a pipeline folder's files, or "": headers and lengths are checked, values are not."""
     from safetensors import SafetensorError, safe_open
 
-    if not (folder / "model_index.json").is_file():
-        return f"{folder}: no model_index.json"
     files = sorted(folder.rglob("*.safetensors"))
-    if not files:
-        return f"{folder}: no .safetensors file"
+    if not files or not (folder / "model_index.json").is_file():
+        return f"{folder}: no {'model_index.json' if files else '.safetensors file'}"
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
                 file.keys()
         except (SafetensorError, OSError) as error:
-            return f"{path}: damaged ({' '.join(str(error).split())})"
+            return f"{path}: damaged ({_shorten(error)})"
     return ""
 
 

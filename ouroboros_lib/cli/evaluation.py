@@ -22,40 +22,36 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    out: Annotated[Path, typer.Option(metavar="PATH", help="Writes PATH.csv (a row per image), PATH.json and a sheet "
-                                      "of pictures, PATH.png.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Writes PATH.csv (a row per image), PATH.json and PATH.png, "
+                                      "a sheet of pictures.")],
     preset: Annotated[str, typer.Option(metavar="NAME|PATH|HUB-ID", help="A preset, a folder or a hub id.")] = "small",
     plan: Annotated[list[str] | None, typer.Option(
-        metavar="NAME[,FIELD=VALUE,...]", help="A plan to compare, repeatable: paper, calm, two-stage, projection, or "
-        "a change of one such as calm,every=3 (see plans.py); by default the weights' own and two-stage.",
-        show_default=False)] = None,
+        metavar="NAME[,FIELD=VALUE,...]", show_default=False, help="A plan to compare, repeatable: paper, calm, "
+        "two-stage, projection, or a change of one such as calm,every=3; by default the weights' own and two-stage."
+    )] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = Config.steps,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
-                                                   "weights were made for.", show_default=False)] = Config.guidance,
-    eta: Annotated[float | None, typer.Option(help="Share of the noise that a step renews, from 0 to 1; by default "
-                                              "what the scheduler's config says.", show_default=False)] = Config.eta,
+    guidance: Annotated[float | None, typer.Option(
+        show_default=False, help="Guidance scale, 1 is off; by default the weights' own.")] = Config.guidance,
+    eta: Annotated[float | None, typer.Option(show_default=False, help="Share of the noise that a step renews, from 0 "
+                                              "to 1; by default the scheduler's.")] = Config.eta,
     seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of the recursion's noise, 0 to N - 1.")] = Config.seeds,
     split: Annotated[str, typer.Option(metavar="val|test|heldout", help="Which procedural objects.")] = Config.split,
     objects: Annotated[int, typer.Option(help="How many of them.")] = Config.objects,
     batch: Annotated[int, typer.Option(help="Objects at a time; does not change the figures.")] = Config.batch,
-    geometry: Annotated[int, typer.Option(metavar="N", help="Compare the shape of the first N of them with the exact "
-                                          "one: PATH_geometry.csv.")] = Config.geometry,
-    single_view: Annotated[bool, typer.Option(
-        "--single-view", help="Measure only a G that was trained with single_view=true.")] = Config.single_view,
-    data: Annotated[str, typer.Option(metavar="DIR", help="Measure on the rendered objects in this folder instead of "
-                                      "procedural ones made on the fly.")] = Config.data,
+    geometry: Annotated[int, typer.Option(metavar="N", help="Compare the shape of the first N with the exact one: "
+                                          "PATH_geometry.csv.")] = Config.geometry,
+    single_view: Annotated[bool, typer.Option("--single-view", help="Measure only a G of single views.")] = False,
+    data: Annotated[str, typer.Option(metavar="DIR", help="Measure on rendered objects in a folder.")] = Config.data,
     protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="With --data: insist that it was rendered for "
                                           "this protocol.")] = Config.protocol,
-    all_objects: Annotated[bool, typer.Option("--all-objects", help="All that is in --data, whatever the protocol "
-                                              "lists.")] = Config.all_objects,
+    all_objects: Annotated[bool, typer.Option("--all-objects", help="All in --data, beyond the protocol's.")] = False,
     method: Annotated[str, typer.Option(metavar="ours|images:DIR|splat:DIR|mesh:DIR", help="With --data: the model, or "
                                         "another method's outputs, one per object.")] = Config.method,
     convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method; "
                                             "see `ouroboros data conventions`.")] = Config.convention,
-    align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit the outputs to the truth first; "
-                                       "the rows say so.")] = Config.align,
-    meshes: Annotated[list[str] | None, typer.Option(metavar="PATH", help="True meshes of --data, repeatable: compare "
-                                                     "3D with them.", show_default=False)] = None,
+    align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit to truth first.")] = Config.align,
+    meshes: Annotated[list[str] | None, typer.Option(metavar="PATH", show_default=False, help="True meshes of --data, "
+                                                     "repeatable: compare 3D with them.")] = None,
     lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS, if its backbone is here.")] = Config.lpips,
     flip: Annotated[bool, typer.Option("--flip", help="Measure FLIP as well: 8 ms a picture.")] = Config.flip,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = Config.device,

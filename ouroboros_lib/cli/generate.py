@@ -24,12 +24,12 @@ def generate(
                                                  "...). With several, each gets its own folder in --out.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
     preset: Annotated[str, typer.Option(metavar="NAME|PATH|HUB-ID", help="A preset, a folder or a hub id.")] = "small",
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
+    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")] = 25,
     plan: Annotated[str | None, typer.Option(
         metavar="NAME[,FIELD=VALUE,...]", help="What runs beside Algorithm 2: paper (nothing), calm, two-stage, "
         "projection, or a change of one such as calm,every=3 (see plans.py); by default what the weights were made "
         "for.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = "auto",
     background: Annotated[str, typer.Option(
         metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else rembg, else guessed from the border; alpha: "
@@ -43,8 +43,6 @@ def generate(
                                              "it is used, and few views are decoded at a time. Slower.")] = False,
 ) -> None:
     """Turn pictures into eight views and a 3D Gaussian splat each."""
-    check_range("--steps", steps, 1, MAX_STEPS)
-    check_range("--seed", seed, 0, 2**63 - 1)
     check_range("--elevation", elevation, -90, 90)
     check_range("--guidance", 1 if guidance is None else guidance, 0, 100)
     check_choice("--background", background, BACKGROUNDS)

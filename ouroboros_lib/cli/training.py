@@ -43,9 +43,8 @@ def recipe(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, architecture, twins, paper, or a "
                                         "JSON file of yours.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
-    gpus: Annotated[int, typer.Option(help="How many to use; -1: all there are; 0: the CPU.")] = -1,
-    per_gpu: Annotated[int, typer.Option(help="How many stages may share a GPU: a small model leaves most of one "
-                                         "idle.")] = 1,
+    gpus: Annotated[int, typer.Option(min=-1, max=1024, help="How many to use; -1: all; 0: the CPU.")] = -1,
+    per_gpu: Annotated[int, typer.Option(min=1, max=64, help="How many stages may share a GPU.")] = 1,
     minutes_scale: Annotated[float, typer.Option(help="Multiplies all time limits of the recipe.")] = 1.0,
     only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages, or all seeds of these rows, and what "
                                       "they start from.")] = "",
@@ -57,8 +56,6 @@ def recipe(
     """Run the training stages of a recipe in order, side by side where there are GPUs for it."""
     from ..files import check_writable
 
-    check_range("--gpus", gpus, -1, 1024)
-    check_range("--per-gpu", per_gpu, 1, 64)
     check_range("--minutes-scale", minutes_scale, 0.001, 10_000)
     check_writable(out)
     from ..training.recipe import check_needs, choose_stages, command_line, load_comparisons, load_recipe, run_recipe

@@ -19,8 +19,7 @@ class EvaluationConfig:
     """One evaluation: a source of objects, a method, and what is measured. Raises InputError for what cannot be."""
 
     # the recursion
-    plan: tuple[str, ...] = ()  # plans to compare; empty: what the weights do by themselves, and two-stage, to see what
-    # the recursion gains
+    plan: tuple[str, ...] = ()  # to compare; empty: the weights' own and two-stage, to see what the recursion gains
     steps: int = 25  # the paper's
     guidance: float | None = None  # classifier-free guidance, 1: off; None: what the weights were made for
     eta: float | None = None  # share of the noise that a step renews; None: what the weights' scheduler says

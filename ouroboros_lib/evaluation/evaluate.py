@@ -30,9 +30,9 @@ from .methods import Images, Method, Part
 from .metrics import psnr, ssim
 from .pictures import resized, zoomed
 from .results import PartialResults, contact_sheet, how_made, stamp
-from .rows import GEOMETRY, ImageRow, ShapeRow, image_rows, write_rows
+from .rows import GEOMETRY, METRICS, ImageRow, ShapeRow, write_rows
 from .sources import Source
-from .statistics import summarize, summarize_shapes
+from .statistics import digits, summarize, summarize_shapes
 
 SHEET_OBJECTS, SHEET_VIEWS, TILE = 12, 3, 96
 Metrics = dict[str, Callable[[Tensor, Tensor], Tensor]]  # column -> (prediction, target) to one number an image
@@ -63,7 +63,8 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
                 stamps = {name: stamp(source.files(name) + method.files(name)) for name in names}
                 missing = [name for name in names if not parts.holds(name, stamps[name])]
                 for measured in run.measure(missing) if missing else ():
-                    parts.write(measured.name, stamps[measured.name], measured.record(), measured.tiles)
+                    record = {name: getattr(measured, name) for name in ("rows", "shapes", "alignment")}
+                    parts.write(measured.name, stamps[measured.name], record, measured.tiles)
             except InputError as error:
                 for name in names:
                     skipped[name] = str(error) if str(name) in str(error) else f"{name}: {error}"
@@ -93,9 +94,6 @@ class Measured:
     shapes: list[ShapeRow] = field(default_factory=list)
     alignment: dict = field(default_factory=dict)
     tiles: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def record(self) -> dict:
-        return {"rows": self.rows, "shapes": self.shapes, "alignment": self.alignment}
 
 
 @dataclass
@@ -161,8 +159,11 @@ class Run:
         views = sorted(images)
         prediction, target = (torch.stack([pictures[view] for view in views]).to(self.method.device)
                               for pictures in (images, targets))
-        scores = {metric: f(prediction, target) for metric, f in self.metrics.items()}
-        return image_rows(keys, views, kind, scores, self.source.input_view)
+        scores = {name: [round(value, digits(name)) for value in measure(prediction, target).tolist()]
+                  for name, measure in self.metrics.items()}
+        return [ImageRow(*keys, view, int(view == self.source.input_view), kind,
+                         *(scores[name][i] if name in scores else "" for name in METRICS))
+                for i, view in enumerate(views)]
 
 
 def _aligned(part: Part, truth: MultiviewObject, views: tuple[int, ...], align: str) -> tuple[Part, dict]:
@@ -170,11 +171,11 @@ def _aligned(part: Part, truth: MultiviewObject, views: tuple[int, ...], align: 
     method = f"{part.method}-aligned-{align}"
     if part.shape is not None:
         azimuth, scale = align_shape(part.shape, truth, views, align)
-        part = replace(part, method=method, shape=part.shape.turned(azimuth, scale))
+        changed = {"shape": part.shape.turned(azimuth, scale)}
     else:
         azimuth, scale = 0.0, align_pictures(part.images, truth, views)
-        part = replace(part, method=method, images={view: zoomed(image, scale) for view, image in part.images.items()})
-    return part, {"azimuth": round(azimuth, 2), "scale": round(scale, 4)}
+        changed = {"images": {view: zoomed(image, scale) for view, image in part.images.items()}}
+    return replace(part, method=method, **changed), {"azimuth": round(azimuth, 2), "scale": round(scale, 4)}
 
 
 def _tiles(images: Images, views: list[int]) -> np.ndarray:
@@ -192,8 +193,10 @@ def _write(run: Run, settings: dict, out: Path, parts: PartialResults, names: li
     summary = summarize(rows, run.source.quantities)
     if shapes:
         summary["geometry"] = summarize_shapes(shapes)
-    record = how_made(run.method.device, started) | {"settings": settings, **run.source.record(), "objects": len(names),
-                                                     "skipped": skipped, "summary": summary}
+    protocol = run.source.protocol
+    record = (how_made(run.method.device, started) | {"settings": settings}
+              | ({} if protocol is None else {"protocol": protocol.record()})
+              | {"objects": len(names), "skipped": skipped, "summary": summary})
     if run.align != "none":
         record["alignment"] = {name: entry["alignment"] for name, entry in records.items()}
     write_rows(out.with_suffix(".csv"), ImageRow._fields, rows)

@@ -53,13 +53,10 @@ def surrounding_cameras() -> Cameras:
 
 @torch.no_grad()
 def measure_shape(shape: Shape, truth: Surface) -> dict[str, float]:
-    """A splat or mesh against its true surface; lengths in world units.
+    """A splat or mesh against its true surface; lengths in world units. See HOW_MEASURED.
 
-    Its surface is where `surrounding_cameras` see it: depth maps of 128 pixels wherever alpha exceeds 0.5.
-    accuracy: mean distance from there to the true surface. completeness: mean distance from what the same cameras see
-    of the true surface (every fourth pixel) to it. chamfer: the mean of both. f_score: harmonic mean of the shares
-    within THRESHOLD. iou: of volumes on a grid of 64^3 cells, its volume being all that no camera sees past. What
-    nobody sees has infinite distances and zeros.
+    chamfer: the mean of accuracy and completeness. f_score: harmonic mean of the shares within THRESHOLD. What no
+    camera sees has infinite distances and zeros.
     """
     rig = surrounding_cameras()
     _, alpha, depth = shape.seen(rig, SIZE)

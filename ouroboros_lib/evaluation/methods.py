@@ -120,7 +120,9 @@ class Ours(Method):
         return {"method": self.name, "preset": self.preset,
                 "weights": weights_checksum(part for part in pipe.components.values()
                                             if isinstance(part, torch.nn.Module)),
-                "plans": {str(plan): _record(plan) for plan in plans}, "num_inference_steps": self.steps,
+                "plans": {str(plan): {name: None if value == math.inf else value  # JSON has no infinity
+                                      for name, value in asdict(plan).items()} for plan in plans},
+                "num_inference_steps": self.steps,
                 "guidance_scale": pipe.config.guidance_scale if self.guidance is None else self.guidance,
                 "eta": pipe.scheduler.config.eta, "seeds": list(self.seeds), "model's pixels": pipe.image_size,
                 "views of F": "enlarged bilinearly to the protocol's size; the splat is drawn at that size"}
@@ -179,11 +181,6 @@ class Ours(Method):
         return self.pipeline.reconstructor(views, cameras.to(self.device), clean)
 
 
-def _record(plan: Plan) -> dict:
-    """JSON has no infinity."""
-    return {name: value if value != math.inf else None for name, value in asdict(plan).items()}
-
-
 class SingleView(Ours):
     """A G that was trained with single_view=true: from the condition view alone, in one pass."""
 
@@ -219,7 +216,7 @@ class Files(Method):
                 "pictures of another size": "bilinear, averaged over pixels where they become smaller"}
 
     def own_protocols(self, base: Protocol) -> list[Protocol]:
-        fixed = isinstance(self.convention.views, dict) and isinstance(base.elevation, float)
+        fixed = isinstance(self.convention.views, dict) and isinstance(base.elevation, (int, float))
         return [base.at(self.convention)] if fixed else []
 
     def check(self, source: Source) -> None:
@@ -242,7 +239,7 @@ class Files(Method):
 
     def shape(self, truth: MultiviewObject) -> Shape:
         """The splat or mesh of an object. Raises InputError, naming object and file."""
-        path = self.file(truth.name)
+        (path,) = self.files(truth.name)
         to_ours = self.convention.world(truth.cameras.views([0]), truth.info.get("source", {}).get("to_world"))
         if self.kind == "mesh":
             given = truth.info.get("render", {}).get("texture") if self.convention.frame == "source" else None
@@ -259,7 +256,7 @@ class Files(Method):
 
         Raises InputError, naming object and file, for a wrong number of pictures or one that cannot be read.
         """
-        paths, size, total = self.picture_files(truth.name), truth.rgba.shape[-1], len(truth.rgba)
+        paths, size, total = self.files(truth.name), truth.rgba.shape[-1], len(truth.rgba)
         views = matching_views(self.convention, truth.cameras)
         if self.convention.views == "protocol":
             named = {f"view_{view:03d}": view for view in range(total)}
@@ -272,20 +269,33 @@ class Files(Method):
         if len(paths) != len(views):
             raise InputError(f"{truth.name}: {len(paths)} pictures in {self.folder / truth.name}, expected "
                              f"{len(views)} for {self.convention.name}")
-        pictures = {path: read_picture(path) for path, view in zip(paths, views, strict=True) if view is not None}
+        by_view = {view: path for view, path in zip(views, paths, strict=True) if view is not None}
+        pictures = {view: read_picture(path) for view, path in by_view.items()}
         first = next(iter(pictures), None)
-        for path, picture in pictures.items():
+        for view, picture in pictures.items():
             if picture.shape != pictures[first].shape:
-                raise InputError(f"{path}: {picture.shape[-1]} pixels a side, but {first.name} has "
+                raise InputError(f"{by_view[view]}: {picture.shape[-1]} pixels a side, but {by_view[first].name} has "
                                  f"{pictures[first].shape[-1]}")
-        return {view: resized(pictures[path], size) for path, view in zip(paths, views, strict=True)
-                if view is not None}
+        return {view: resized(picture, size) for view, picture in pictures.items()}
 
     def files(self, name: str) -> list[Path]:
-        """The files of an object's output, as far as they are known by name. Raises InputError."""
-        return self.picture_files(name) if self.kind == "images" else [self.file(name)]
+        """An object's pictures in order, or its one file, as far as they are known by name. Raises InputError."""
+        if self.kind == "images":
+            return self._picture_files(name)
+        if self.kind == "splat":
+            path, inside = self.folder / f"{name}.ply", sorted((self.folder / name).glob("*.ply"))
+            if not path.is_file() and len(inside) != 1:
+                raise InputError(f"{name}: neither {path} nor a folder {path.with_suffix('')} with one .ply in it")
+            return [path] if path.is_file() else inside
+        there = [path for path in (self.folder / f"{name}{suffix}" for suffix in SUFFIXES) if path.is_file()]
+        if (self.folder / name).is_dir():
+            there.append(self.folder / name)
+        found = there[0] if there else find_meshes([self.folder]).get(name)
+        if found is None:
+            raise InputError(f"{name}: no mesh of this name in {self.folder} ({', '.join(SUFFIXES)}, or a folder)")
+        return [found]
 
-    def picture_files(self, name: str) -> list[Path]:
+    def _picture_files(self, name: str) -> list[Path]:
         folder = self.folder / name
         if not folder.is_dir():
             raise InputError(f"{name}: no folder {folder} with its pictures")
@@ -294,23 +304,6 @@ class Files(Method):
         return sorted(ours or found, key=lambda path: [int(part) if part.isdigit() else part
                                                        for part in re.split(r"(\d+)", path.name)])
 
-    def file(self, name: str) -> Path:
-        if self.kind == "splat":
-            path = self.folder / f"{name}.ply"
-            inside = sorted((self.folder / name).glob("*.ply"))
-            if not path.is_file() and len(inside) != 1:
-                raise InputError(f"{name}: neither {path} nor a folder {path.with_suffix('')} with one .ply in it")
-            return path if path.is_file() else inside[0]
-        for suffix in SUFFIXES:
-            if (path := self.folder / f"{name}{suffix}").is_file():
-                return path
-        if (self.folder / name).is_dir():
-            return self.folder / name
-        found = find_meshes([self.folder]).get(name)
-        if found is None:
-            raise InputError(f"{name}: no mesh of this name in {self.folder} ({', '.join(SUFFIXES)}, or a folder)")
-        return found
-
 
 def parse_method(text: str, convention: str) -> Files:
     """`images:DIR`, `splat:DIR` or `mesh:DIR`. Raises InputError."""
@@ -318,10 +311,8 @@ def parse_method(text: str, convention: str) -> Files:
     if kind not in KINDS or not separator or not folder:
         raise InputError(f"method={text}: expected ours, images:DIR, splat:DIR or mesh:DIR")
     path = Path(folder)
-    if not path.is_dir():
-        raise InputError(f"method={text}: {path} is no folder")
-    if not any(path.iterdir()):
-        raise InputError(f"method={text}: {path} is an empty folder")
+    if not path.is_dir() or not any(path.iterdir()):
+        raise InputError(f"method={text}: {path} is {'an empty' if path.is_dir() else 'no'} folder")
     return Files(kind, path, load_convention(convention, kind))
 
 

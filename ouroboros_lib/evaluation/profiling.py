@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass
 class Profile:
     """seconds: of the whole recursion. parts: seconds of each part, over all steps. peak: bytes on the GPU, None on a
-    CPU; what weights and the recursion together took at most."""
+    CPU."""
 
     steps: int
     seconds: float
@@ -35,13 +35,13 @@ class Profile:
 
 
 @torch.no_grad()
-def profile_recursion(pipeline: Ouroboros3DPipeline, steps: int = 25, runs: int = 3, seed: int = 0) -> Profile:
+def profile_recursion(pipeline: Ouroboros3DPipeline, steps: int = 25, runs: int = 3) -> Profile:
     """Time the recursion with feedback, with the pipeline's own guidance, for one random picture.
 
     The median of `runs` after two steps that warm up; each part is timed by itself, at the sizes that it has there.
     """
     device, size, views = pipeline.device, pipeline.image_size, pipeline.num_views
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(0)
     picture = torch.rand(1, 3, size, size, generator=generator, device=device)
     cameras = evenly_spaced_orbit(views, 10.0).to(device).expand(1)
 

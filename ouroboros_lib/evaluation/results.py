@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable
 from datetime import date
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +25,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import read_json, replace_file
 from ..viz.sheets import image_grid
+
+SHOWN = {"multiview": "views", "render": "3D"}  # kinds of pictures on the sheet, and their labels
 
 
 def stamp(paths: Iterable[Path]) -> str:
@@ -59,25 +62,25 @@ class PartialResults:
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(about, json.dumps(settings).encode())
 
-    def _path(self, name: str | int) -> Path:
-        return self.folder / ("object-" + quote(str(name), safe=""))
+    def _path(self, name: str | int, suffix: str = ".json") -> Path:
+        return self.folder / f"object-{quote(str(name), safe='')}{suffix}"
 
     def holds(self, name: str | int, made_from: str) -> bool:
         """Whether an object was measured on files with this stamp."""
-        return Path(f"{self._path(name)}.json").is_file() and self.read(name).get("made from") == made_from
+        return self._path(name).is_file() and self.read(name).get("made from") == made_from
 
     def write(self, name: str | int, made_from: str, record: dict, tiles: dict[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **tiles)
-        replace_file(Path(f"{self._path(name)}.npz"), buffer.getvalue())
+        replace_file(self._path(name, ".npz"), buffer.getvalue())
         data = json.dumps(record | {"made from": made_from}).encode()
-        replace_file(Path(f"{self._path(name)}.json"), data)  # the last: with it, it is complete
+        replace_file(self._path(name), data)  # the last: with it, it is complete
 
     def read(self, name: str | int) -> dict:
-        return read_json(f"{self._path(name)}.json")
+        return read_json(self._path(name))
 
     def tiles(self, name: str | int) -> dict[str, Tensor]:
-        with np.load(f"{self._path(name)}.npz") as stored:
+        with np.load(self._path(name, ".npz")) as stored:
             return {key: torch.from_numpy(stored[key]).float() / 255 for key in stored.files}
 
     def remove(self) -> None:
@@ -105,21 +108,15 @@ def contact_sheet(tiles: dict[str | int, dict[str, Tensor]], shown: list[int], i
 
     tiles: object -> "input", "truth", "METHOD/multiview", "METHOD/render" -> (n, 3, S, S).
     """
-    kinds = [kind for kind in ("multiview", "render") if any(key.endswith("/" + kind) for entry in tiles.values()
-                                                             for key in entry)]
+    kinds = [kind for kind in SHOWN if any(key.endswith("/" + kind) for entry in tiles.values() for key in entry)]
     rows, labels = [], []
     for name, entry in tiles.items():
-        methods = dict.fromkeys(key.split("/")[0] for key in entry if "/" in key)
-        for method in methods:
-            cells = [*entry["input"], *entry["truth"]]
-            for kind in kinds:
-                cells += [*entry[f"{method}/{kind}"]] if f"{method}/{kind}" in entry else [None] * len(shown)
-            rows.append(cells)
+        for method in dict.fromkeys(key.split("/")[0] for key in entry if "/" in key):
+            pictures = [entry.get(f"{method}/{kind}", [None] * len(shown)) for kind in kinds]
+            rows.append([*entry["input"], *entry["truth"], *chain(*pictures)])
             labels.append(f"{_short(str(name))}\n{_short(method)}")
-    groups = [("input", 1), ("truth", len(shown)), *({"multiview": "views", "render": "3D"}[kind]
-                                                     for kind in kinds)]
-    groups = [(group, len(shown)) if isinstance(group, str) else group for group in groups]
-    columns = [f"view {input_view}"] + [f"view {view}" for view in shown] * (1 + len(kinds))
+    groups = [("input", 1), *((label, len(shown)) for label in ("truth", *(SHOWN[kind] for kind in kinds)))]
+    columns = [f"view {view}" for view in (input_view, *shown * (1 + len(kinds)))]
     return image_grid(rows, None, labels, columns, groups)
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
-
 from ..errors import InputError
 from ..files import replace_file
 
@@ -65,25 +63,11 @@ def orbit_quantities(num_views: int) -> Quantities:
 
 def protocol_quantities(primary: Sequence[int], input_view: int, orbit: int) -> Quantities:
     """Of a folder: the protocol says which views count; from number `orbit` on they are novel."""
-    return {"primary views": ("multiview", lambda v: v in primary),
-            "input view": ("multiview", lambda v: v == input_view),
-            "novel": ("multiview", lambda v: v >= orbit),
-            "3D primary views": ("render", lambda v: v in primary),
-            "3D input view": ("render", lambda v: v == input_view),
-            "3D novel": ("render", lambda v: v >= orbit),
-            "self-consistency": ("self-consistency", lambda v: True)}
-
-
-def image_rows(keys: tuple, views: Sequence[int], kind: str, scores: dict[str, Tensor],
-               input_view: int = 0) -> list[ImageRow]:
-    """Rows of one object. keys: protocol, method, seed, object; views: their numbers; scores: (V,) for each metric."""
-    scores = {name: value.cpu() for name, value in scores.items()}
-
-    def cell(name: str, i: int) -> float | str:
-        return round(float(scores[name][i]), 3 if name == "psnr" else 4) if name in scores else ""
-
-    return [ImageRow(*keys, view, int(view == input_view), kind, *(cell(name, i) for name in METRICS))
-            for i, view in enumerate(views)]
+    views = {"primary views": lambda v: v in primary, "input view": lambda v: v == input_view,
+             "novel": lambda v: v >= orbit}
+    return ({name: ("multiview", belongs) for name, belongs in views.items()}
+            | {f"3D {name}": ("render", belongs) for name, belongs in views.items()}
+            | {"self-consistency": ("self-consistency", lambda v: True)})
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
@@ -98,12 +82,11 @@ def read_rows(path: Path) -> list[ImageRow]:
     """The images' CSV of an evaluation, numbers as numbers and objects as text. Raises InputError."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file))
-        header = tuple(lines[0])  # earlier versions wrote no flip
-        if header != ImageRow._fields[:len(header)] or "psnr" not in header or len(lines) < 2:
+            header, *lines = csv.reader(file)
+        if tuple(header) != ImageRow._fields[:len(header)] or "psnr" not in header or not lines:  # once without flip
             raise ValueError("its columns are not those of `ouroboros evaluate`, or it has no rows")
         return [ImageRow(*line[:2], int(line[2]), line[3], int(line[4]), int(line[5]), line[6],
-                         *(float(cell) if cell else "" for cell in line[7:])) for line in lines[1:]]
+                         *(float(cell) if cell else "" for cell in line[7:])) for line in lines]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, but there is a {path.stem}.json") from None
     except (OSError, ValueError, IndexError) as error:
@@ -115,5 +98,5 @@ def read_shapes(path: Path) -> list[ShapeRow]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [ShapeRow(line["protocol"], line["method"], int(line["seed"]), line["object"],
-                         *(float(line[name]) for name in GEOMETRY)) for line in csv.DictReader(file)]
+        _, *lines = csv.reader(file)
+    return [ShapeRow(*line[:2], int(line[2]), line[3], *map(float, line[4:])) for line in lines]

@@ -26,24 +26,17 @@ if TYPE_CHECKING:
 
 
 class Source(ABC):
-    """Objects with pictures from known cameras. What `prepare` finds out stands in the attributes.
+    """Objects with pictures from known cameras. What `prepare` finds out stands in the attributes."""
 
-    label: of the rows' column protocol; names: the objects; skipped: those that are not there, with the reason;
-    primary_views: those that count; input_view: the one that a model sees; quantities: what a summary says; batch:
-    objects that may be loaded together; protocol: what a folder was rendered for, and metrics: those that it asks for;
-    shapes: whether true surfaces are there for at least some objects.
-    """
-
-    label: str
-    names: list
-    skipped: dict[str, str]
-    primary_views: tuple[int, ...]
-    input_view: int
-    quantities: Quantities
-    metrics: tuple[str, ...] = ()
-    protocol: Protocol | None = None
-    batch: int = 1
-    shapes: bool = False
+    label: str  # of the rows' column protocol
+    names: list  # of the objects
+    skipped: dict[str, str]  # objects that are not there, with the reason
+    primary_views: tuple[int, ...]  # those that count
+    input_view: int  # the one that a model sees
+    quantities: Quantities  # what a summary says
+    metrics: tuple[str, ...] = ()  # those that the protocol asks for
+    protocol: Protocol | None = None  # what a folder was rendered for
+    batch: int = 1  # objects that may be loaded together
 
     @abstractmethod
     def prepare(self, method: Method) -> None:
@@ -61,17 +54,13 @@ class Source(ABC):
     def noise_seed(self, name) -> int:
         """Of an object: its noise must not depend on the others."""
 
-    def files(self, name) -> list[Path]:
-        """What an object is made of: it is measured again when they change."""
-        return []
-
     @abstractmethod
     def settings(self) -> dict:
         """All that the figures depend on, for the record."""
 
-    def record(self) -> dict:
-        """What else a record says."""
-        return {}
+    def files(self, name) -> list[Path]:
+        """What an object is made of: it is measured again when they change."""
+        return []
 
 
 class Procedural(Source):
@@ -84,7 +73,7 @@ class Procedural(Source):
 
     def __init__(self, split: str = "test", objects: int = 128, batch: int = 16, geometry: int = 0):
         self.split, self.names, self.batch, self.geometry = split, list(range(objects)), batch, geometry
-        self.label, self.skipped, self.shapes = f"procedural-{split}-{objects}", {}, geometry > 0
+        self.label, self.skipped = f"procedural-{split}-{objects}", {}
 
     def prepare(self, method: Method) -> None:
         pipe = getattr(method, "pipeline", None)
@@ -95,12 +84,11 @@ class Procedural(Source):
         self.quantities = {"PSNR": ("autoencoder", lambda v: True)} | orbit_quantities(self.num_views)
 
     def load(self, names: list[int]) -> list[MultiviewObject]:
-        objects = []
-        for first, count in _consecutive(names):
-            made = held_out_objects(self.split, count, self.image_size, self.num_views, device=self.device, start=first)
-            objects += [MultiviewObject(first + i, made.rgba[i].cpu(), made.cameras[i].to("cpu"), self.num_views)
-                        for i in range(count)]
-        return objects
+        first, last = min(names), max(names)  # after an interruption, what lies between is made once more
+        made = held_out_objects(self.split, last - first + 1, self.image_size, self.num_views, device=self.device,
+                                start=first)
+        return [MultiviewObject(name, made.rgba[name - first].cpu(), made.cameras[name - first].to("cpu"),
+                                self.num_views) for name in names]
 
     def surface(self, truth: MultiviewObject) -> Surface | None:
         if truth.name >= self.geometry:
@@ -112,17 +100,6 @@ class Procedural(Source):
 
     def settings(self) -> dict:
         return {"split": self.split, "objects": len(self.names), "num_views": self.num_views}
-
-
-def _consecutive(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Runs of consecutive numbers, as (first, count)."""
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and number == sum(runs[-1]):
-            runs[-1] = runs[-1][0], runs[-1][1] + 1
-        else:
-            runs.append((number, 1))
-    return runs
 
 
 class Folder(Source):
@@ -161,7 +138,7 @@ class Folder(Source):
 
     def _agree(self, names: list[str], method: Method) -> tuple[Protocol, str | None, int]:
         """The protocol that the data was rendered for, its label and size. Raises InputError if another was wanted."""
-        first = self._first(names)
+        first = self._first_readable(names)
         label, size = _label(first), first.rgba.shape[-1]
         if label is None:
             if self.wanted is not None:
@@ -178,7 +155,7 @@ class Folder(Source):
         raise InputError(f"{self.data}: was rendered for {label}, not for {expected}; choose --protocol and "
                          "--convention accordingly, or render it again")
 
-    def _first(self, names: list[str]) -> MultiviewObject:
+    def _first_readable(self, names: list[str]) -> MultiviewObject:
         reason = ""
         for name in names:
             try:
@@ -188,14 +165,12 @@ class Folder(Source):
         raise InputError(f"{self.data}: no object in it can be read; the first: {reason}")
 
     def load(self, names: list[str]) -> list[MultiviewObject]:
-        return [self._load(name) for name in names]
-
-    def _load(self, name: str) -> MultiviewObject:
-        truth = read_object(self.data / name, depth=False, name=name)
-        if truth.rgba.shape[-1] != self.size or _label(truth) != self.rendered_for:
-            raise InputError(f"{self.data / name}: was rendered for {_label(truth) or 'no protocol'} at "
-                             f"{truth.rgba.shape[-1]} pixels, not for {self.label}")
-        return truth
+        objects = [read_object(self.data / name, depth=False, name=name) for name in names]
+        for truth in objects:
+            if truth.rgba.shape[-1] != self.size or _label(truth) != self.rendered_for:
+                raise InputError(f"{self.data / truth.name}: was rendered for {_label(truth) or 'no protocol'} at "
+                                 f"{truth.rgba.shape[-1]} pixels, not for {self.label}")
+        return objects
 
     def surface(self, truth: MultiviewObject) -> Surface | None:
         if not self.shapes:
@@ -218,9 +193,6 @@ class Folder(Source):
 
     def settings(self) -> dict:
         return {"protocol": self.label, "geometry": HOW_MEASURED if self.shapes else None}
-
-    def record(self) -> dict:
-        return {"protocol": self.protocol.record()}
 
 
 def _protocol_of(first: MultiviewObject) -> Protocol:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 
@@ -49,27 +50,26 @@ def summarize(rows: Sequence[ImageRow], quantities: Quantities) -> dict:
 
     Differences are those of each pair of methods that both have a quantity; parts of our model are in none.
     """
-    means: dict[str, dict] = {}
     tables: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for method in dict.fromkeys(row.method for row in rows):
         for name, (kind, belongs) in quantities.items():
-            chosen = [row for row in rows if row.method == method and row.kind == kind and belongs(row.view)]
-            if chosen:
-                found = tables.setdefault(method, {})[name] = per_object(chosen)
-                means.setdefault(method, {})[name] = {"objects": len(found["psnr"])} | {
-                    metric: mean_interval(values, digits(metric)) for metric, values in found.items()}
+            if chosen := [row for row in rows if row.method == method and row.kind == kind and belongs(row.view)]:
+                tables.setdefault(method, {})[name] = per_object(chosen)
+    means = {method: {name: {"objects": len(table["psnr"])} | {
+        metric: mean_interval(values, digits(metric)) for metric, values in table.items()}
+        for name, table in of_method.items()} for method, of_method in tables.items()}
     differences: dict[str, dict] = {}
-    methods = [method for method in tables if method not in COMPONENTS]
-    for a, b in ((a, b) for i, a in enumerate(methods) for b in methods[i + 1:]):
+    for a, b in combinations([method for method in tables if method not in COMPONENTS], 2):
         for name in (name for name in tables[a] if name in tables[b]):
             for metric, values in tables[a][name].items():
                 unit = "in dB" if metric == "psnr" else f"of {metric}"
-                differences.setdefault(f"paired differences {unit}", {}).setdefault(f"{a} minus {b}", {})[name] = \
-                    paired_interval(values, tables[b][name][metric], digits=digits(metric))
+                pairs = differences.setdefault(f"paired differences {unit}", {}).setdefault(f"{a} minus {b}", {})
+                pairs[name] = paired_interval(values, tables[b][name][metric], digits=digits(metric))
     return {"means": means, **differences}
 
 
 def digits(metric: str) -> int:
+    """Decimal places that results show."""
     return 3 if metric == "psnr" else 4
 
 

@@ -61,14 +61,14 @@ def test_a_fitted_splat_scores_well(mesh_data, protocol, tmp_path):
     mesh = load_mesh(mesh_data / "meshes" / "thing.ply")
     index = torch.arange(24)
     views = render_mesh(mesh, orbit_cameras(index * 15.0, torch.tensor([-5.0, 20.0, 40.0])[index % 3]), SIZE)
-    fitted = fit_gaussians(views.images, views.alpha, views.cameras, count=2000, steps=120)
+    fitted = fit_gaussians(views.images, views.alpha, views.cameras, count=1500, steps=180)
     (tmp_path / "splats").mkdir()
     fitted.save_ply(tmp_path / "splats" / "thing.ply")
     data = tmp_path / "views"
     write_object(data / "thing", read_object(mesh_data / "views" / "thing"))
     found = scores(data, parse_method(f"splat:{tmp_path / 'splats'}", "ouroboros"), tmp_path / "out", protocol,
                    "render")
-    assert np.mean([found[view] for view in protocol.primary_views]) > 29
+    assert np.mean([found[view] for view in protocol.primary_views]) > 30
 
 
 def test_the_pipeline_sees_the_input_view_alone(_tiny, mesh_data, protocol, tmp_path):
