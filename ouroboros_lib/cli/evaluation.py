@@ -40,7 +40,8 @@ def evaluate(
     batch: Annotated[int, typer.Option(help="Objects at a time; does not change the figures.")] = Config.batch,
     geometry: Annotated[int, typer.Option(metavar="N", help="Compare the shape of the first N with the exact one: "
                                           "PATH_geometry.csv.")] = Config.geometry,
-    single_view: Annotated[bool, typer.Option("--single-view", help="Measure only a G of single views.")] = False,
+    single_view: Annotated[bool, typer.Option("--single-view", help="Measure only a G that was trained with "
+                                              "single_view=true.")] = False,
     data: Annotated[str, typer.Option(metavar="DIR", help="Measure on rendered objects in a folder.")] = Config.data,
     protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="With --data: insist that it was rendered for "
                                           "this protocol.")] = Config.protocol,
@@ -49,7 +50,8 @@ def evaluate(
                                         "another method's outputs, one per object.")] = Config.method,
     convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method; "
                                             "see `ouroboros data conventions`.")] = Config.convention,
-    align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit to truth first.")] = Config.align,
+    align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit the outputs to the truth first; "
+                                       "the rows say so.")] = Config.align,
     meshes: Annotated[list[str] | None, typer.Option(metavar="PATH", show_default=False, help="True meshes of --data, "
                                                      "repeatable: compare 3D with them.")] = None,
     lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS, if its backbone is here.")] = Config.lpips,
