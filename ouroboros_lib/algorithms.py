@@ -1,7 +1,7 @@
 """The paper's two algorithms, line by line (Wen et al., CVPR 2025), and nothing else.
 
-What runs do beside Algorithm 2 is a `Plan` (plans.py). What makes Algorithm 1 fast on GPUs stands in training/fast/ and
-is tested to give the same losses and gradients.
+What a run changes in Algorithm 2 is a `Plan` (plans.py). What makes Algorithm 1 fast on GPUs stands in training/fast/
+and is tested to give the same losses and gradients.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def recursion(pipe, cond: Condition, cameras: Cameras, sigmas: Tensor, plan: Pla
     for t, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         pred_x = pipe.estimate(x_t, sigma, cond, cameras, self_cond)                   # line 3: F
         step = Step(t, sigma, x_t, pred_x)
-        if plan.reconstructs(t, len(sigmas) - 1):                                      # the paper's plan: always
+        if plan.reconstructs(t, sigmas):                                               # the paper's plan: always
             step.views = plan.views(pipe.decode(pred_x), cond)                         # line 4: the decoder
             step.gaussians = pipe.reconstruct(step.views, cameras, sigma)              # line 5: G, and its renders ...
             step.renders = pipe.render(step.gaussians, cameras)

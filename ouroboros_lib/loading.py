@@ -40,7 +40,7 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
     # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         if isinstance(error, InputError):
-            raise
+            raise InputError(f"{name}: {error}") from error
         if not folder.exists():
             raise InputError(f"{name}: no such folder, and not to be had from the hub either "
                              f"({type(error).__name__}); check the name and the network") from error
@@ -49,7 +49,7 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
                          "is a file damaged, missing or of another model?") from error
     if not isinstance(pipeline, cls):
         raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an {cls.__name__}")
-    if "feedback_options" in index:  # the first edition's
+    if "feedback_options" in index and "plan" not in options:  # the first edition's
         pipeline.register_to_config(plan=_plan_of_first_edition(index["feedback_options"], name))
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
@@ -105,13 +105,16 @@ def _check_complete(components: dict) -> None:
 
 def _plan_of_first_edition(options: dict | None, name: str | Path) -> str:
     """feedback_options of commit 29852eb and earlier as a plan. Raises InputError for what plans no longer do."""
-    options = dict(options or {})
-    every = {options.pop(key, 1) for key in ("feedback_every", "project_every")}
-    known = {"project_above", "project_share", "keep_input"}
-    if len(every) > 1 and "project_above" in options or options.keys() - known:
+    try:
+        options = dict(options or {})
+        every, project_every = options.pop("feedback_every", 1), options.pop("project_every", 1)
+        if "project_above" in options and every != project_every:
+            raise ValueError("two intervals")
+        return str(Plan(every=every, **options))
+    except (TypeError, ValueError):
         raise InputError(f"{name}: its feedback_options in model_index.json are of the first edition and no plan does "
-                         f"them; replace them by \"plan\": one of {', '.join(PLANS)}, or such as \"calm,every=3\"")
-    return str(Plan(every=max(every), **options))
+                         f"them; replace them by \"plan\": one of {', '.join(PLANS)}, or such as \"calm,every=3\""
+                         ) from None
 
 
 def convert_weights(pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:

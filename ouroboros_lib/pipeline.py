@@ -124,7 +124,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         cameras: (B, V) instead of the orbit. plan: a `Plan` or its text, such as "paper" or "calm,every=3"; by default
         the weights' own. guidance_scale: one number, or (first, last) for scales that grow linearly from view 0 to view
         V - 1; by default the pipeline's. return_trace: record every step, or those with the given indices.
-        callback_on_step_end(pipeline, step, sigma, tensors) may return changed tensors. Raises InputError.
+        callback_on_step_end(pipeline, step, sigma, tensors) may return another x_t; pred_x and pred_i are F's estimate.
+        Raises InputError.
         """
         plan = Plan.parse(self.config.plan if plan is None else plan)
         if num_inference_steps < 1:
@@ -143,11 +144,13 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         trace: list[TraceStep] = []
         steps = recursion(self, cond, cameras, sigmas, plan,
                           lambda: randn_tensor(shape, generator=generator, device=device))
-        for step in self.progress_bar(steps, total=num_inference_steps):
-            if step.t in recorded:
-                trace.append(self._record(step, plan, cond, cameras))
-            if callback_on_step_end is not None:
-                self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, plan, cond)
+        with self.progress_bar(total=num_inference_steps) as bar:
+            for step in steps:
+                if step.t in recorded:
+                    trace.append(self._record(step, plan, cond, cameras))
+                if callback_on_step_end is not None:
+                    self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, plan, cond)
+                bar.update()
         self.maybe_free_model_hooks()
         return Ouroboros3DOutput(step.views, step.gaussians, step.renders, cameras, trace if recorded else None)
 
@@ -218,10 +221,10 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         Salimans 2022): the unconditional estimate has no condition view, in latents and token, but keeps cameras and
         feedback. Both are computed in one batch.
         """
-        sigma = sigma.to(x_t.device).expand(len(x_t))
+        sigma = sigma.to(x_t.device, non_blocking=True).expand(len(x_t))
         seen = cameras if cond.camera_features is None else cond.camera_features
         if self._compiled:  # a compiled F always sees maps, so that it is compiled once
-            self_cond = self.zero_maps(cameras) | (self_cond or {})
+            self_cond = {name: (self_cond or {}).get(name, zero) for name, zero in self.zero_maps(cameras).items()}
         if cond.guidance is None:
             return denoise(self.multiview, x_t, sigma, cond.latents, seen, self_cond, **cond.embeddings)
         latents, *embeddings = (torch.cat([torch.zeros_like(value), value])
@@ -239,7 +242,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def reconstruct(self, views: Tensor, cameras: Cameras, sigma: Tensor) -> Gaussians:
         """G: views (B, V, 3, H, W) of noise level sigma, () or (B,), to Gaussians (B, N)."""
-        level = sigma.to(views.device).clamp(self.config.reconstructor_sigma_min, self.config.reconstructor_sigma_max)
+        level = sigma.to(views.device, non_blocking=True)
+        level = level.clamp(self.config.reconstructor_sigma_min, self.config.reconstructor_sigma_max)
         return self.reconstructor(views, cameras, c_noise(level.expand(len(views))))
 
     def render(self, gaussians: Gaussians, cameras: Cameras) -> Renders:

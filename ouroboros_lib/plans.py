@@ -1,9 +1,9 @@
-"""What a run of the recursion does beside Algorithm 2: one frozen `Plan`, and the plans that have a name."""
+"""What a run of the recursion changes in Algorithm 2: one frozen `Plan`, and the plans that have a name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ class Plan:
 
     feedback: the maps that F is given back, see `feedback_names`: both (rgb+ccm), rgb, ccm, none.
     every: steps between two reconstructions; until the next one, F and the solver keep the renders of the last.
-    from_step: the first step whose renders are fed back.
+    from_step: renders of earlier steps are not fed back.
     project_above: while sigma is above it, the solver goes towards the estimate's own 3D render (design (b) of the
     paper), by the share project_share of the way; inf: never.
     keep_input: view 0 of every estimate is replaced by the input, as the known region in inpainting is (Lugmayr et al.
@@ -71,10 +71,13 @@ class Plan:
                     if getattr(self, field.name) != getattr(base, field.name)]
         return min((",".join([name, *changed(base)]) for name, base in PLANS.items()), key=lambda text: text.count(","))
 
-    def reconstructs(self, t: int, steps: int) -> bool:
-        """Whether step t of `steps` decodes, reconstructs and renders. The last one always does: it is the result."""
-        used = self.feedback != "none" or self.project_above < math.inf
-        return t == steps - 1 or (used and t % self.every == 0)
+    def reconstructs(self, t: int, sigmas: Sequence[float] | Tensor) -> bool:
+        """Whether step t decodes, reconstructs and renders, sigmas (T + 1,) being those of the run.
+
+        It does where its renders are used. The last step always does: it is the result.
+        """
+        used = bool(self.feedback != "none" and t >= self.from_step or sigmas[t] > self.project_above)
+        return t == len(sigmas) - 2 or (used and t % self.every == 0)
 
     def views(self, decoded: Tensor, cond) -> Tensor:
         """pred_i (B, V, 3, H, W) in [0, 1], as G and the user get it."""
@@ -106,7 +109,9 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 
 
 def _text(value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value).lower()
 
 
 def _with_first_view(views: Tensor, first: Tensor) -> Tensor:

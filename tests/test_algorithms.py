@@ -48,8 +48,9 @@ class Arithmetic:
     ("paper", "F decode G step F(rgb,ccm) decode G step F(rgb,ccm) decode G step"),
     ("two-stage", "F step F step F decode G step"),
     ("every=2", "F decode G step F(rgb,ccm) step F(rgb,ccm) decode G step"),
-    ("feedback=ccm,from_step=1", "F decode G step F decode G step F(ccm) decode G step"),
+    ("feedback=ccm,from_step=1", "F step F decode G step F(ccm) decode G step"),
     ("projection,project_above=2.5", "F decode G step F decode G step F decode G step"),
+    ("projection,project_above=3", "F decode G step F step F decode G step"),
 ])
 def test_recursion_asks_for_what_its_plan_needs_in_the_papers_order(plan, asked):
     pipe, sigmas = Arithmetic(), torch.tensor([4.0, 3.0, 2.0, 0.0])
@@ -59,7 +60,7 @@ def test_recursion_asks_for_what_its_plan_needs_in_the_papers_order(plan, asked)
     assert all(float(after.x_t) == float(before.x_next) for before, after in zip(steps, steps[1:], strict=False))
     if plan == "paper":
         assert float(steps[1].pred_x) == 50 + 1 + 0.75  # line 3 saw both renders
-    if plan.startswith("projection"):
+    if plan == "projection,project_above=2.5":
         assert [float(step.x_next) for step in steps] == [-997.5, -997.5, float(steps[2].pred_x) * 10]
 
 

@@ -149,6 +149,7 @@ def edit_index(folder, **changes):
     ({"feedback_every": 5, "project_above": 0.3, "project_share": 0.25, "project_every": 5, "keep_input": True},
      "calm"),
     ({"feedback_every": 3}, "paper,every=3"),
+    ({"project_every": 5}, "paper"),
     ({"project_above": 1.0, "keep_input": True}, "paper,project_above=1,keep_input=true"),
 ])
 def test_a_folder_of_the_first_edition_gets_the_plan_that_it_described(folder, tmp_path, options, plan):
@@ -158,7 +159,8 @@ def test_a_folder_of_the_first_edition_gets_the_plan_that_it_described(folder, t
 
 
 @pytest.mark.parametrize("options", [
-    {"feedback_share": 0.5}, {"feedback_scale": 2.0}, {"feedback_every": 5, "project_above": 1.0}])
+    {"feedback_share": 0.5}, {"feedback_scale": 2.0}, {"feedback_every": 5, "project_above": 1.0},
+    {"project_share": "x"}, {"project_above": None}, [1]])
 def test_what_no_plan_does_any_more_is_refused_with_what_to_write(folder, tmp_path, options):
     shutil.copytree(folder, tmp_path / "old")
     edit_index(tmp_path / "old", feedback_options=options)

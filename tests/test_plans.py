@@ -12,21 +12,25 @@ from ouroboros_lib.models.feedback import Renders
 from ouroboros_lib.plans import PLANS, Plan
 from ouroboros_lib.presets import load_preset
 
+SIGMAS = [80.0, 8.0, 2.0, 0.5, 0.1, 0.0]
+
 
 @pytest.mark.parametrize("text, reconstructs", [
-    ("paper", "xxxxx"), ("two-stage", "....x"), ("projection", "xxxxx"), ("calm", "x...x"), ("every=2", "x.x.x"),
-    ("every=3", "x..xx"), ("from_step=2", "xxxxx"), ("feedback=none,project_above=1,every=2", "x.x.x"),
+    ("paper", "xxxxx"), ("two-stage", "....x"), ("projection", "xxx.x"), ("calm", "x...x"), ("every=2", "x.x.x"),
+    ("every=3", "x..xx"), ("from_step=2", "..xxx"), ("feedback=none,project_above=1,every=2", "x.x.x"),
+    ("from_step=2,project_above=8", "x.xxx"),
     ("every=9", "x...x")])
 def test_which_steps_reconstruct(text, reconstructs):
     plan = Plan.parse(text)
-    assert "".join("x" if plan.reconstructs(t, 5) else "." for t in range(5)) == reconstructs
+    assert "".join("x" if plan.reconstructs(t, SIGMAS) else "." for t in range(5)) == reconstructs
 
 
 def test_texts_and_plans_are_the_same_thing():
     assert Plan.parse("paper") == Plan() == Plan.parse(Plan()) and str(Plan()) == "paper"
     assert [str(plan) for plan in PLANS.values()] == list(PLANS)
     for text in ("calm,every=3", "paper,feedback=rgb", "paper,from_step=10", "two-stage,keep_input=true",
-                 "projection,project_share=0.5", "paper,feedback=ccm,every=2"):
+                 "projection,project_share=0.5", "paper,feedback=ccm,every=2",
+                 f"paper,project_share={1 / 3}"):
         assert str(Plan.parse(text)) == text and Plan.parse(str(Plan.parse(text))) == Plan.parse(text)
     assert str(Plan.parse("every=2")) == "paper,every=2"
     assert Plan.parse("calm, every=1, project_above=inf, keep_input=no, project_share=1") == Plan()

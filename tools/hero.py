@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("figures"))
     options = parser.parse_args(arguments)
     plan = Plan.parse(options.plan)
-    if not all(plan.reconstructs(t, options.steps) for t in range(options.steps)):
+    if plan.every != 1 or plan.from_step or plan.feedback == "none":
         parser.error(f"--plan {plan}: every step is drawn, so every step must reconstruct")
     pipe = Ouroboros3DPipeline.from_pretrained(options.preset).to(resolve_device("auto"))
     image = load_photo(options.image, pipe.image_size).image[None]

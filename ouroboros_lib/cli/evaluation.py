@@ -80,7 +80,7 @@ def evaluate(
     print(json.dumps(summary, indent=1))
     print(f"wrote {out.with_suffix('.csv')}, {out.with_suffix('.png')} and {out.with_suffix('.json')}")
     if skipped:
-        print(f"{len(skipped)} skipped: {', '.join(skipped)}")
+        print(f"{len(skipped)} skipped: {', '.join(map(str, skipped))}")
         raise typer.Exit(1)
 
 

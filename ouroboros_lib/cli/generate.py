@@ -26,7 +26,7 @@ def generate(
     preset: Annotated[str, typer.Option(metavar="NAME|PATH|HUB-ID", help="A preset, a folder or a hub id.")] = "small",
     steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")] = 25,
     plan: Annotated[str | None, typer.Option(
-        metavar="NAME[,FIELD=VALUE,...]", help="What runs beside Algorithm 2: paper (nothing), calm, two-stage, "
+        metavar="NAME[,FIELD=VALUE,...]", help="What the run changes in Algorithm 2: paper (nothing), calm, two-stage, "
         "projection, or a change of one such as calm,every=3 (see plans.py); by default what the weights were made "
         "for.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")] = 0,

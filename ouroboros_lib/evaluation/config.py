@@ -62,6 +62,8 @@ class EvaluationConfig:
         from ..plans import Plan  # with torch, for which --help does not wait
 
         self.plan = tuple(str(Plan.parse(text)) for text in self.plan)
+        if self.plan and (self.method != "ours" or self.single_view):
+            raise InputError(f"plan={' '.join(self.plan)}: is for our recursion, not for other methods or single_view")
         if len(set(self.plan)) < len(self.plan):
             raise InputError(f"plan={' '.join(self.plan)}: two of them are the same")
         if self.geometry > self.objects:

@@ -14,8 +14,8 @@ from ..gaussians import Gaussians
 from ..rasterization import Rendering, rasterize
 from .layers import ResBlock, zero_init
 
-# The maps that can be fed back: name -> what it is of a rendering whose extra channels are canonical coordinates. A new
-# map is an entry here; F gets an encoder for each name in its config's `feedback`.
+# The maps that can be fed back, (B, V, 3, S, S) of about [0, 1]: name -> what it is of a rendering whose extra channels
+# are canonical coordinates. A new map is an entry here; the small F gets an encoder for each name in its `feedback`.
 FEEDBACK_MAPS: dict[str, Callable[[Rendering, Cameras], Tensor]] = {
     "rgb": lambda rendering, cameras: rendering.rgb,
     "ccm": lambda rendering, cameras: rendering.extra,

@@ -139,7 +139,7 @@ class ReleasedPipeline(Ouroboros3DPipeline):
     def estimate(self, x_t: Tensor, sigma: Tensor, cond: Condition, cameras: Cameras,
                  self_cond: dict[str, Tensor] | None = None) -> Tensor:
         """As `Ouroboros3DPipeline.estimate`, one object at a time: in one batch they would see each other's tokens."""
-        sigma = sigma.to(x_t.device).expand(len(x_t))
+        sigma = sigma.to(x_t.device, non_blocking=True).expand(len(x_t))
 
         def one(index: int) -> Tensor:
             rows = slice(index, index + 1)

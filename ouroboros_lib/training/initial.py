@@ -11,7 +11,9 @@ import torch
 from diffusers import ConfigMixin
 
 from ..errors import InputError
+from ..models.feedback import feedback_names
 from ..pipeline import SETTINGS, Ouroboros3DPipeline
+from ..plans import Plan
 from .config import TrainingConfig
 
 COMPONENTS = ("autoencoder", "multiview", "reconstructor")
@@ -63,7 +65,12 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
         if foreign:
             raise InputError(f"--init: F lacks {foreign[0]} and {len(foreign) - 1} more tensors")
     if config.stage == "joint":
+        lacking = set(feedback_names(config.feedback)) - set(pipeline.multiview.feedbacks)
+        if lacking:
+            raise InputError(f"feedback={config.feedback}: the F of {preset_name} has no encoder for {min(lacking)}")
         pipeline.register_to_config(coordinate_map=config.coordinate_map)
+        if config.feedback not in ("both", "none"):
+            pipeline.register_to_config(plan=str(Plan(feedback=config.feedback)))
     if "reconstructor" in TRAINED[config.stage]:
         knows_noise = config.stage == "joint" and config.joint
         pipeline.register_to_config(reconstructor_sigma_max=None if knows_noise else config.clean_sigma)

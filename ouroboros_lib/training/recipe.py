@@ -56,6 +56,8 @@ class Stage:
             words = ["evaluate", "--preset", str(out / self.evaluates / "pipeline"),
                      "--out", str(out / "evaluation" / self.evaluates)]
             for name, value in self.settings.items():
+                if value is None or value is False:
+                    continue
                 option = "--" + name.replace("_", "-")
                 for each in value if isinstance(value, list) else [value]:
                     words += [option] if each is True else [option, str(each)]
