@@ -1,7 +1,7 @@
 # Needs Python 3.10 to 3.13, git and make. `make demo` and `make test` set up .venv themselves (uv if present, else pip).
 SHELL := /bin/bash
 # two processes at a time: idle threads sleep at once, since what they wait with is the other process's time
-test pytest notebooks: export OMP_WAIT_POLICY ?= passive
+test pytest notebooks figures: export OMP_WAIT_POLICY ?= passive
 
 # PYTHON=... chooses the interpreter; without it, the first of these that runs and fits
 PYTHON ?=
@@ -27,16 +27,26 @@ demo: $(STAMP)  ## check this machine, then turn the sample pictures into views 
 
 test: lint pytest notebooks  ## everything that .ci/run checks: lint, tests, notebooks
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP)  ## style, which room imports which, types of what users call
 	@$(PY) -m ruff check .
+	@.venv/bin/lint-imports
+	@$(PY) -m mypy
 
 # Two at a time, a thread each: most of a test is Python, which keeps one core busy.
 pytest: $(STAMP)  ## the tests alone
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-# papermill: each notebook runs from top to bottom; nbval: once more, with the solutions, and what is marked compares.
-# Two at a time: a notebook keeps little more than one core busy. With PRESET or DEVICE the experiments are rerun at
-# that size or there, one after the other; the executed notebooks stay, and nothing is compared with the committed ones.
+# papermill: each notebook runs from top to bottom with smaller parameters than its own; nbval: with its own, and the
+# solutions, and what is marked compares. Two at a time: a notebook keeps little more than one core busy.
+QUICK_00_quickstart := -p steps 10
+QUICK_01_multiview_diffusion := -p steps 6
+QUICK_02_gaussian_reconstruction := -p fit_steps 100 -p fit_count 3000
+QUICK_03_self_conditioning_feedback := -p steps 8
+QUICK_04_joint_training := -p joint_steps 15
+QUICK_05_gso_evaluation := -p samples 2
+QUICK_06_paper_scale := -p steps 2
+# With PRESET or DEVICE the experiments are rerun at that size or there, one after the other; the executed notebooks
+# stay, and nothing is compared with the committed ones.
 RERUN := $(or $(PRESET),$(DEVICE))
 notebooks: $(STAMP)  ## run all notebooks and compare their outputs; PRESET=small DEVICE=cuda: rerun them there, and keep
 ifdef RERUN
@@ -49,18 +59,21 @@ ifdef RERUN
 	done; echo "executed notebooks: outputs/notebooks-$(RERUN)"; exit $$failed
 else
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
-	printf '%s\n' $(NOTEBOOKS) | xargs -P 2 -I {} sh -c 'echo "papermill {}"; $(PAPERMILL) --cwd notebooks "{}" "$$0/$$(basename "{}")"' "$$folder"
+	printf '%s\n' $(foreach notebook,$(NOTEBOOKS),"$(notebook) $(QUICK_$(basename $(notdir $(notebook))))") | \
+		xargs -P 2 -L 1 sh -c 'echo "papermill $$*"; notebook=$$1; shift; \
+			$(PAPERMILL) --cwd notebooks "$$@" "$$notebook" "$$0/$$(basename "$$notebook")"' "$$folder"
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests $(PY) -m pytest -p kernels_over_ipc \
 		--nbval-lax --nbval-current-env -n 2 --dist loadfile \
 		$(NOTEBOOKS) $(SOLUTIONS)
 endif
 
 book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/index.html
-	@$(PY) -m ouroboros_lib.viz.book notebooks outputs/book
+	@$(PY) -m tools.book notebooks outputs/book
 
 figures: $(STAMP)  ## make all pictures in figures/ again
 	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
-	@$(PY) -m ouroboros_lib.viz.families --out outputs/figures/families.png
+	@$(PY) -m tools.families --out outputs/figures/families.png
+	@$(PY) -m tools.hero --out figures
 	@for name in recursion families; do $(PY) -c "import sys; from PIL import Image; \
 		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
 		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \
@@ -73,7 +86,7 @@ figures: $(STAMP)  ## make all pictures in figures/ again
 	done
 
 clean:  ## remove .venv, caches and the demo's outputs
-	rm -rf .venv outputs/demo build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv outputs/demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml

@@ -18,7 +18,6 @@ Noise level  sigma. `c_noise = log(sigma) / 4` appears only inside the models.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
-from .files import read_json
 
 CONVENTIONS = __doc__
 RADIUS = 1.742  # world units; the released renders' orbit
@@ -201,11 +199,11 @@ def relative_to_first(cameras: Cameras) -> tuple[Cameras, Tensor]:
     """
     with torch.autocast(cameras.device.type, enabled=False):  # half precision would move cameras by whole pixels
         first = cameras.c2w[..., :1, :, :]
-        placed = torch.zeros_like(first)
-        placed[..., 0, 0] = placed[..., 3, 3] = 1
-        placed[..., 1, 1] = placed[..., 2, 2] = -1
-        placed[..., 2, 3] = first[..., :3, 3].norm(dim=-1)
-        placed = Cameras(placed, cameras.intrinsics[..., :1, :, :])
+        pose = torch.zeros_like(first)
+        pose[..., 0, 0] = pose[..., 3, 3] = 1
+        pose[..., 1, 1] = pose[..., 2, 2] = -1
+        pose[..., 2, 3] = first[..., :3, 3].norm(dim=-1)
+        placed = Cameras(pose, cameras.intrinsics[..., :1, :, :])
         back = first @ placed.world_to_camera()
         there = placed.c2w @ cameras.views([0]).world_to_camera()
         return Cameras(there @ cameras.c2w, cameras.intrinsics), back[..., 0, :, :]
@@ -216,11 +214,6 @@ def field_of_view(cameras: Cameras) -> Tensor:
     return torch.rad2deg(2 * torch.atan(0.5 / cameras.intrinsics[..., 0, 0]))
 
 
-def write_cameras(path: str | Path, cameras: Cameras, size: int) -> None:
-    """Write V cameras as `cameras.json` (OpenCV axes, normalised intrinsics)."""
-    Path(path).write_text(json.dumps(cameras_to_record(cameras, size)))
-
-
 def cameras_to_record(cameras: Cameras, size: int) -> dict:
     """The contents of `cameras.json` for V cameras."""
     if len(cameras.shape) != 1:
@@ -229,17 +222,12 @@ def cameras_to_record(cameras: Cameras, size: int) -> dict:
             "intrinsics": cameras.intrinsics.tolist()}
 
 
-def read_cameras(path: str | Path) -> Cameras:
-    """Read `cameras.json` or a NeRF/Blender style `meta.json`; the axes are told by the file.
+def cameras_from_record(record: dict, path: str | Path) -> Cameras:
+    """The cameras of `cameras.json` or a NeRF/Blender style `meta.json`; the record says which axes.
 
     `meta.json`: `camera_angle_x` in radians and `locations` (or `frames`) with OpenGL `transform_matrix`.
-    Raises InputError when the file is missing, is not JSON or lacks an entry.
+    `path` is for messages only. Raises InputError when an entry is missing or malformed.
     """
-    return cameras_from_record(read_json(path), path)
-
-
-def cameras_from_record(record: dict, path: str | Path) -> Cameras:
-    """The cameras of the contents of such a file; `path` is for messages only. Raises InputError."""
     try:
         if "c2w" in record:
             if record.get("convention", "opencv") != "opencv":
@@ -252,25 +240,13 @@ def cameras_from_record(record: dict, path: str | Path) -> Cameras:
             raise ValueError(f"transform_matrix must be 4 x 4 for at least one view, got {tuple(poses.shape)}")
         k = normalised_intrinsics(math.degrees(record["camera_angle_x"]))
         return Cameras(opengl_to_opencv(poses), k.expand(len(poses), 3, 3))
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: camera entry missing or malformed ({error}); see the conventions in cameras.py"
                          ) from None
-
-
-def write_opengl_cameras(path: str | Path, cameras: Cameras, names: list[str]) -> None:
-    """Write V cameras as `meta.json` with OpenGL axes, one entry in `locations` per image name."""
-    poses = opencv_to_opengl(cameras.c2w).tolist()
-    record = {"camera_angle_x": math.radians(float(field_of_view(cameras)[0])),
-              "locations": [{"transform_matrix": pose, "frames": [{"name": name}]}
-                            for pose, name in zip(poses, names, strict=True)]}
-    Path(path).write_text(json.dumps(record))
 
 
 def opengl_to_opencv(c2w: Tensor) -> Tensor:
     """Camera-to-world matrices from OpenGL axes (x right, y up, z backward) to OpenCV axes; its own inverse."""
     return c2w @ _OPENGL_TO_OPENCV.to(c2w)
-
-
-opencv_to_opengl = opengl_to_opencv

@@ -16,6 +16,11 @@ from pathlib import Path
 from .errors import InputError
 
 
+def one_line(error: object, limit: int = 120) -> str:
+    """An error's text on one line, at most `limit` characters; its type's name where it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def check_writable(folder: Path) -> None:
     """Raise InputError unless files can be written into `folder`, which need not exist. Leaves nothing behind."""
     existing = folder

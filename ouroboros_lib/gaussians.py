@@ -1,18 +1,16 @@
-"""A set of 3D Gaussians, and the two file formats that viewers read."""
+"""A set of 3D Gaussians, and the rotations that they are made of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError
-
-SH_C0 = 0.28209479177387814  # the constant spherical harmonic; 3DGS stores (colour - 0.5) / SH_C0
+from .export.ply import read_ply, write_ply
+from .export.splat import read_splat, write_splat
 
 
 @dataclass
@@ -74,51 +72,24 @@ class Gaussians:
         means, opacities, scales, quaternions, colors = packed.split([3, 1, 3, 4, 3], dim=-1)
         return cls(means, opacities[..., 0], scales, quaternions, colors)
 
+    @classmethod
+    def cat(cls, parts: list[Gaussians]) -> Gaussians:
+        """Join along the first dimension."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
     def save_ply(self, path: str | Path) -> None:
-        """Write N Gaussians (no batch dimension) as a standard 3DGS `.ply`, float32, lossless after `logit` and `log`.
-
-        Opacities are stored as logits, scales as logarithms, colours as the constant spherical harmonic.
-        """
-        from plyfile import PlyData, PlyElement
-
-        self._require_unbatched()
-        g = self.detach().to("cpu", torch.float64)
-        columns = {"x": g.means[:, 0], "y": g.means[:, 1], "z": g.means[:, 2]}
-        columns |= {name: torch.zeros(len(g.means)) for name in ("nx", "ny", "nz")}
-        columns |= {f"f_dc_{i}": (g.colors[:, i] - 0.5) / SH_C0 for i in range(3)}
-        columns["opacity"] = torch.logit(g.opacities, eps=1e-7)
-        columns |= {f"scale_{i}": g.scales[:, i].clamp_min(1e-12).log() for i in range(3)}
-        columns |= {f"rot_{i}": g.quaternions[:, i] for i in range(4)}
-        table = np.empty(len(g.means), dtype=[(name, "<f4") for name in columns])
-        for name, values in columns.items():
-            table[name] = values.numpy()
-        PlyData([PlyElement.describe(table, "vertex")]).write(str(path))
+        """Write N Gaussians (no batch dimension) as a standard 3DGS `.ply`, see `export.ply`."""
+        write_ply(path, *self._unbatched())
 
     @classmethod
     def load_ply(cls, path: str | Path, unit_quaternions: bool = True) -> Gaussians:
-        """Read a 3DGS `.ply`; spherical harmonics beyond the constant are ignored. Raises InputError.
+        """Read a 3DGS `.ply`. Raises InputError.
 
         unit_quaternions: quaternions of another length are normalised, as 3DGS does. False: they are put into the
         rotation's formula as they are, as LGM's rasterizer does; what comes out is no rotation, and the Gaussians
         returned are those with the same covariances.
         """
-        from plyfile import PlyData, PlyParseError
-
-        try:
-            table = PlyData.read(str(path))["vertex"].data
-            def columns(*names):
-                return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in names], axis=-1))
-            means = columns("x", "y", "z")
-            colors = columns("f_dc_0", "f_dc_1", "f_dc_2") * SH_C0 + 0.5
-            opacities = torch.sigmoid(columns("opacity")[:, 0])
-            scales = columns("scale_0", "scale_1", "scale_2").exp()
-            quaternions = columns("rot_0", "rot_1", "rot_2", "rot_3")
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except (PlyParseError, KeyError, ValueError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not a 3D Gaussian splatting .ply ({error})") from None
+        means, opacities, scales, quaternions, colors = read_ply(path)
         loaded = cls(means, opacities, scales, F.normalize(quaternions, dim=-1), colors)
         if unit_quaternions:
             return loaded
@@ -128,44 +99,19 @@ class Gaussians:
         return loaded
 
     def save_splat(self, path: str | Path) -> None:
-        """Write the 32-byte `.splat` records of web viewers, most visible Gaussians first.
-
-        Positions and scales stay float32; colour, opacity and rotation are rounded to 8 bits.
-        """
-        self._require_unbatched()
-        g = self.detach().to("cpu", torch.float32)
-        order = torch.argsort(g.scales.prod(-1) * g.opacities, descending=True, stable=True)
-        g = g[order]
-        rgba = torch.cat([g.colors, g.opacities[:, None]], dim=-1).clamp(0, 1)
-        record = np.empty(len(g.means), dtype=_SPLAT_RECORD)
-        record["mean"], record["scale"] = g.means.numpy(), g.scales.numpy()
-        record["rgba"] = (rgba * 255).round().byte().numpy()
-        record["rotation"] = (g.quaternions * 128 + 128).round().clamp(0, 255).byte().numpy()
-        Path(path).write_bytes(record.tobytes())
+        """Write N Gaussians (no batch dimension) as the `.splat` of web viewers, see `export.splat`."""
+        write_splat(path, *self._unbatched())
 
     @classmethod
     def load_splat(cls, path: str | Path) -> Gaussians:
-        """Read a `.splat` file. Raises InputError when it is not a whole number of records."""
-        try:
-            data = Path(path).read_bytes()
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        if not data or len(data) % _SPLAT_RECORD.itemsize:
-            raise InputError(f"{path}: {len(data)} bytes are not a whole number of 32-byte .splat records")
-        record = np.frombuffer(data, dtype=_SPLAT_RECORD)
-        rgba = torch.from_numpy(record["rgba"].astype(np.float32)) / 255
-        quaternions = (torch.from_numpy(record["rotation"].astype(np.float32)) - 128) / 128
-        return cls(torch.from_numpy(record["mean"].copy()), rgba[:, 3], torch.from_numpy(record["scale"].copy()),
-                   F.normalize(quaternions, dim=-1), rgba[:, :3])
+        """Read a `.splat` file. Raises InputError."""
+        means, opacities, scales, quaternions, colors = read_splat(path)
+        return cls(means, opacities, scales, F.normalize(quaternions, dim=-1), colors)
 
-    def _require_unbatched(self) -> None:
+    def _unbatched(self) -> list[Tensor]:
         if self.means.ndim != 2:
             raise ValueError(f"files hold one set of Gaussians, got shape {tuple(self.shape)}: index the batch first")
-
-
-_SPLAT_RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 def moved(gaussians: Gaussians, motion: Tensor) -> Gaussians:

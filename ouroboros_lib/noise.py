@@ -3,10 +3,14 @@ v-prediction preconditioning, which the paper inherits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
+
+from .errors import InputError
 
 
 class EDMNoise(SchedulerMixin, ConfigMixin):
@@ -21,7 +25,8 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(self, p_mean: float = 1.0, p_std: float = 1.6, sigma_min: float = 0.002, sigma_max: float = 700.0,
                  rho: float = 7.0, eta: float = 0.0):
-        pass
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta must lie between 0 and 1, got {eta}")
 
     def sample_sigma(self, batch: int, generator: torch.Generator | None = None, device=None) -> Tensor:
         """Training noise levels, (batch,): log-normal (Karras et al. 2022, table 1)."""
@@ -47,20 +52,22 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
         """lambda(sigma) = (1 + sigma^2) / sigma^2: gives the loss unit weight on F's raw output."""
         return (1 + sigma**2) / sigma**2
 
-    @staticmethod
-    def step(x: Tensor, pred_x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float, eta: float = 0.0,
-             noise: Tensor | None = None) -> Tensor:
-        """One step from sigma to sigma_next, towards pred_x.
+    def step(self, x: Tensor, pred_x: Tensor, sigma: Tensor | float, sigma_next: Tensor | float,
+             noise: Callable[[], Tensor] | None = None) -> Tensor:
+        """One step of the solver from sigma to sigma_next, towards pred_x; `eta` of the config renews the noise.
 
         eta = 0: an Euler step of the probability flow (Karras et al. 2022, algorithm 1), which keeps the noise that x
-        has. eta = 1 replaces as much of it as possible by `noise` (like x, unit variance) without changing its level
+        has. eta = 1 replaces as much of it as possible by `noise()` (like x, unit variance) without changing its level
         (Song et al. 2021, DDIM, eq. 16): errors of earlier estimates, frozen into x, are forgotten on the way.
         """
+        eta = self.config.eta
         if not eta:
             return pred_x + (x - pred_x) * (sigma_next / sigma)
+        if noise is None:
+            raise InputError(f"eta is {eta}: a step renews noise, so it needs some to draw from")
         renewed = eta * sigma_next * (1 - (sigma_next / sigma) ** 2) ** 0.5
         kept = (sigma_next**2 - renewed**2) ** 0.5
-        return pred_x + (x - pred_x) * (kept / sigma) + renewed * noise
+        return pred_x + (x - pred_x) * (kept / sigma) + renewed * noise()
 
 
 def c_skip(sigma: Tensor) -> Tensor:
@@ -79,7 +86,7 @@ def c_in(sigma: Tensor) -> Tensor:
 
 
 def c_noise(sigma: Tensor) -> Tensor:
-    """What the network is told of the noise level, log(sigma) / 4."""
+    """The noise level as the network takes it, log(sigma) / 4."""
     return sigma.log() / 4
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ouroboros_lib.training.graphs import exchange_gradients
+from ouroboros_lib.training.fast.cuda_graphs import exchange_gradients
 
 torch.distributed.init_process_group("gloo")
 rank, folder = torch.distributed.get_rank(), Path(sys.argv[1])

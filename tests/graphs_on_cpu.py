@@ -7,10 +7,10 @@ import sys
 
 import torch
 
-from ouroboros_lib.cli import main
-from ouroboros_lib.training import loop
+from ouroboros_lib.cli.main import main
+from ouroboros_lib.training import run
 
-plain_share = loop.share_by_hand
+plain_share = run.share_by_hand
 
 
 def share_after_a_difference(accelerator, model):
@@ -21,7 +21,7 @@ def share_after_a_difference(accelerator, model):
     return plain_share(accelerator, model)
 
 
-loop.share_by_hand = share_after_a_difference
-loop.check_recordable = lambda accelerator: None
-loop.Graphs = lambda parameters: lambda name, function, *arguments: function(*arguments)
+run.share_by_hand = share_after_a_difference
+run.check_recordable = lambda accelerator: None
+run.CudaGraphs = lambda parameters: lambda name, function, *arguments: function(*arguments)
 sys.exit(main(sys.argv[1:]))

@@ -8,10 +8,10 @@ import sys
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-from ouroboros_lib.cli import main
-from ouroboros_lib.training import loop
+from ouroboros_lib.cli.main import main
+from ouroboros_lib.training import run
 
-plain_accelerator = loop.new_accelerator
+plain_accelerator = run.new_accelerator
 
 
 def sharded_accelerator(out, config):
@@ -21,5 +21,5 @@ def sharded_accelerator(out, config):
     return accelerator
 
 
-loop.new_accelerator = sharded_accelerator
+run.new_accelerator = sharded_accelerator
 sys.exit(main(sys.argv[1:]))

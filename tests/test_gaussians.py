@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from plyfile import PlyData, PlyElement
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.gaussians import SH_C0, Gaussians, matrix_to_quaternion, quaternion_to_matrix
+from ouroboros_lib.export.ply import SH_C0
+from ouroboros_lib.gaussians import Gaussians, matrix_to_quaternion, quaternion_to_matrix
 
 
 def random_gaussians(*shape, seed=0):

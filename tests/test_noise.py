@@ -83,9 +83,10 @@ def test_karras_schedule_by_hand():
 def test_one_euler_step_with_the_exact_image():
     x, noise = normal(2, 3), normal(2, 3, seed=1)
     sigma, sigma_next = torch.tensor(5.0, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
-    stepped = EDMNoise.step(x + sigma * noise, x, sigma, sigma_next)
+    euler = EDMNoise()
+    stepped = euler.step(x + sigma * noise, x, sigma, sigma_next)
     torch.testing.assert_close(stepped, x + sigma_next * noise)
-    torch.testing.assert_close(EDMNoise.step(x + sigma * noise, x, sigma, 0.0), x)
+    torch.testing.assert_close(euler.step(x + sigma * noise, x, sigma, 0.0), x)
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
@@ -94,21 +95,24 @@ def test_a_step_that_renews_noise_keeps_its_level(eta):
     generator = torch.Generator().manual_seed(0)
     x, old, new = torch.randn(3, 200_000, generator=generator)
     sigma, sigma_next = 4.0, 3.0
-    left = (EDMNoise.step(x + sigma * old, x, sigma, sigma_next, eta, new) - x) / sigma_next
+    scheduler = EDMNoise(eta=eta)
+    left = (scheduler.step(x + sigma * old, x, sigma, sigma_next, lambda: new) - x) / sigma_next
     assert float(left.std()) == pytest.approx(1, abs=0.01)
     share = float((left * new).mean())
     assert share == pytest.approx(eta * (1 - (sigma_next / sigma) ** 2) ** 0.5, abs=0.01)
-    torch.testing.assert_close(EDMNoise.step(x + sigma * old, x, sigma, 0.0, eta, new), x)
+    torch.testing.assert_close(scheduler.step(x + sigma * old, x, sigma, 0.0, lambda: new), x)
 
 
 def test_renewed_noise_samples_the_same_distribution():
     """With the ideal denoiser of unit Gaussian data, eta = 1 and eta = 0 both end at unit variance."""
-    schedule, generator = EDMNoise(sigma_min=0.02, sigma_max=40.0), torch.Generator().manual_seed(0)
-    sigmas = schedule.sigmas(200)
+    generator = torch.Generator().manual_seed(0)
     for eta in (0.0, 1.0):
+        schedule = EDMNoise(sigma_min=0.02, sigma_max=40.0, eta=eta)
+        sigmas = schedule.sigmas(200)
         x = torch.randn(100_000, generator=generator) * sigmas[0]
         for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
-            x = schedule.step(x, x / (sigma**2 + 1), sigma, sigma_next, eta, torch.randn(x.shape, generator=generator))
+            x = schedule.step(x, x / (sigma**2 + 1), sigma, sigma_next,
+                              lambda: torch.randn(100_000, generator=generator))
         assert float(x.std()) == pytest.approx(1, abs=0.03)
 
 

@@ -1,6 +1,6 @@
 """Multi-view folders: rendered objects on disk, one folder each, written, checked and read into training batches.
 
-Layouts that are read are those of layouts.py; ours is the one that is written.
+Formats that are read are those of folder_formats.py; ours is the one that is written.
 
 On disk, colour is straight (not multiplied by alpha), as image viewers expect; in memory it is composited on white, as
 everywhere in this library. With 8 bits the way there and back is exact.
@@ -25,11 +25,11 @@ from torch import Tensor
 
 from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
-from ..files import new_folder
-from .layouts import UPS, find_layout, into_our_world, load_array, read_layout
+from ..files import new_folder, one_line
+from .folder_formats import UPS, find_format, into_our_world, load_array, read_format
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
-    from .ring import MultiviewBatch
+    from .batches import MultiviewBatch
 
 
 @dataclass
@@ -67,7 +67,7 @@ class MultiviewObject:
 
 def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
     """Objects of equal size and number of views as a batch; the `collate_fn` of a DataLoader. Raises InputError."""
-    from .ring import MultiviewBatch
+    from .batches import MultiviewBatch
 
     first = objects[0]
     for other in objects[1:]:
@@ -84,7 +84,7 @@ def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
 
 
 def encode_object(views: MultiviewObject) -> dict[str, bytes]:
-    """The files of a folder in our layout, by name; `object.json`, the last, says how many views are the orbit's."""
+    """The files of a folder in our format, by name; `object.json`, the last, says how many views are the orbit's."""
     files = {}
     for number, rgba in enumerate(views.rgba.cpu()):
         files[f"view_{number:03d}.png"] = _png(_straight(rgba.permute(1, 2, 0).numpy()))
@@ -99,7 +99,7 @@ def encode_object(views: MultiviewObject) -> dict[str, bytes]:
 
 
 def write_object(folder: str | Path, views: MultiviewObject, coordinate_maps: bool = False) -> None:
-    """Write one object in our layout, beside `folder` first and then into its place.
+    """Write one object in our format, beside `folder` first and then into its place.
 
     coordinate_maps (which need depth): also `ccm_000.png` ..., pictures of the coordinate maps with alpha.
     """
@@ -164,7 +164,7 @@ class _Folder(Mapping):
 def read_object(folder: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
                 novel_views: int | None = None, depth: bool | None = None, up: str = "auto",
                 name: str | None = None, draw: random.Random | None = None) -> MultiviewObject:
-    """One object from a folder in any of the layouts.
+    """One object from a folder in any of the formats.
 
     image_size: pixels a side, by averaging if the files have more. views: which of the orbit's, all by default, in that
     order; the first is the condition view. novel_views: how many others, evenly chosen from all that are left, or at
@@ -185,7 +185,7 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int
     where = Path(where)
     if up not in UPS:
         raise InputError(f"up={up!r}: expected one of {', '.join(UPS)}")
-    layout, images, cameras, about = read_layout(files, where)
+    kind, images, cameras, about = read_format(files, where)
     orbit = int(about.get("num_orbit_views", len(images)))
     if not 1 <= orbit <= len(images):
         raise InputError(f"{where}: object.json speaks of {orbit} orbit views, but there are {len(images)} views")
@@ -197,14 +197,14 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int
             raise InputError(f"{where / images[i]}: {picture.shape[-1]} pixels a side, expected {size} as "
                              f"{'cameras.json says' if 'size' in about else f'in {images[chosen[0]]}'}")
     rgba = torch.stack(pictures)
-    maps = _read_depth(files, where, layout, chosen, rgba.shape[-1], depth)
+    maps = _read_depth(files, where, kind, chosen, rgba.shape[-1], depth)
     if image_size is not None and image_size != rgba.shape[-1]:
         if depth:
             raise InputError(f"{where}: its depth is of {rgba.shape[-1]} pixels a side and cannot be resized to "
                              f"{image_size}")
         rgba, maps = _shrink(rgba, image_size, where / images[chosen[0]]), None
     cameras = cameras.views(chosen)
-    if layout != "ours" or up == "z":
+    if kind != "ours" or up == "z":
         cameras = into_our_world(cameras, up, where)
     info = {key: value for key, value in about.items() if key not in ("name", "num_orbit_views", "size")}
     return MultiviewObject(name or about.get("name", where.name), rgba, cameras, count, maps, info)
@@ -216,8 +216,7 @@ def _choose(where: Path, total: int, orbit: int, views: Sequence[int] | None, no
     views = list(range(orbit)) if views is None else [int(view) for view in views]
     if not views or min(views) < 0 or max(views) >= total:
         raise InputError(f"{where}: has {total} views; views {views} were asked for")
-    left = [i for i in range(orbit, total)] if novel_views is None else [i for i in range(total) if i not in views]
-    left = [i for i in left if i not in views]
+    left = [i for i in range(orbit if novel_views is None else 0, total) if i not in views]
     if novel_views is not None:
         if novel_views > len(left):
             raise InputError(f"{where}: has {len(left)} views besides the orbit's {len(views)}; {novel_views} novel "
@@ -242,16 +241,16 @@ def _read_image(files, name: str, where: Path) -> Tensor:
             has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             pixels = np.asarray(image.convert("RGBA"))
     except Exception as error:  # decoders raise many kinds
-        raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
+        raise InputError(f"{path}: cannot be read as a picture ({one_line(error)})") from None
     if not has_alpha:
-        raise InputError(f"{path}: has no alpha channel, so the object cannot be told from the background")
+        raise InputError(f"{path}: has no alpha channel, so nothing says where the object ends")
     if pixels.shape[0] != pixels.shape[1]:
         raise InputError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected a square picture")
     return torch.from_numpy(on_white(pixels)).permute(2, 0, 1)
 
 
-def _read_depth(files, where: Path, layout: str, chosen: list[int], size: int, wanted: bool | None) -> Tensor | None:
-    there = layout == "ours" and any(name.startswith("depth_") for name in files)
+def _read_depth(files, where: Path, kind: str, chosen: list[int], size: int, wanted: bool | None) -> Tensor | None:
+    there = kind == "ours" and any(name.startswith("depth_") for name in files)
     if wanted is False or (wanted is None and not there):
         return None
     maps = []
@@ -294,7 +293,7 @@ def find_objects(root: str | Path) -> list[str]:
     for folder, below, files in os.walk(root, followlinks=True):
         below[:] = sorted(name for name in below if not name.startswith("."))
         relative = Path(folder).relative_to(root).as_posix()
-        if find_layout(files):
+        if find_format(files):
             names.append(relative)
             below.clear()
         elif not below and relative != ".":
@@ -305,7 +304,7 @@ def find_objects(root: str | Path) -> list[str]:
 
 
 class MultiviewFolder(torch.utils.data.Dataset):
-    """The objects below a folder, in any of the layouts; items are `MultiviewObject`s, batches come from `collate`.
+    """The objects below a folder, in any of the formats; items are `MultiviewObject`s, batches come from `collate`.
 
     objects: names, all that are found by default. The other settings are those of `read_object`.
     """

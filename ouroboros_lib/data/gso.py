@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 
 from .. import __version__
 from ..errors import InputError
-from ..files import new_folder, read_json, replace_file
+from ..files import new_folder, one_line, read_json, replace_file
 
 SERVER = "https://fuel.gazebosim.org/1.0/GoogleResearch/models"
 LICENCE = "CC-BY-4.0"
@@ -99,7 +99,7 @@ def all_objects(how: Download) -> list[str]:
         except _Gone:
             break
         except (_Transient, OSError, http.client.HTTPException) as error:
-            raise InputError(f"{url}: the list of objects cannot be fetched ({_shorten(error)})") from None
+            raise InputError(f"{url}: the list of objects cannot be fetched ({one_line(error)})") from None
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{url}: not a list of models, as Fuel gives it") from None
         fresh = [name for name in check_names(found) if name not in names]
@@ -130,7 +130,7 @@ def _open(url: str, how: Download, headers: dict[str, str] | None = None):
             raise
         raise _Gone(f"{url}: HTTP {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:  # no network, name not found, timeout, cut off
-        raise _Transient(_shorten(getattr(error, "reason", error))) from None
+        raise _Transient(one_line(getattr(error, "reason", error))) from None
 
 
 def _get(url: str, how: Download) -> bytes:
@@ -138,7 +138,7 @@ def _get(url: str, how: Download) -> bytes:
         try:
             return response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise _Transient(_shorten(error)) from None
+            raise _Transient(one_line(error)) from None
 
 
 def _retry(attempt: Callable, how: Download):
@@ -180,7 +180,7 @@ def _fetch(url: str, part: Path, how: Download, progress: Callable[[int], None])
                 try:
                     data = response.read1(_CHUNK)  # what is there, so that little is lost at an interrupt
                 except (OSError, http.client.HTTPException) as error:
-                    raise _Transient(f"broken off after {have} bytes ({_shorten(error)})") from None
+                    raise _Transient(f"broken off after {have} bytes ({one_line(error)})") from None
                 if not data:
                     break
                 out.write(data)
@@ -206,7 +206,7 @@ def fetch_object(name: str, out: Path, how: Download, progress: Callable[[int], 
             return _check_archive(part, name)
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zipfile.zlib.error) as error:
             part.unlink(missing_ok=True)  # complete and yet broken: from the start
-            raise _Transient(f"not a sound zip archive: {_shorten(error)}") from None
+            raise _Transient(f"not a sound zip archive: {one_line(error)}") from None
 
     try:
         members = _retry(attempt, how)
@@ -355,7 +355,3 @@ def write_manifest(out: Path) -> dict:
                 "models": {r["name"]: {key: r[key] for key in ("url", "bytes", "sha256", "files")} for r in records}}
     replace_file(out / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
-
-
-def _shorten(error) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..files import one_line
 
 SUFFIXES = (".obj", ".glb", ".gltf", ".ply")
 PLAIN = 178  # 0..255, the grey of surfaces without any colour
@@ -91,7 +92,7 @@ def read_parts(path: Path, texture: Path | None = None) -> tuple[list[Part], lis
     try:
         scene = trimesh.load_scene(str(path), process=False, resolver=files, skip_materials=texture is not None)
     except Exception as error:  # whatever a parser stumbles over is the file's fault
-        raise InputError(f"{path}: cannot be read as a mesh ({_shorten(error)})") from None
+        raise InputError(f"{path}: cannot be read as a mesh ({one_line(error)})") from None
     if files.trouble:
         raise InputError(f"{path}: {files.trouble[0]}")
     linear = _check_gltf(path, files) if texture is None and path.suffix.lower() in (".glb", ".gltf") else False
@@ -115,7 +116,7 @@ def read_texture(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise InputError(f"{path}: no such texture") from None
     except Exception as error:  # decoders raise many kinds
-        raise InputError(f"{path}: this texture cannot be read ({_shorten(error)})") from None
+        raise InputError(f"{path}: this texture cannot be read ({one_line(error)})") from None
 
 
 def _part(mesh, transform: np.ndarray, path: Path, image: np.ndarray | None, linear: bool,
@@ -167,7 +168,7 @@ def _material(part: Part, visual, path: Path, linear: bool, notes: set[str]) -> 
             part.texture = _pixels(texture)
         except Exception as error:  # truncated or broken image data
             name = texture.info.get("file_path", "inside the file")
-            raise InputError(f"{path}: its texture ({name}) cannot be read ({_shorten(error)})") from None
+            raise InputError(f"{path}: its texture ({name}) cannot be read ({one_line(error)})") from None
         if factor is not None and (factor < 1).any():
             levels = np.rint(255 * _scaled(np.arange(256)[:, None] / 255, factor, linear)).astype(np.uint8)
             part.texture = np.stack([levels[:, c][part.texture[..., c]] for c in range(3)], -1)
@@ -201,10 +202,6 @@ def _to_linear(x: np.ndarray) -> np.ndarray:
 
 def _pixels(image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
-
-
-def _shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _check_gltf(path: Path, files: _Files) -> bool:
@@ -242,7 +239,7 @@ def _check_gltf(path: Path, files: _Files) -> bool:
         except (LookupError, TypeError):
             raise InputError(f"{where} is not in the file, or in a format that cannot be read (KTX2?)") from None
         except Exception as error:  # decoders raise many kinds
-            raise InputError(f"{where} cannot be read ({_shorten(error)})") from None
+            raise InputError(f"{where} cannot be read ({one_line(error)})") from None
     return "trimesh" not in record.get("asset", {}).get("generator", "")
 
 
@@ -279,7 +276,7 @@ class _Files:
             try:
                 Image.open(io.BytesIO(data))
             except Exception as error:  # decoders raise many kinds
-                self.trouble.append(f"its texture {path.name} cannot be read ({_shorten(error)})")
+                self.trouble.append(f"its texture {path.name} cannot be read ({one_line(error)})")
                 raise
         return data
 

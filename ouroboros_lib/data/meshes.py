@@ -18,8 +18,8 @@ import torch
 
 from ..cameras import OBJECT_RADIUS, Cameras
 from ..errors import InputError
+from .folder_formats import UPS
 from .folders import MultiviewObject
-from .layouts import UPS
 from .mesh_files import PLAIN, Part, find_mesh, is_gso, object_name, read_parts
 
 # (x, y, z) with z up becomes (x, z, -y): what faced -y, the front in Blender and GSO, then faces the condition view

@@ -21,6 +21,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import one_line
 
 BACKGROUNDS = ("auto", "alpha", "keep")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # bitmaps only: no format that starts another program
@@ -153,7 +154,7 @@ def read_rgba(path: str | Path) -> tuple[np.ndarray, tuple[int, int], list[str]]
     except Image.DecompressionBombError:
         raise InputError(f"{path}: too large, more than {MAX_PIXELS // 10**6} megapixels; reduce it first") from None
     except _DAMAGED as error:
-        raise InputError(f"{path}: the picture is damaged ({_one_line(error)})") from None
+        raise InputError(f"{path}: the picture is damaged ({one_line(error)})") from None
     _check_size(path, *image.size)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # phones put previews in the other frames of MPO
         notes.append(f"{path.name} has {image.n_frames} frames, the first one is used")
@@ -163,10 +164,10 @@ def read_rgba(path: str | Path) -> tuple[np.ndarray, tuple[int, int], list[str]]
         image = ImageOps.exif_transpose(image)
         original_size = image.size
         rgba = _to_rgba(path, image, profile, notes)
+    except InputError:
+        raise
     except _DAMAGED as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: the picture is truncated or damaged ({_one_line(error)})") from None
+        raise InputError(f"{path}: the picture is truncated or damaged ({one_line(error)})") from None
     return rgba, original_size, notes
 
 
@@ -176,10 +177,6 @@ def _check_size(path: Path, width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise InputError(f"{path}: {width} x {height} pixels are too many, reduce it to at most {MAX_SIDE} a side "
                          f"and {MAX_PIXELS // 10**6} megapixels")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _to_rgba(path: Path, image: Image.Image, profile: bytes | None, notes: list[str]) -> np.ndarray:
@@ -260,7 +257,7 @@ def _rembg_matte(path: str | Path, rgba: np.ndarray) -> np.ndarray:
         mask = remove(picture, only_mask=True)
     # anything may go wrong in there: no network for its weights, no onnxruntime (it then calls sys.exit)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{path}: rembg is installed but failed ({_one_line(error)}); run `rembg d u2net` once with a "
+        raise InputError(f"{path}: rembg is installed but failed ({one_line(error)}); run `rembg d u2net` once with a "
                          "network, give a picture with a transparent background, or use --background keep") from error
     return np.asarray(mask.convert("L"), dtype=np.float32) / 255
 

@@ -26,6 +26,7 @@ import torch
 from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras
 from ..errors import InputError
 from ..files import read_json
+from ..speed.threads import prepare
 from .folders import MultiviewObject, write_object
 from .mesh_files import find_mesh, mesh_files, object_name
 from .meshes import load_mesh, render_mesh
@@ -192,7 +193,7 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
 def _interrupts_wait() -> Iterator[None]:
     """Ctrl-C reaches the whole group of processes, but only the first one decides, and not before this is over."""
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield  # Windows, or nobody who would hear it
+        yield  # Windows, or a thread that gets no interrupts
         return
     heard: list[tuple] = []
     resource_tracker.ensure_running()  # with the first worker it would start, and lift the mask
@@ -209,12 +210,13 @@ def _interrupts_wait() -> Iterator[None]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare()
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot tell its workers to end: they would wait for their next mesh for ever."""
+    """A killed parent cannot end its workers: they would wait for their next mesh for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -231,8 +233,8 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
     Object i of a split has the cameras of `held_out_objects`, so that files and memory hold the same pictures; or those
     of `settings` instead of size, views, novel and supersample.
     """
+    from .batches import held_out_cameras
     from .procedural import render_objects, sample_objects
-    from .ring import held_out_cameras
 
     how = {"split": split, "seed": seed, "size": size, "views": views, "novel": novel, "supersample": supersample,
            "depth": True}

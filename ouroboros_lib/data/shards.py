@@ -1,9 +1,9 @@
 """WebDataset shards: many multi-view objects in few big files, read as a stream.
 
-A shard is a tar file in which the files of an object, those of our folder layout, follow one another as
+A shard is a tar file in which the files of an object, those of our folder format, follow one another as
 `OBJECT.view_000.png ... OBJECT.cameras.json OBJECT.object.json`; any WebDataset reader understands it. `shards.json`
-beside the shards lists them with their objects: by it a shard that was cut off is told from one that simply ends, and
-an interrupted `write_shards` goes on.
+beside the shards lists them with their objects: a shard that was cut off is noticed, and an interrupted `write_shards`
+goes on.
 """
 
 from __future__ import annotations

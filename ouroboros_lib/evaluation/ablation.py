@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..files import read_json, replace_file
-from .geometry import GEOMETRY_COLUMNS
-from .heldout import KINDS, paired_interval, write_rows
+from .rows import GEOMETRY, METRICS, orbit_quantities, read_rows, read_shapes, write_rows
+from .statistics import digits, mean_interval, paired_interval
 
-QUANTITIES = (*KINDS, "difference")  # difference: |PSNR of F's views - PSNR of the 3D renders|, views 1+ (table 2)
-METRICS = ("psnr", "ssim", "lpips", "flip")
-COLUMNS = ("row", "training_seed", "method", "seed", "object")
-DEFAULT_METHOD = "feedback-none"
+QUANTITIES = (*orbit_quantities(8), "difference")  # |metric of views - metric of their 3D renders|, views 1+ (table 2)
+KEYS = ("row", "training_seed", "method", "seed", "object")
+COLUMNS = {f"{metric} {quantity}": metric for metric in METRICS for quantity in QUANTITIES}
+DEFAULT_METHOD = "two-stage"
 SHAPES = ("chamfer", "f_score", "iou")  # of the splats' surface, see geometry.py
+Lines = dict[tuple, dict[str, float]]  # KEYS -> column -> value, averaged over views
+Cell = dict[tuple[int, int], dict[str, float]]  # (object, training seed) -> the same, averaged over seeds of the noise
 
 
 def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> dict:
     """Gather the evaluations of an ablation and compare its cells.
 
     folder: CSVs that `ouroboros evaluate` wrote, ROW-seedN.csv or ROW.csv. compare: [cell, cell, label], a cell being
-    ROW:METHOD (METHOD as in the CSV, feedback-none by default). Writes `out`.csv, a line per object with a
+    ROW:METHOD (METHOD as in the CSV, two-stage by default). Writes `out`.csv, a line per object with a
     column per metric and quantity (averaged over views), and `out`.json: means with intervals for each cell, and the
     comparisons. Returns the latter.
     Where ROW-seedN_geometry.csv are there, `out`_geometry.csv holds their lines, and comparisons have "geometry", too.
@@ -38,98 +38,35 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     if not files:
         raise InputError(f"{folder}: no evaluations (CSV files) in it; `ouroboros recipe ablation` writes them")
     records = {path: read_json(path.with_suffix(".json")) for path in files}
-    lines = [line for path, record in records.items() for line in _lines(path, record["settings"]["num_views"])]
-    cells = {name: _cell(lines, name) for name in dict.fromkeys(f"{line[0]}:{line[2]}" for line in lines)}
-    shapes = [line for path in files for line in _shapes(path.with_name(path.stem + "_geometry.csv"))]
+    images: Lines = {}
+    shapes: Lines = {}
+    for path, record in records.items():
+        row, seed = re.fullmatch(r"(.*?)(?:-seed(\d+))?", path.stem).groups()
+        start = (row, int(seed or 0))
+        images |= {start + key: line for key, line in _image_lines(path, record["settings"]["num_views"]).items()}
+        shapes |= {(*start, line.method, line.seed, int(line.object)): dict(zip(GEOMETRY, line[4:], strict=True))
+                   for line in read_shapes(path.with_name(path.stem + "_geometry.csv"))}
+    names = dict.fromkeys(f"{row}:{method}" for row, _, method, *_ in images)
+    cells = {name: _complete(_cell(images, name), name) for name in names}
     comparisons, missing = [], []
-    for first, second, label in compare:
-        a, b = (cell if ":" in cell else f"{cell}:{DEFAULT_METHOD}" for cell in (first, second))
+    for *pair, label in compare:
+        a, b = (cell if ":" in cell else f"{cell}:{DEFAULT_METHOD}" for cell in pair)
         if a in cells and b in cells:
-            comparisons.append({"label": label, "a": a, "b": b} | compare_cells(cells[a], cells[b])
-                               | compare_shapes(shapes, a, b))
-        else:
-            missing += [cell for cell in (a, b) if cell not in cells]
+            comparisons.append({"label": label, "a": a, "b": b} | _compare_images(cells[a], cells[b])
+                               | _compare_shapes(_cell(shapes, a), _cell(shapes, b)))
+        missing += [cell for cell in (a, b) if cell not in cells]
     origin = {path.name: {key: record[key] for key in ("command", "date", "commit", "device", "minutes")}
               for path, record in records.items()}
     record = {"made of": origin, "cells": {name: _means(cell) for name, cell in cells.items()},
               "comparisons": comparisons, "missing": sorted(set(missing))}
-    _write_lines(out.with_suffix(".csv"), lines)
+    measured = [name for name in COLUMNS if any(name in line for line in images.values())]
+    write_rows(out.with_suffix(".csv"), (*KEYS, *measured), (
+        [*key, *(round(line[name], 4) if name in line else "" for name in measured)] for key, line in images.items()))
     if shapes:
-        write_rows(out.with_name(out.name + "_geometry.csv"), (*COLUMNS, *GEOMETRY_COLUMNS), shapes)
+        write_rows(out.with_name(out.name + "_geometry.csv"), (*KEYS, *GEOMETRY),
+                   ([*key, *line.values()] for key, line in shapes.items()))
     replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
     return record
-
-
-def _write_lines(path: Path, lines: list[tuple]) -> None:
-    """Write lines (row, training seed, method, noise seed, object, quantity, metrics...) as a CSV, one line an object.
-
-    Columns are `METRIC QUANTITY`; those that nobody measured are left out.
-    """
-    table: dict[tuple, dict[str, float]] = {}
-    for line in lines:
-        measured = zip(METRICS, map(float, line[6:]), strict=True)
-        table.setdefault(line[:5], {}).update((f"{metric} {line[5]}", round(value, 4)) for metric, value in measured
-                                              if not math.isnan(value))
-    columns = [f"{metric} {quantity}" for metric in METRICS for quantity in QUANTITIES]
-    columns = [name for name in columns if any(name in values for values in table.values())]
-    write_rows(path, (*COLUMNS, *columns), ([*key, *(values.get(name, "") for name in columns)]
-                                            for key, values in table.items()))
-
-
-@dataclass
-class Cell:
-    """What one row of the ablation reached with one method. values: quantity -> metric -> (objects, training seeds)."""
-
-    objects: list[int]
-    seeds: list[int]
-    values: dict[str, dict[str, np.ndarray]]
-
-    def at(self, quantity: str, objects: list[int], seeds: list[int]) -> np.ndarray:
-        """PSNR at some of the objects and seeds."""
-        rows, columns = ([mine.index(i) for i in chosen] for mine, chosen in ((self.objects, objects),
-                                                                             (self.seeds, seeds)))
-        return self.values[quantity]["psnr"][np.ix_(rows, columns)]
-
-
-def compare_cells(a: Cell, b: Cell) -> dict:
-    """PSNR of a minus b in dB, with interval and verdict, for each quantity that both have.
-
-    Paired: by object and training seed, over those that both have. Raises InputError when there are none.
-    """
-    objects, seeds = ([i for i in mine if i in theirs] for mine, theirs in ((a.objects, b.objects), (a.seeds, b.seeds)))
-    if not objects or not seeds:
-        raise InputError("two cells of the ablation share no objects or no training seeds: evaluate them alike")
-    result = {"objects": len(objects), "training seeds": seeds}
-    for quantity in a.values.keys() & b.values.keys():
-        interval = paired_interval(a.at(quantity, objects, seeds), b.at(quantity, objects, seeds))
-        # the smaller the difference between views and renders, the better
-        result[quantity] = interval | {"verdict": verdict(interval, smaller_is_better=quantity == "difference")}
-    return {key: result[key] for key in ("objects", "training seeds", *QUANTITIES) if key in result}
-
-
-def compare_shapes(lines: list[tuple], a: str, b: str) -> dict:
-    """Geometry of cell a minus that of b, paired as in `compare_cells`; nothing where the shapes were not measured.
-
-    Objects that one of them left without any splat to see have no distances, and count in neither.
-    """
-    first, second = (_shape_means(lines, cell) for cell in (a, b))
-    both = sorted(first.keys() & second.keys())
-    seeds, objects = ([*dict.fromkeys(pair[i] for pair in both)] for i in range(2))
-    if not both or len(both) != len(seeds) * len(objects):
-        return {}
-    seen = [number for number in objects if all(np.isfinite(cell[seed, number]).all()
-                                                for cell in (first, second) for seed in seeds)]
-    unseen, objects = len(objects) - len(seen), seen
-    if not objects:
-        return {}
-    result = {"objects": len(objects), "unseen": unseen, "training seeds": seeds}
-    for name in SHAPES:
-        column = GEOMETRY_COLUMNS.index(name)
-        tables = (np.array([[cell[seed, number][column] for seed in seeds] for number in objects])
-                  for cell in (first, second))
-        interval = paired_interval(*tables, digits=4)
-        result[name] = interval | {"verdict": verdict(interval, smaller_is_better=name == "chamfer")}
-    return {"geometry": result}
 
 
 def verdict(interval: dict, smaller_is_better: bool = False) -> str:
@@ -139,70 +76,96 @@ def verdict(interval: dict, smaller_is_better: bool = False) -> str:
     return "better" if (interval["mean"] > 0) != smaller_is_better else "worse"
 
 
-def _shape_means(lines: list[tuple], name: str) -> dict[tuple, np.ndarray]:
-    """(training seed, object) to the geometry of one ROW:METHOD, averaged over seeds of the noise."""
-    found: dict[tuple, list] = {}
-    for row, seed, method, _, number, *values in lines:
+def _image_lines(path: Path, views: int) -> Lines:
+    """(method, noise seed, object) to the columns of one evaluation; what was not measured is left out."""
+    grouped: dict[tuple, dict[str, list]] = {}
+    for row in read_rows(path):
+        for quantity, (kind, belongs) in orbit_quantities(views).items():
+            if row.kind == kind and belongs(row.view):
+                of_object = grouped.setdefault((row.method, row.seed, int(row.object)), {})
+                of_object.setdefault(quantity, []).append([math.nan if value == "" else value for value in row[7:]])
+    lines = {}
+    for key, quantities in grouped.items():
+        means = {quantity: np.mean(values, axis=0) for quantity, values in quantities.items()}
+        if "views 1+" in means:
+            means["difference"] = np.abs(means["views 1+"] - means["3D views 1+"])
+        lines[key] = {f"{metric} {quantity}": float(value) for quantity, values in means.items()
+                      for metric, value in zip(METRICS, values, strict=True) if not math.isnan(value)}
+    return lines
+
+
+def _cell(lines: Lines, name: str) -> Cell:
+    """The lines of one ROW:METHOD; columns that some of them lack are left out."""
+    found: dict[tuple[int, int], list[dict]] = {}
+    for (row, seed, method, _, number), line in lines.items():
         if f"{row}:{method}" == name:
-            found.setdefault((seed, number), []).append(values)
-    return {key: np.mean(values, axis=0) for key, values in found.items()}
+            found.setdefault((number, seed), []).append(line)
+    everywhere = [set(line) for group in found.values() for line in group]
+    columns = sorted(set.intersection(*everywhere)) if everywhere else ()
+    return {key: {column: np.mean([line[column] for line in group]) for column in columns}
+            for key, group in found.items()}
 
 
-def _shapes(path: Path) -> list[tuple]:
-    """The shapes that one evaluation measured: (row, training seed, method, noise seed, object, geometry...)."""
-    if not path.is_file():
-        return []
-    row, seed = _row_and_seed(path.stem.removesuffix("_geometry"))
-    with open(path, newline="") as file:
-        return [(row, seed, line["method"], int(line["seed"]), int(line["object"]),
-                 *(float(line[name]) for name in GEOMETRY_COLUMNS)) for line in csv.DictReader(file)]
+def _axes(keys) -> tuple[list[int], list[int]]:
+    """Objects and training seeds among keys of cells."""
+    return sorted({number for number, _ in keys}), sorted({seed for _, seed in keys})
 
 
-def _row_and_seed(stem: str) -> tuple[str, int]:
-    row, seed = re.fullmatch(r"(.*?)(?:-seed(\d+))?", stem).groups()
-    return row, int(seed or 0)
-
-
-def _lines(path: Path, views: int) -> list[tuple]:
-    """One evaluation, averaged over views: (row, training seed, method, noise seed, object, quantity, metrics...)."""
-    row, seed = _row_and_seed(path.stem)
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    grouped: dict[tuple, list] = {}
-    for line in rows:
-        for quantity, (kind, keep) in KINDS.items():
-            if line["kind"] == kind and keep(int(line["view"]), views):
-                key = (line["method"], int(line["seed"]), int(line["object"]), quantity)
-                grouped.setdefault(key, []).append([float(line[m]) if line[m] else math.nan for m in METRICS])
-    means = {key: np.mean(values, axis=0) for key, values in grouped.items()}
-    for (method, noise, number, quantity), value in list(means.items()):
-        if quantity == "views 1+":
-            renders = means[method, noise, number, "3D views 1+"]
-            means[method, noise, number, "difference"] = np.abs(value - renders)
-    return [(row, seed, *key, *value) for key, value in means.items()]
-
-
-def _cell(lines: list[tuple], name: str) -> Cell:
-    """The lines of one ROW:METHOD, averaged over seeds of the noise; metrics that were not measured are left out."""
-    row, method = name.split(":")
-    found: dict[tuple, list] = {}
-    for line in lines:
-        if line[0] == row and line[2] == method:
-            found.setdefault((line[5], line[4], line[1]), []).append(line[6:])
-    quantities, objects, seeds = (sorted({key[i] for key in found}) for i in range(3))
-    if len(found) != len(quantities) * len(objects) * len(seeds):
+def _complete(cell: Cell, name: str) -> Cell:
+    objects, seeds = _axes(cell)
+    if len(cell) != len(objects) * len(seeds):
         raise InputError(f"{name}: its training seeds were measured on different objects; evaluate them alike")
-    values = {}
-    for quantity in quantities:
-        table = np.array([[np.mean(found[quantity, o, s], axis=0) for s in seeds] for o in objects])
-        values[quantity] = {metric: table[..., i] for i, metric in enumerate(METRICS)
-                            if not np.isnan(table[..., i]).any()}
-    return Cell(objects, seeds, values)
+    return cell
+
+
+def _table(cell: Cell, column: str, objects: list[int], seeds: list[int]) -> np.ndarray:
+    return np.array([[cell[number, seed][column] for seed in seeds] for number in objects])
 
 
 def _means(cell: Cell) -> dict:
     """quantity -> metric -> mean with its interval; objects and training seeds are resampled."""
-    return {"objects": len(cell.objects), "training seeds": cell.seeds} | {
-        quantity: {name: paired_interval(table, np.zeros_like(table), digits=3 if name == "psnr" else 4)
-                   for name, table in cell.values[quantity].items()}
-        for quantity in QUANTITIES if quantity in cell.values}
+    objects, seeds = _axes(cell)
+    means: dict = {"objects": len(objects), "training seeds": seeds}
+    for column in (column for column in COLUMNS if column in cell[objects[0], seeds[0]]):
+        metric, quantity = column.split(" ", 1)
+        interval = mean_interval(_table(cell, column, objects, seeds), digits(metric))
+        means.setdefault(quantity, {})[metric] = interval
+    return means
+
+
+def _compare_images(a: Cell, b: Cell) -> dict:
+    """PSNR of a minus b in dB, with interval and verdict, for each quantity that both have.
+
+    Paired: by object and training seed, over those that both have. Raises InputError when there are none.
+    """
+    objects, seeds = _axes(a.keys() & b.keys())
+    if not objects:
+        raise InputError("two cells of the ablation share no objects or no training seeds: evaluate them alike")
+    return {"objects": len(objects), "training seeds": seeds} | _differences(
+        a, b, objects, seeds, {quantity: f"psnr {quantity}" for quantity in QUANTITIES}, digits("psnr"))
+
+
+def _compare_shapes(a: Cell, b: Cell) -> dict:
+    """Geometry of a minus b, paired in the same way; nothing where the shapes were not measured.
+
+    Objects that one of them left without any splat to see have no distances, and count in neither.
+    """
+    both = a.keys() & b.keys()
+    objects, seeds = _axes(both)
+    seen = [number for number in objects if all(math.isfinite(value) for cell in (a, b) for seed in seeds
+                                                for value in cell.get((number, seed), {}).values())]
+    if not seen or len(both) != len(seeds) * len(objects):
+        return {}
+    return {"geometry": {"objects": len(seen), "unseen": len(objects) - len(seen), "training seeds": seeds}
+            | _differences(a, b, seen, seeds, {name: name for name in SHAPES}, 4)}
+
+
+def _differences(a: Cell, b: Cell, objects: list[int], seeds: list[int], columns: dict[str, str],
+                 places: int) -> dict[str, dict]:
+    """Name -> interval and verdict for the columns that both have."""
+    found = {}
+    for name, column in columns.items():
+        if all(column in cell[objects[0], seeds[0]] for cell in (a, b)):
+            interval = paired_interval(*(_table(cell, column, objects, seeds) for cell in (a, b)), digits=places)
+            found[name] = interval | {"verdict": verdict(interval, name in ("difference", "chamfer"))}
+    return found

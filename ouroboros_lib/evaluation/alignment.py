@@ -5,6 +5,7 @@ The protocol's primary views decide, so that an aligned figure is an upper bound
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from ..data.folders import MultiviewObject
 from ..errors import InputError
-from .methods import Shape, resized, zoomed
+from .config import CHOICES
+from .pictures import resized, zoomed
+from .shapes import Shape
 
-ALIGNMENTS = ("none", "azimuth", "scale", "both")
 SIZE, VIEWS = 64, 4  # pixels and number of views that are compared
 AZIMUTHS = [15.0 * i for i in range(-11, 13)]  # the coarse grid, degrees
 SCALES = [0.7 * (1.4 / 0.7) ** (i / 8) for i in range(9)]  # and factors
@@ -28,7 +30,7 @@ def align_shape(shape: Shape, truth: MultiviewObject, views: tuple[int, ...], al
     24 azimuths and 9 scales from 0.7 to 1.4, refined five times around the best. What is found must also be better than
     (0, 1) at the truth's own size, else the shape stays as it is.
     """
-    chosen = list(views[:: -(-len(views) // VIEWS)])
+    chosen = _spread(views)
     cameras = truth.cameras.views(chosen)
     target = torch.cat([truth.images[chosen], truth.alpha[chosen]], 1)
 
@@ -36,29 +38,33 @@ def align_shape(shape: Shape, truth: MultiviewObject, views: tuple[int, ...], al
         rgb, alpha, _ = shape.turned(azimuth, scale).seen(cameras, size)
         return float((torch.cat([rgb, alpha], 1) - resized(target, size)).square().mean())
 
-    return min(((0.0, 1.0), _search(error, align)), key=lambda pair: error(*pair, size=target.shape[-1]))
+    return _search(error, align, target.shape[-1])
 
 
 def align_pictures(pictures: dict[int, Tensor], truth: MultiviewObject, views: tuple[int, ...]) -> float:
     """The factor by which pictures must be enlarged about their centres to fit the truth best; see `align_shape`."""
-    chosen = [view for view in views if view in pictures]
-    chosen = chosen[:: -(-len(chosen) // VIEWS)]
+    chosen = _spread([view for view in views if view in pictures])
     target, mine = truth.images[chosen], torch.stack([pictures[view] for view in chosen])
 
     def error(_: float, scale: float, size: int = SIZE) -> float:
         return float((zoomed(resized(mine, size), scale) - resized(target, size)).square().mean())
 
-    return min(((0.0, 1.0), _search(error, "scale")), key=lambda pair: error(*pair, size=target.shape[-1]))[1]
+    return _search(error, "scale", target.shape[-1])[1]
 
 
 def check_alignment(align: str, kind: str) -> None:
-    if align not in ALIGNMENTS:
-        raise InputError(f"--align {align}: expected one of {', '.join(ALIGNMENTS)}")
+    if align not in CHOICES["align"]:
+        raise InputError(f"--align {align}: expected one of {', '.join(CHOICES['align'])}")
     if align in ("azimuth", "both") and kind == "images":
         raise InputError(f"--align {align}: pictures cannot be turned; scale or none")
 
 
-def _search(error, align: str) -> tuple[float, float]:
+def _spread(views: Sequence[int]) -> list[int]:
+    return list(views[:: -(-len(views) // VIEWS)])
+
+
+def _search(error: Callable[..., float], align: str, full_size: int) -> tuple[float, float]:
+    """The best (azimuth, scale), or (0, 1) where that is better at the truth's own size."""
     azimuths = AZIMUTHS if align in ("azimuth", "both") else [0.0]
     scales = SCALES if align in ("scale", "both") else [1.0]
     tried: dict[tuple[float, float], float] = {}
@@ -71,4 +77,5 @@ def _search(error, align: str) -> tuple[float, float]:
         step, factor = step / 2, factor**0.5
         azimuths = [azimuth] if len(azimuths) == 1 else [azimuth - step, azimuth, azimuth + step]
         scales = [scale] if len(scales) == 1 else [scale / factor, scale, scale * factor]
-    return (azimuth + 180) % 360 - 180, scale
+    found = (azimuth + 180) % 360 - 180, scale
+    return min((0.0, 1.0), found, key=lambda pair: error(*pair, size=full_size))

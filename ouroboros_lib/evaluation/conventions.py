@@ -14,7 +14,6 @@ how its world lies in ours: x_ours = scale * R * x_theirs. `recipe` says in word
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,25 +81,22 @@ class Convention:
             if to_world is None:
                 raise InputError("the data set does not say where its mesh lies (source.to_world in object.json)")
             return torch.tensor(to_world, dtype=torch.float64)
-        turn = torch.tensor(self.axes, dtype=torch.float64)
+        rotation = torch.tensor(self.axes, dtype=torch.float64)
         if self.frame == "input view":  # their axes are those of the camera in OpenGL's sense
-            turn = condition.c2w[0, :3, :3].double() * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64) @ turn
+            opengl = condition.c2w[0, :3, :3].double() * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+            rotation = opengl @ rotation
+        scale = 1.0 if self.scale == "input view" else float(self.scale)
+        if self.scale == "input view" and self.radius is not None:
+            distance, _ = _distance_and_elevation(condition)
+            scale = self.rig(distance, float(field_of_view(condition)[0]))[0] / self.radius
         matrix = torch.eye(4, dtype=torch.float64)
-        matrix[:3, :3] = self._scale(condition) * turn
+        matrix[:3, :3] = scale * rotation
         return matrix
-
-    def _scale(self, condition: Cameras) -> float:
-        if self.scale != "input view":
-            return float(self.scale)
-        if self.radius is None:
-            return 1.0
-        distance, _ = _distance_and_elevation(condition)
-        return self.rig(distance, float(field_of_view(condition)[0]))[0] / self.radius
 
     def record(self) -> dict:
         """What a result says about it."""
-        return {"name": self.name, "frame": self.frame, "scale": self.scale, "fov": self.fov, "radius": self.radius,
-                "axes": self.axes, "unit_quaternions": self.unit_quaternions, "not_stated": list(self.not_stated)}
+        said = ("name", "frame", "scale", "fov", "radius", "axes", "unit_quaternions")
+        return {name: getattr(self, name) for name in said} | {"not_stated": list(self.not_stated)}
 
 
 def _distance_and_elevation(condition: Cameras) -> tuple[float, float]:
@@ -109,8 +105,14 @@ def _distance_and_elevation(condition: Cameras) -> tuple[float, float]:
     return distance, math.degrees(math.asin(y / distance))
 
 
+def _conventions() -> dict[str, Convention]:
+    records = (read_json(path) for path in FOLDER.glob("*.json"))
+    return {record["name"]: Convention(**record | {key: tuple(record[key]) for key in ("outputs", "not_stated")})
+            for record in records}
+
+
 def convention_names() -> list[str]:
-    return sorted((json.loads(path.read_text())["name"] for path in FOLDER.glob("*.json")), key=str.lower)
+    return sorted(_conventions(), key=str.lower)
 
 
 def load_convention(name: str, output: str | None = None) -> Convention:
@@ -118,11 +120,9 @@ def load_convention(name: str, output: str | None = None) -> Convention:
 
     Raises InputError when there is none of this name, or its method makes nothing of the kind.
     """
-    for path in FOLDER.glob("*.json"):
-        record = read_json(path)
-        if record["name"].lower() == name.lower():
-            found = Convention(**record | {key: tuple(record[key]) for key in ("outputs", "not_stated")})
-            if output is not None and output not in found.outputs:
-                raise InputError(f"--convention {found.name}: makes {' and '.join(found.outputs)}, not {output}")
-            return found
-    raise InputError(f"--convention {name}: expected one of {', '.join(convention_names())}")
+    found = {known.lower(): convention for known, convention in _conventions().items()}.get(name.lower())
+    if found is None:
+        raise InputError(f"--convention {name}: expected one of {', '.join(convention_names())}")
+    if output is not None and output not in found.outputs:
+        raise InputError(f"--convention {found.name}: makes {' and '.join(found.outputs)}, not {output}")
+    return found

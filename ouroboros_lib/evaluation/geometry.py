@@ -1,6 +1,6 @@
 """How well the surface of a splat or mesh agrees with the true one, of a procedural object or of a mesh.
 
-Both surfaces are what a ring of cameras sees of them, so that they may be open, doubled or full of inner walls: nothing
+Both surfaces are what cameras all around see of them, so that they may be open, doubled or full of inner walls: nothing
 here asks a mesh for its inside.
 """
 
@@ -18,11 +18,10 @@ from torch import Tensor
 from ..cameras import OBJECT_RADIUS, Cameras, orbit_cameras
 from ..data.meshes import TexturedMesh, render_mesh
 from ..data.procedural import Objects, render_objects, signed_distance
-from ..gaussians import Gaussians
-from ..rasterization import rasterize
+from .rows import GEOMETRY
+from .shapes import Shape
 
 THRESHOLD = 0.02  # world units, for the F-score: 1.8 % of the largest object's diameter
-GEOMETRY_COLUMNS = ("accuracy", "completeness", "chamfer", "f_score", "iou")
 SIZE, GRID = 128, 64
 MESH_SAMPLES, NEAREST = 50_000, 4
 HOW_MEASURED = {  # of meshes, as results state it
@@ -45,36 +44,29 @@ class Surface:
 
 
 def surrounding_cameras() -> Cameras:
-    """(24,) cameras that see an object from everywhere: three rings of eight, 40 degrees below to 75 above."""
+    """(24,) cameras that see an object from everywhere: three orbits of eight, 40 degrees below to 75 above."""
     azimuth = torch.arange(8) * 45.0
-    rings = [orbit_cameras(azimuth + shift, elevation)
-             for elevation, shift in ((-40.0, 0.0), (15.0, 22.5), (75.0, 0.0))]
-    return Cameras(torch.cat([ring.c2w for ring in rings]), torch.cat([ring.intrinsics for ring in rings]))
+    orbits = [orbit_cameras(azimuth + shift, elevation)
+              for elevation, shift in ((-40.0, 0.0), (15.0, 22.5), (75.0, 0.0))]
+    return Cameras(torch.cat([orbit.c2w for orbit in orbits]), torch.cat([orbit.intrinsics for orbit in orbits]))
 
 
 @torch.no_grad()
-def measure_geometry(gaussians: Gaussians, objects: Objects) -> list[dict[str, float]]:
-    """One record for each of B splats (B, N) against its object; lengths in world units.
+def measure_shape(shape: Shape, truth: Surface) -> dict[str, float]:
+    """A splat or mesh against its true surface; lengths in world units. See HOW_MEASURED.
 
-    The splat's surface is where `surrounding_cameras` see it: depth maps of 128 pixels wherever alpha exceeds 0.5.
-    accuracy: mean distance from there to the exact surface, by the object's signed distance. completeness: mean
-    distance from what the same cameras see of the exact surface (every fourth pixel) to the splat's. chamfer: the mean
-    of both. f_score: harmonic mean of the shares within THRESHOLD. iou: of volumes on a grid of 64^3 cells, the splat's
-    being all that no camera sees past. A splat nobody sees has infinite distances and zeros.
+    chamfer: the mean of accuracy and completeness. f_score: harmonic mean of the shares within THRESHOLD. What no
+    camera sees has infinite distances and zeros.
     """
-    rig = surrounding_cameras().to(gaussians.device)
-    truth = render_objects(objects, rig.expand(len(objects)), SIZE, supersample=1, depth=True).depth
-    return [_measure_one(gaussians[i], objects[i], rig, truth[i]) for i in range(len(objects))]
+    rig = surrounding_cameras()
+    _, alpha, depth = shape.seen(rig, SIZE)
+    return compare_surfaces(torch.where(alpha > 0.5, depth, 0.0), truth, rig)
 
 
-def _measure_one(gaussians: Gaussians, obj: Objects, rig: Cameras, true_depth: Tensor) -> dict[str, float]:
-    parts = [rasterize(gaussians, rig.views(slice(i, i + 8)), SIZE) for i in range(0, rig.shape[-1], 8)]
-    depth = torch.cat([torch.where(part.alpha > 0.5, part.depth, 0.0) for part in parts])  # (V, 1, S, S)
-    return compare_surfaces(depth, procedural_surface(obj, true_depth), rig)
-
-
-def procedural_surface(obj: Objects, depth: Tensor) -> Surface:
-    """Of one procedural object, exact; depth (V, 1, S, S): as `surrounding_cameras` see it."""
+def procedural_surface(obj: Objects) -> Surface:
+    """Of one procedural object, exact."""
+    rig = surrounding_cameras().to(obj.device)
+    depth = render_objects(obj, rig.expand(1), SIZE, supersample=1, depth=True).depth[0]
     return Surface(depth, lambda points: signed_distance(obj, points[None])[0].abs(),
                    signed_distance(obj, _grid(depth.device)[None])[0] < 0)
 
@@ -103,11 +95,12 @@ def mesh_surface(mesh: TexturedMesh, rig: Cameras) -> Surface:
 
 
 def compare_surfaces(depth: Tensor, truth: Surface, rig: Cameras) -> dict[str, float]:
-    """The record of `measure_geometry` for depth maps (V, 1, S, S) of the rig, 0 where there is nothing."""
+    """The record of `measure_shape` for depth maps (V, 1, S, S) of the rig, 0 where there is nothing."""
+    depth, rig = depth.to(truth.depth.device), rig.to(truth.depth.device)
     seen, exact = _points(depth, rig), _points(truth.depth, rig)
     iou = _iou(_carved(depth, rig), truth.inside)
     if len(seen) == 0:
-        return dict(zip(GEOMETRY_COLUMNS, (math.inf, math.inf, math.inf, 0.0, iou), strict=True))
+        return dict(zip(GEOMETRY, (math.inf, math.inf, math.inf, 0.0, iou), strict=True))
     to_exact = truth.distance(seen).cpu()
     to_seen = torch.from_numpy(cKDTree(seen.cpu().numpy()).query(exact[::4].cpu().numpy(), workers=-1)[0])
     precision, recall = ((distance < THRESHOLD).double().mean() for distance in (to_exact, to_seen))

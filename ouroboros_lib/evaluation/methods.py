@@ -1,120 +1,245 @@
-"""Other methods' outputs as something that can be looked at from the protocol's cameras: pictures, splats, meshes.
-
-What lies in another world is not moved: the cameras are taken there instead. A similarity x_theirs = M x_ours maps a
-camera's position and turns its axes, and the picture stays the same.
-"""
+"""What is measured: our pipeline under several plans, a G of single views, or another method's files."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from ..cameras import Cameras
-from ..data.folders import MultiviewObject, on_white
+from ..cameras import FOV, RADIUS, Cameras, field_of_view, orbit_cameras
+from ..data.batches import MultiviewBatch
+from ..data.folders import MultiviewObject, collate
 from ..data.mesh_files import SUFFIXES
-from ..data.meshes import load_mesh, render_mesh
 from ..data.renders import find_meshes
 from ..errors import InputError
 from ..gaussians import Gaussians
-from ..rasterization import rasterize
-from .conventions import Convention
+from ..noise import c_noise
+from ..pipeline import Ouroboros3DPipeline
+from ..plans import Plan
+from .conventions import Convention, load_convention
+from .pictures import SUFFIXES as PICTURES
+from .pictures import read_picture, resized, zoomed
+from .protocols import Protocol
+from .results import weights_checksum
+from .shapes import Shape, mesh_shape, splat_shape
+from .sources import Source
 
 KINDS = ("images", "splat", "mesh")
-PICTURES = (".png", ".webp", ".jpg", ".jpeg")
+CLEAN_SIGMA = 0.002
+Images = dict[int, Tensor]  # view -> (3, S, S)
 
 
 @dataclass
-class Shape:
-    """Something in 3D. draw: (V,) cameras and a size to colour on white (V, 3, S, S), alpha and z-depth (V, 1, S, S),
-    in the coordinates of its file; from_ours (4, 4) takes ours there; notes: what a user should know about it."""
+class Part:
+    """What a method made of object number `index` of those that it was given: pictures, or a shape to draw.
 
-    draw: Callable[[Cameras, int], tuple[Tensor, Tensor, Tensor]]
-    from_ours: Tensor
-    notes: tuple[str, ...] = ()
+    kind as in the rows; views: pictures that the shape was reconstructed from, which it is compared with as well.
+    """
 
-    def seen(self, cameras: Cameras, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Colour, alpha and depth, all as cameras (V,) of our world see it."""
-        rgb, alpha, depth = self.draw(transformed_cameras(cameras, self.from_ours), size)
-        return rgb, alpha, depth / _scale(self.from_ours)
-
-    def turned(self, azimuth: float, scale: float) -> Shape:
-        """The same, turned by `azimuth` degrees about y (from +z towards +x) and enlarged by `scale`, in our world."""
-        angle = torch.deg2rad(torch.tensor(azimuth, dtype=torch.float64))
-        c, s = float(angle.cos()), float(angle.sin())
-        move = torch.tensor([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1]], dtype=torch.float64)
-        move[:3, :3] *= scale
-        return Shape(self.draw, self.from_ours @ torch.linalg.inv(move))
+    index: int
+    method: str
+    seed: int
+    kind: str
+    images: Images | None = None
+    shape: Shape | None = None
+    views: Images | None = None
 
 
-def transformed_cameras(cameras: Cameras, similarity: Tensor) -> Cameras:
-    """Cameras (V,) whose world is mapped by a (4, 4) similarity: turned, scaled and moved with it."""
-    matrix = similarity.to(cameras.device, torch.float64)
-    c2w = cameras.c2w.double().clone()
-    c2w[..., :3, :3] = matrix[:3, :3] / _scale(matrix) @ c2w[..., :3, :3]
-    c2w[..., :3, 3] = c2w[..., :3, 3] @ matrix[:3, :3].T + matrix[:3, 3]
-    return Cameras(c2w.to(cameras.c2w.dtype), cameras.intrinsics)
+class Method(ABC):
+    """kind: what it makes, images, splat or mesh; name: of the rows, or of the record; device: where it computes."""
+
+    kind: str
+    name: str
+    device: torch.device
+
+    @abstractmethod
+    def parts(self, objects: list[MultiviewObject], source: Source, plans: Sequence[Plan]) -> Iterator[Part]:
+        """Everything that it makes of some objects of a source. Raises InputError."""
+
+    @abstractmethod
+    def settings(self, plans: Sequence[Plan]) -> dict:
+        """All that the figures depend on, for the record."""
+
+    def check(self, source: Source) -> None:
+        """Raise InputError when it cannot be measured on a source that has been prepared."""
+        return None
+
+    def plans(self, wanted: Sequence[Plan | str]) -> list[Plan]:
+        """The plans to run; by default its own choice."""
+        return []
+
+    def own_protocols(self, base: Protocol) -> list[Protocol]:
+        """Protocols for which truth may have been rendered in place of `base`, for cameras that it cannot choose."""
+        return []
+
+    def files(self, name: str) -> list[Path]:
+        """Its output for an object, which is measured again when they change. Raises InputError."""
+        return []
 
 
-def _scale(similarity: Tensor) -> float:
-    return float(torch.linalg.det(similarity[:3, :3].double())) ** (1 / 3)
+# ---- our models -----------------------------------------------------------------------------------------------------
 
 
-def splat_shape(gaussians: Gaussians, to_ours: Tensor | None = None) -> Shape:
-    """A splat (N,); to_ours: (4, 4), from its coordinates to ours."""
+@dataclass
+class Ours(Method):
+    """The recursion, which sees the input view of each object and nothing else.
+
+    preset: what the record calls the weights; guidance as in the pipeline; seeds: of the noise. components: where the
+    truth has the model's own cameras and size, the autoencoder and G on clean views are measured as well.
+    """
+
+    pipeline: Ouroboros3DPipeline
+    preset: str = "small"
+    steps: int = 25
+    guidance: float | None = None
+    seeds: Sequence[int] = (0,)
+    components: bool = False
+    kind = "splat"
+    name = "ours"
+
+    def __post_init__(self):
+        self.pipeline.set_progress_bar_config(disable=True)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline.device
+
+    def plans(self, wanted: Sequence[Plan | str]) -> list[Plan]:
+        """By default what the weights do by themselves, and two-stage."""
+        return list(dict.fromkeys(map(Plan.parse, wanted or (self.pipeline.config.plan, "two-stage"))))
+
+    def settings(self, plans: Sequence[Plan]) -> dict:
+        pipe = self.pipeline
+        return {"method": self.name, "preset": self.preset,
+                "weights": weights_checksum(part for part in pipe.components.values()
+                                            if isinstance(part, torch.nn.Module)),
+                "plans": {str(plan): {name: None if value == math.inf else value  # JSON has no infinity
+                                      for name, value in asdict(plan).items()} for plan in plans},
+                "num_inference_steps": self.steps,
+                "guidance_scale": pipe.config.guidance_scale if self.guidance is None else self.guidance,
+                "eta": pipe.scheduler.config.eta, "seeds": list(self.seeds), "model's pixels": pipe.image_size,
+                "views of F": "enlarged bilinearly to the protocol's size; the splat is drawn at that size"}
+
     @torch.no_grad()
-    def draw(cameras: Cameras, size: int):
-        parts = [rasterize(gaussians, cameras.views(slice(i, i + 8)).to(gaussians.device), size)
-                 for i in range(0, cameras.shape[-1], 8)]
-        return tuple(torch.cat([getattr(part, name) for part in parts]).cpu() for name in ("rgb", "alpha", "depth"))
+    def parts(self, objects: list[MultiviewObject], source: Source, plans: Sequence[Plan]) -> Iterator[Part]:
+        pipe, batch = self.pipeline, collate(objects)
+        size, own_rig = batch.rgba.shape[-1], self._has_own_rig(batch)
+        if self.components and own_rig and size == pipe.image_size:
+            yield from self._components(batch)
+        picture, elevation = self._input(batch, source.input_view, own_rig)
+        for seed, plan in product(self.seeds, plans):
+            # one generator an object, so that its noise does not depend on the batch; the same for every plan
+            generators = [torch.Generator(pipe.device).manual_seed((1_000_003 * seed + source.noise_seed(truth.name))
+                                                                   % 2**63) for truth in objects]
+            result = pipe(picture, elevation, batch.orbit_cameras.to(pipe.device) if own_rig else None, self.steps,
+                          plan, self.guidance, generators)
+            views = resized(result.views, size)
+            for i in range(len(objects)):
+                seen = dict(enumerate(views[i])) if own_rig else None
+                if own_rig:
+                    yield Part(i, str(plan), seed, "multiview", seen)
+                yield Part(i, str(plan), seed, "render", shape=splat_shape(result.gaussians[i]), views=seen)
 
-    return Shape(lambda cameras, size: _clipped(*draw(cameras, size)), _inverse(to_ours))
+    def _has_own_rig(self, batch: MultiviewBatch) -> bool:
+        """Whether the truth's orbit is one that F and G were made for; else they use their own."""
+        orbit = batch.orbit_cameras
+        return (batch.num_orbit_views == self.pipeline.num_views
+                and torch.allclose(orbit.positions.norm(dim=-1), torch.tensor(RADIUS), atol=5e-3)
+                and torch.allclose(field_of_view(orbit), torch.tensor(FOV), atol=0.05))
+
+    def _input(self, batch: MultiviewBatch, view: int, own_rig: bool) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, S, S) of the input view, and its elevations (B,).
+
+        For another rig, the view is enlarged until the object looks as large as the model's cameras see it. Then only
+        the splat is measured, from the protocol's cameras. All objects of such a batch have the first one's rig.
+        """
+        cameras = batch.cameras.views(view)
+        position = cameras.positions.double()
+        elevation = torch.rad2deg(torch.asin(position[:, 1] / position.norm(dim=-1))).float()
+        focal = cameras.intrinsics[0, 0, 0] / position[0].norm()
+        own = orbit_cameras([0.0], 0.0).intrinsics[0, 0, 0] / RADIUS
+        enlarged = zoomed(batch.images[:, view], 1.0 if own_rig else float(own / focal))
+        return resized(enlarged, self.pipeline.image_size).to(self.device), elevation
+
+    def _components(self, batch: MultiviewBatch) -> Iterator[Part]:
+        views = batch.orbit_images.to(self.device)
+        decoded = self.pipeline.autoencoder.decode(self.pipeline.autoencoder.encode(views)).clamp(0, 1)
+        gaussians = self._from_clean_views(views, batch.orbit_cameras)
+        for i in range(len(views)):
+            yield Part(i, "autoencoder", 0, "autoencoder", dict(enumerate(decoded[i])))
+            yield Part(i, "G-clean", 0, "render", shape=splat_shape(gaussians[i]))
+
+    def _from_clean_views(self, views: Tensor, cameras: Cameras) -> Gaussians:
+        clean = c_noise(torch.full((len(views),), CLEAN_SIGMA, device=self.device))
+        return self.pipeline.reconstructor(views, cameras.to(self.device), clean)
 
 
-def _clipped(rgb: Tensor, alpha: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return rgb.clamp(0, 1), alpha, depth
+class SingleView(Ours):
+    """A G that was trained with single_view=true: from the condition view alone, in one pass."""
 
+    def plans(self, wanted: Sequence[Plan | str]) -> list[Plan]:
+        return []
 
-def mesh_shape(path: Path, to_ours: Tensor | None = None, supersample: int = 2, texture: Path | None = None) -> Shape:
-    """A mesh file, drawn by casting rays; texture: an image for one that names none. Raises InputError."""
-    mesh = load_mesh(path, texture=texture)  # comes in the unit of our world, by to_world
-
-    def draw(cameras: Cameras, size: int):
-        views = render_mesh(mesh, cameras, size, supersample)
-        return views.images, views.alpha, views.depth
-
-    return Shape(draw, torch.from_numpy(mesh.to_world) @ _inverse(to_ours), tuple(mesh.notes))
-
-
-def _inverse(to_ours: Tensor | None) -> Tensor:
-    return torch.eye(4, dtype=torch.float64) if to_ours is None else torch.linalg.inv(to_ours.double())
+    @torch.no_grad()
+    def parts(self, objects: list[MultiviewObject], source: Source, plans: Sequence[Plan]) -> Iterator[Part]:
+        batch = collate(objects)
+        gaussians = self._from_clean_views(batch.condition_everywhere.to(self.device), batch.orbit_cameras)
+        for i in range(len(objects)):
+            yield Part(i, "single-view", 0, "render", shape=splat_shape(gaussians[i]))
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Method:
-    """What `images:DIR`, `splat:DIR` or `mesh:DIR` means, with the convention of its files."""
+class Files(Method):
+    """Another method's outputs, one an object, that lie in a folder in a convention of their own."""
 
     kind: str
     folder: Path
     convention: Convention
+    device = torch.device("cpu")
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.convention.name.replace(' ', '-')}"
 
+    def settings(self, plans: Sequence[Plan]) -> dict:
+        return {"method": self.name, "convention": self.convention.record(),
+                "pictures of another size": "bilinear, averaged over pixels where they become smaller"}
+
+    def own_protocols(self, base: Protocol) -> list[Protocol]:
+        fixed = isinstance(self.convention.views, dict) and isinstance(base.elevation, (int, float))
+        return [base.at(self.convention)] if fixed else []
+
+    def check(self, source: Source) -> None:
+        """Raise InputError unless there is a picture at every primary view of the protocol."""
+        protocol = source.protocol
+        if self.kind != "images" or protocol is None or not protocol.azimuths:
+            return
+        if missing := set(protocol.primary_views) - set(matching_views(self.convention, protocol.cameras(""))):
+            name = self.convention.name
+            raise InputError(f"{name} has no picture from the cameras of views {', '.join(map(str, sorted(missing)))} "
+                             f"of {protocol.name}: render the truth from its own cameras, `ouroboros data render "
+                             f"--protocol {protocol.name} --convention \"{name}\"`")
+
+    def parts(self, objects: list[MultiviewObject], source: Source, plans: Sequence[Plan]) -> Iterator[Part]:
+        for i, truth in enumerate(objects):
+            if self.kind == "images":
+                yield Part(i, self.name, 0, "multiview", self.pictures(truth))
+            else:
+                yield Part(i, self.name, 0, "render", shape=self.shape(truth))
+
     def shape(self, truth: MultiviewObject) -> Shape:
         """The splat or mesh of an object. Raises InputError, naming object and file."""
-        path = self.file(truth.name)
+        (path,) = self.files(truth.name)
         to_ours = self.convention.world(truth.cameras.views([0]), truth.info.get("source", {}).get("to_world"))
         if self.kind == "mesh":
             given = truth.info.get("render", {}).get("texture") if self.convention.frame == "source" else None
@@ -131,7 +256,7 @@ class Method:
 
         Raises InputError, naming object and file, for a wrong number of pictures or one that cannot be read.
         """
-        paths, size, total = self.picture_files(truth.name), truth.rgba.shape[-1], len(truth.rgba)
+        paths, size, total = self.files(truth.name), truth.rgba.shape[-1], len(truth.rgba)
         views = matching_views(self.convention, truth.cameras)
         if self.convention.views == "protocol":
             named = {f"view_{view:03d}": view for view in range(total)}
@@ -144,20 +269,33 @@ class Method:
         if len(paths) != len(views):
             raise InputError(f"{truth.name}: {len(paths)} pictures in {self.folder / truth.name}, expected "
                              f"{len(views)} for {self.convention.name}")
-        pictures = {path: read_picture(path) for path, view in zip(paths, views, strict=True) if view is not None}
+        by_view = {view: path for view, path in zip(views, paths, strict=True) if view is not None}
+        pictures = {view: read_picture(path) for view, path in by_view.items()}
         first = next(iter(pictures), None)
-        for path, picture in pictures.items():
+        for view, picture in pictures.items():
             if picture.shape != pictures[first].shape:
-                raise InputError(f"{path}: {picture.shape[-1]} pixels a side, but {first.name} has "
+                raise InputError(f"{by_view[view]}: {picture.shape[-1]} pixels a side, but {by_view[first].name} has "
                                  f"{pictures[first].shape[-1]}")
-        return {view: resized(pictures[path], size) for path, view in zip(paths, views, strict=True)
-                if view is not None}
+        return {view: resized(picture, size) for view, picture in pictures.items()}
 
     def files(self, name: str) -> list[Path]:
-        """The files of an object's output, as far as they are known by name. Raises InputError."""
-        return self.picture_files(name) if self.kind == "images" else [self.file(name)]
+        """An object's pictures in order, or its one file, as far as they are known by name. Raises InputError."""
+        if self.kind == "images":
+            return self._picture_files(name)
+        if self.kind == "splat":
+            path, inside = self.folder / f"{name}.ply", sorted((self.folder / name).glob("*.ply"))
+            if not path.is_file() and len(inside) != 1:
+                raise InputError(f"{name}: neither {path} nor a folder {path.with_suffix('')} with one .ply in it")
+            return [path] if path.is_file() else inside
+        there = [path for path in (self.folder / f"{name}{suffix}" for suffix in SUFFIXES) if path.is_file()]
+        if (self.folder / name).is_dir():
+            there.append(self.folder / name)
+        found = there[0] if there else find_meshes([self.folder]).get(name)
+        if found is None:
+            raise InputError(f"{name}: no mesh of this name in {self.folder} ({', '.join(SUFFIXES)}, or a folder)")
+        return [found]
 
-    def picture_files(self, name: str) -> list[Path]:
+    def _picture_files(self, name: str) -> list[Path]:
         folder = self.folder / name
         if not folder.is_dir():
             raise InputError(f"{name}: no folder {folder} with its pictures")
@@ -166,37 +304,16 @@ class Method:
         return sorted(ours or found, key=lambda path: [int(part) if part.isdigit() else part
                                                        for part in re.split(r"(\d+)", path.name)])
 
-    def file(self, name: str) -> Path:
-        if self.kind == "splat":
-            path = self.folder / f"{name}.ply"
-            inside = sorted((self.folder / name).glob("*.ply"))
-            if not path.is_file() and len(inside) != 1:
-                raise InputError(f"{name}: neither {path} nor a folder {path.with_suffix('')} with one .ply in it")
-            return path if path.is_file() else inside[0]
-        for suffix in SUFFIXES:
-            if (path := self.folder / f"{name}{suffix}").is_file():
-                return path
-        if (self.folder / name).is_dir():
-            return self.folder / name
-        found = find_meshes([self.folder]).get(name)
-        if found is None:
-            raise InputError(f"{name}: no mesh of this name in {self.folder} ({', '.join(SUFFIXES)}, or a folder)")
-        return found
 
-
-def parse_method(text: str, convention: str) -> Method:
+def parse_method(text: str, convention: str) -> Files:
     """`images:DIR`, `splat:DIR` or `mesh:DIR`. Raises InputError."""
-    from .conventions import load_convention
-
     kind, separator, folder = text.partition(":")
     if kind not in KINDS or not separator or not folder:
-        raise InputError(f"--method {text}: expected ours, images:DIR, splat:DIR or mesh:DIR")
+        raise InputError(f"method={text}: expected ours, images:DIR, splat:DIR or mesh:DIR")
     path = Path(folder)
-    if not path.is_dir():
-        raise InputError(f"--method {text}: {path} is no folder")
-    if not any(path.iterdir()):
-        raise InputError(f"--method {text}: {path} is an empty folder")
-    return Method(kind, path, load_convention(convention, kind))
+    if not path.is_dir() or not any(path.iterdir()):
+        raise InputError(f"method={text}: {path} is {'an empty' if path.is_dir() else 'no'} folder")
+    return Files(kind, path, load_convention(convention, kind))
 
 
 def matching_views(convention: Convention, cameras: Cameras) -> list[int | None]:
@@ -207,54 +324,9 @@ def matching_views(convention: Convention, cameras: Cameras) -> list[int | None]
     if convention.views == "protocol":
         return list(range(len(cameras.c2w)))
     theirs = convention.view_cameras(cameras.views([0]))
-    turn = torch.einsum("aij,bij->ab", theirs.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
-    angle = torch.rad2deg(torch.acos(((turn - 1) / 2).clamp(-1, 1)))
+    rotation = torch.einsum("aij,bij->ab", theirs.c2w[:, :3, :3], cameras.c2w[:, :3, :3])
+    angle = torch.rad2deg(torch.acos(((rotation - 1) / 2).clamp(-1, 1)))
     apart = torch.cdist(theirs.positions, cameras.positions) / cameras.positions.norm(dim=-1)
     focal = (theirs.intrinsics[:, None, 0, 0] / cameras.intrinsics[None, :, 0, 0] - 1).abs()
     same = (angle < 0.2) & (apart < 0.01) & (focal < 0.01)
     return [int(row.nonzero()[0]) if row.any() else None for row in same]
-
-
-def check_views(method: Method, cameras: Cameras, primary: tuple[int, ...], protocol: str) -> None:
-    """Raise InputError unless a method of pictures has one at every primary view."""
-    missing = sorted(set(primary) - set(matching_views(method.convention, cameras)))
-    if missing:
-        name = method.convention.name
-        raise InputError(f"{name} has no picture from the cameras of views {', '.join(map(str, missing))} of "
-                         f"{protocol}: render the truth from its own cameras, `ouroboros data render --protocol "
-                         f"{protocol} --convention \"{name}\"`")
-
-
-def read_picture(path: Path) -> Tensor:
-    """A square picture, composited on white if it has alpha, (3, S, S). Raises InputError."""
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGBA"))
-    except Exception as error:  # decoders raise many kinds
-        raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
-    if pixels.shape[0] != pixels.shape[1]:
-        raise InputError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected a square picture")
-    return torch.from_numpy(on_white(pixels)).permute(2, 0, 1)[:3].float() / 255
-
-
-def resized(images: Tensor, size: int) -> Tensor:
-    """(..., 3, H, H) to (..., 3, size, size): means over pixels when it becomes smaller, bilinear when larger."""
-    if images.shape[-1] == size:
-        return images
-    flat = images.flatten(0, -4) if images.ndim > 3 else images[None]
-    flat = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=images.shape[-1] > size)
-    return flat.view(*images.shape[:-2], size, size).clamp(0, 1)
-
-
-def zoomed(images: Tensor, factor: float) -> Tensor:
-    """(..., 3, S, S) on white, enlarged by `factor` about the centre; what comes in from outside is white."""
-    if abs(factor - 1) < 1e-6:
-        return images
-    flat = images.flatten(0, -4) if images.ndim > 3 else images[None]
-    theta = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]], dtype=flat.dtype).expand(len(flat), 2, 3)
-    grid = F.affine_grid(theta.to(flat.device), list(flat.shape), align_corners=False)
-    if factor < 1:  # every pixel stands for several: smooth them first
-        small = max(1, round(images.shape[-1] * factor))
-        flat = F.interpolate(F.interpolate(flat, size=(small, small), mode="bilinear", antialias=True),
-                             size=flat.shape[-2:], mode="bilinear")
-    return (1 - F.grid_sample(1 - flat, grid, align_corners=False)).view(images.shape)

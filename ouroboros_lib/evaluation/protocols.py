@@ -28,8 +28,8 @@ FOLDER = Path(__file__).with_name("protocols")
 class Protocol:
     """Angles in degrees, radius in world units. elevation: None draws one an object, from its name; or one a view.
 
-    novel: (azimuth, elevation) of cameras off the orbit. sizes: pixels a side that it is defined for, the first being
-    the default. objects: names, or None for all that a data set holds.
+    novel: (azimuth, elevation) of cameras off the orbit. sizes: pixels a side, the first is the default. objects:
+    names, or None for all that a data set holds.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Protocol:
             elevation = float(low + (high - low) * draw)
         elevations = torch.tensor(elevation).expand(len(self.azimuths)).tolist()
         angles = [*zip(self.azimuths, elevations, strict=True), *self.novel]
-        return orbit_cameras(*(torch.tensor(column) for column in zip(*angles, strict=True)), radius=self.radius,
-                             fov=self.fov)
+        azimuths, elevations = torch.tensor(angles, dtype=torch.float32).T
+        return orbit_cameras(azimuths, elevations, radius=self.radius, fov=self.fov)
 
     def size(self, wanted: int | None = None) -> int:
         """`wanted` if the protocol is defined for it, its first size by default. Raises InputError."""
@@ -113,11 +113,9 @@ class ProtocolSettings(RenderSettings):
         return self.protocol.cameras(name)
 
     def record(self) -> dict:
-        record = super().record()
-        about = record.pop("protocol")
-        return record | {"protocol": record.pop("label"), "azimuths": list(about["azimuths"]),
-                         "elevation": json.loads(json.dumps(about["elevation"])),
-                         "novel_cameras": json.loads(json.dumps(about["novel"]))}
+        record, about = super().record(), self.protocol.record()
+        return record | {"protocol": record.pop("label"), "azimuths": about["azimuths"],
+                         "elevation": about["elevation"], "novel_cameras": about["novel"]}
 
 
 def protocol_names() -> list[str]:
@@ -131,42 +129,33 @@ def load_protocol(name: str | Path) -> Protocol:
         path = FOLDER / f"{name}.json"
         if str(name) not in protocol_names():
             raise InputError(f"--protocol {name}: expected one of {', '.join(protocol_names())}, or a .json file")
-    return _parse(read_json(path), path)
-
-
-def _parse(record: dict, path: Path) -> Protocol:
+    record = read_json(path)
     try:
-        entry = dict(record)
-        unknown = entry.keys() - Protocol.__dataclass_fields__.keys()
-        if unknown:
-            raise ValueError(f"{sorted(unknown)[0]} is not part of a protocol")
-        for key in ("azimuths", "sizes", "primary_views", "metrics", "not_stated"):
-            entry[key] = tuple(entry.get(key, ()))
-        entry["novel"] = tuple((float(azimuth), float(elevation)) for azimuth, elevation in entry["novel"])
-        entry["objects"] = None if entry["objects"] == "all" else tuple(entry["objects"])
-        if entry["elevation"] == "random":
-            entry["elevation"] = None
-        elif isinstance(entry["elevation"], list):
-            entry["elevation"] = tuple(map(float, entry["elevation"]))
-        else:
-            entry["elevation"] = float(entry["elevation"])
-        entry["azimuths"] = tuple(map(float, entry["azimuths"]))
-        protocol = Protocol(**entry)
-        views = range(len(protocol.azimuths))
-        if not views or not protocol.sizes or not protocol.primary_views:
-            raise ValueError("it needs azimuths, sizes and primary_views")
-        if protocol.input_view not in views or not set(protocol.primary_views) <= set(views):
-            raise ValueError(f"input_view and primary_views must be among the {len(views)} views of the orbit")
-        if protocol.azimuths[protocol.input_view] != 0:
-            raise ValueError("the input view must stand at azimuth 0")
-        if isinstance(protocol.elevation, tuple) and len(protocol.elevation) != len(views):
-            raise ValueError("one elevation for all views or one a view")
-        if not all(isinstance(size, int) and 16 <= size <= 4096 for size in protocol.sizes):
-            raise ValueError("sizes must be whole numbers from 16 to 4096")
-        if protocol.background != "white":
-            raise ValueError(f"background {protocol.background}: only white is rendered here")
-        if not (0.6 < protocol.radius < 100 and 0 < protocol.fov < 170):
-            raise ValueError("radius must be from 0.6 to 100 and fov below 170 degrees")
-        return protocol
+        return _checked(record)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a protocol ({' '.join(str(error).split())})") from None
+
+
+def _checked(record: dict) -> Protocol:
+    if unknown := record.keys() - Protocol.__dataclass_fields__.keys():
+        raise ValueError(f"{sorted(unknown)[0]} is not part of a protocol")
+    entry = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    entry |= {key: None for key, free in (("objects", "all"), ("elevation", "random")) if entry[key] == free}
+    protocol = Protocol(**entry | {"novel": tuple(map(tuple, entry["novel"]))})
+    views, elevation = range(len(protocol.azimuths)), protocol.elevation
+    for holds, message in (
+            (views and protocol.sizes and protocol.primary_views, "it needs azimuths, sizes and primary_views"),
+            ({protocol.input_view, *protocol.primary_views} <= set(views),
+             f"input_view and primary_views must be among the {len(views)} views of the orbit"),
+            (protocol.azimuths[protocol.input_view:][:1] == (0,), "the input view must stand at azimuth 0"),
+            (not isinstance(elevation, tuple) or len(elevation) == len(views),
+             "one elevation for all views or one a view"),
+            (all(isinstance(size, int) and 16 <= size <= 4096 for size in protocol.sizes),
+             "sizes must be whole numbers from 16 to 4096"),
+            (protocol.background == "white", f"background {protocol.background}: only white is rendered here"),
+            (0.6 < protocol.radius < 100 and 0 < protocol.fov < 170,
+             "radius must be from 0.6 to 100 and fov below 170 degrees")):
+        if not holds:
+            raise ValueError(message)
+    protocol.cameras("")  # angles that are no numbers fail here
+    return protocol

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..files import read_json
-
-if TYPE_CHECKING:
-    from .measured import Measurement
+from .ablation import SHAPES
+from .rows import COMPONENTS, read_rows
+from .statistics import mean_interval, per_object
 
 PUBLISHED = Path(__file__).with_name("published.json")
 SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv"}
 FORMATS = tuple(SUFFIXES)
 NOT_MEASURED, NOT_PUBLISHED = "n/a", "-"
+TASKS = {"multiview": "image to multi-view", "render": "image to 3D"}  # of table 1, by kind of rows
+METRICS = ("psnr", "ssim", "lpips")  # and its metrics
 CONTRADICTED = " (a)"  # after published values which the paper's tables disagree about
 
 
@@ -36,6 +38,24 @@ class Table:
         return re.split(r"[,(]", self.title)[0].strip().lower().replace(" ", "_")
 
 
+@dataclass
+class Measurement:
+    """One method's views or 3D renders in one evaluation.
+
+    model: preset or folder of our weights, "" for other methods; pixels "" where not stated; values: metric -> mean,
+    low and high over objects and seeds, only those that were measured; file: the results' stem.
+    """
+
+    task: str
+    method: str
+    model: str
+    pixels: str
+    protocol: str
+    objects: int
+    values: dict[str, dict[str, float]]
+    file: str
+
+
 def paper_tables(results: str | Path) -> list[Table]:
     """Tables 1 and 2, and what else an ablation compared.
 
@@ -43,12 +63,39 @@ def paper_tables(results: str | Path) -> list[Table]:
     ablation` writes, for table 2; measured columns are n/a where there is nothing. Comparisons are those of all files
     ablation*.json; the rows of each started from models of their own. Raises InputError for files that cannot be read.
     """
-    from .measured import measurements  # with all that measuring needs
-
     published = read_json(PUBLISHED)
     ablations = {path.name: read_json(path) for path in sorted(Path(results).glob("ablation*.json"))}
     tables = [_table_1(published, *measurements(Path(results))), _table_2(published, ablations.get("ablation.json"))]
     return tables + ([_comparisons(ablations), *_shapes(ablations)] if ablations else [])
+
+
+def measurements(results: Path) -> tuple[list[Measurement], dict[str, str]]:
+    """All that the results of `ouroboros evaluate` directly in a folder hold, and the command of each by file.
+
+    Means are over the protocol's primary views; on procedural objects over the orbit without view 0. Raises InputError
+    for an evaluation whose CSV is missing or not one.
+    """
+    records = {path: read_json(path) for path in sorted(results.glob("*.json"))}
+    records = {path: record for path, record in records.items()  # the others are something else, as ablation.json is
+               if isinstance(record, dict) and {"settings", "summary"} <= record.keys()}
+    found = [measurement for path, record in records.items() for measurement in _of_one(path, record)]
+    return found, {path.stem: record.get("command", "") for path, record in records.items()}
+
+
+def _of_one(path: Path, record: dict) -> Iterator[Measurement]:
+    settings, rows = record["settings"], read_rows(path.with_suffix(".csv"))
+    primary = record["protocol"]["primary_views"] if "protocol" in record else range(1, settings.get("num_views", 8))
+    preset = re.search(r"--preset[ =](\S+)", record.get("command", ""))
+    model = settings.get("preset") or (preset[1] if preset else "small")
+    for method in dict.fromkeys(row.method for row in rows if row.method not in COMPONENTS):
+        for kind, task in TASKS.items():
+            mine = [row for row in rows if row.method == method and row.kind == kind and row.view in primary]
+            if mine:
+                tables = {name: table for name, table in per_object(mine).items() if name in METRICS}
+                values = {name: mean_interval(table, digits=4) for name, table in tables.items()}
+                pixels = re.search(r"-(\d+)(-all)?$", mine[0].protocol) if "protocol" in record else None
+                yield Measurement(task, method, model if settings.get("method", "ours") == "ours" else "",
+                                  pixels[1] if pixels else "", mine[0].protocol, len(tables["psnr"]), values, path.stem)
 
 
 def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]) -> Table:
@@ -90,7 +137,7 @@ def _measured(measurement: Measurement | None) -> list[str]:
     """The cells of table 1 from the measured PSNR on."""
     if measurement is None:
         return [NOT_MEASURED] * 3 + [""] * 3
-    return [*(_cell(measurement.values.get(metric), metric) for metric in ("psnr", "ssim", "lpips")),
+    return [*(_cell(measurement.values.get(metric), metric) for metric in METRICS),
             str(measurement.objects), measurement.protocol, measurement.file]
 
 
@@ -121,12 +168,13 @@ MEASURED = (("3D PSNR", "3D views 1+", "psnr"), ("3D SSIM", "3D views 1+", "ssim
             ("dLPIPS", "difference", "lpips"), ("self-consistency", "self-consistency", "psnr"))
 
 
-def _cell(value: dict | None, metric: str) -> str:
+def _interval(value: dict, digits: int, sign: str = "") -> str:
     """Mean [low, high]."""
-    if value is None:
-        return NOT_MEASURED
-    digits = 2 if metric == "psnr" else 4
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    return f"{value['mean']:{sign}.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def _cell(value: dict | None, metric: str) -> str:
+    return NOT_MEASURED if value is None else _interval(value, 2 if metric == "psnr" else 4)
 
 
 def _comparisons(ablations: dict[str, dict]) -> Table:
@@ -134,8 +182,8 @@ def _comparisons(ablations: dict[str, dict]) -> Table:
     rows = []
     for file, ablation in ablations.items():
         for entry in ablation["comparisons"]:
-            cells = [f"{entry[q]['mean']:+.2f} [{entry[q]['low']:.2f}, {entry[q]['high']:.2f}] {entry[q]['verdict']}"
-                     if q in entry else NOT_MEASURED for q in quantities]
+            cells = [f"{_interval(entry[quantity], 2, '+')} {entry[quantity]['verdict']}" if quantity in entry
+                     else NOT_MEASURED for quantity in quantities]
             rows.append([entry["label"], str(len(entry["training seeds"])), *cells, file])
     notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals. The rows "
              "of a file started from the same models, those of another file from others."]
@@ -146,13 +194,10 @@ def _comparisons(ablations: dict[str, dict]) -> Table:
 
 def _shapes(ablations: dict[str, dict]) -> list[Table]:
     """The same comparisons by geometry, if any was measured."""
-    from .ablation import SHAPES  # with all that measuring needs
-
     rows = []
     for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
         if shape := entry.get("geometry"):
-            cells = [f"{shape[name]['mean']:+.4f} [{shape[name]['low']:.4f}, {shape[name]['high']:.4f}] "
-                     f"{shape[name]['verdict']}" for name in SHAPES]
+            cells = [f"{_interval(shape[name], 4, '+')} {shape[name]['verdict']}" for name in SHAPES]
             rows.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])), *cells, file])
     notes = ["Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
              "better."]

@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cameras import Cameras, to_canonical
+from ..errors import InputError
 from ..gaussians import Gaussians
-from ..rasterization import rasterize
+from ..rasterization import Rendering, rasterize
 from .layers import ResBlock, zero_init
 
-FEEDBACKS = {"both": ("rgb", "ccm"), "rgb": ("rgb",), "ccm": ("ccm",), "none": ()}
+# The maps that can be fed back, (B, V, 3, S, S) of about [0, 1]: name -> what it is of a rendering whose extra channels
+# are canonical coordinates. A new map is an entry here; the small F gets an encoder for each name in its `feedback`.
+FEEDBACK_MAPS: dict[str, Callable[[Rendering, Cameras], Tensor]] = {
+    "rgb": lambda rendering, cameras: rendering.rgb,
+    "ccm": lambda rendering, cameras: rendering.extra,
+}
 COORDINATE_MAPS = ("canonical", "released")
 
 
-@dataclass
-class SelfConditioning:
-    """G's renders at the V cameras: `rgb` on white and `ccm` on 0, each (B, V, 3, H, W); `alpha` (B, V, 1, H, W)."""
-
-    rgb: Tensor
-    ccm: Tensor
-    alpha: Tensor
-
-    def map(self, function) -> SelfConditioning:
-        return SelfConditioning(function(self.rgb), function(self.ccm), function(self.alpha))
-
-    def detach(self) -> SelfConditioning:
-        return self.map(Tensor.detach)
-
-    def keep(self, feedback: str) -> SelfConditioning | None:
-        """The same with the maps that `feedback` (both, rgb, ccm or none) leaves out set to zero; None for none."""
-        names = FEEDBACKS[feedback]
-        if not names:
-            return None
-        return SelfConditioning(*(value if name in names else torch.zeros_like(value)
-                                  for name, value in (("rgb", self.rgb), ("ccm", self.ccm))), self.alpha)
+def feedback_names(feedback: str) -> tuple[str, ...]:
+    """The maps that "both" (the paper's: rgb+ccm), "none", or names joined by + stand for. Raises InputError."""
+    names = {"both": ("rgb", "ccm"), "none": ()}.get(feedback, tuple(feedback.split("+")))
+    if unknown := [name for name in names if name not in FEEDBACK_MAPS]:
+        raise InputError(f"unknown feedback {unknown[0]!r}: expected both, none, or some of {', '.join(FEEDBACK_MAPS)} "
+                         "joined by +")
+    return names
 
 
-def render_feedback(gaussians: Gaussians, cameras: Cameras, size: int,
-                    coordinate_map: str = "canonical") -> SelfConditioning:
-    """Render colour and coordinate map of Gaussians (B, N) at cameras (B, V), in one rasterization.
+class Renders(dict):
+    """G's renders at the V cameras: each map of `FEEDBACK_MAPS` by its name (B, V, 3, H, W), alpha (B, V, 1, H, W).
 
-    coordinate_map: "canonical", the blend of the canonical coordinates of the Gaussians' centres (paper, section 3.2),
-    or "released", what the released code computes in its place (`released_coordinate_map`).
+    `renders["rgb"]` and `renders.rgb` are the same. Colours are on white, coordinates on 0.
     """
-    if coordinate_map == "released":
-        rendering = rasterize(gaussians, cameras, size)
-        ccm = released_coordinate_map(rendering.depth * rendering.alpha, cameras)
-        return SelfConditioning(rendering.rgb, ccm, rendering.alpha)
+
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def keep(self, feedback: str) -> dict[str, Tensor] | None:
+        """The maps that `feedback` names, as F takes them; None for none. Those left out are zero maps to F."""
+        # laid out alike: compiled models would be compiled again for another layout
+        return {name: self[name].contiguous() for name in feedback_names(feedback)} or None
+
+
+def render_feedback(gaussians: Gaussians, cameras: Cameras, size: int, coordinate_map: str = "canonical") -> Renders:
+    """Render all maps of Gaussians (B, N) at cameras (B, V), in one rasterization.
+
+    coordinate_map: what is fed back as CCM. "canonical", the blend of the canonical coordinates of the Gaussians'
+    centres (paper, section 3.2), or "released", what the released code computes (`released_coordinate_map`).
+    """
     rendering = rasterize(gaussians, cameras, size, extra=to_canonical(gaussians.means))
-    return SelfConditioning(rendering.rgb, rendering.extra, rendering.alpha)
+    if coordinate_map == "released":
+        rendering.extra = released_coordinate_map(rendering.depth * rendering.alpha, cameras)
+    maps = {name: of(rendering, cameras) for name, of in FEEDBACK_MAPS.items()}
+    return Renders(maps, alpha=rendering.alpha)
 
 
 def released_coordinate_map(depth: Tensor, cameras: Cameras) -> Tensor:

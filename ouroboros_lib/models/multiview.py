@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..cameras import Cameras
 from .camera_features import CameraFeatures
-from .feedback import FEEDBACKS, FeedbackEncoder, SelfConditioning
+from .feedback import FeedbackEncoder, feedback_names
 from .layers import (
     VIEW_ATTENTIONS,
     NoiseEmbedding,
@@ -52,7 +52,7 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
         self.cameras_down = nn.ModuleList(_camera_mlp(rays, width) for width in channels)
         self.cameras_up = nn.ModuleList(_camera_mlp(rays, width) for width in reversed(channels))
         self.feedback_encoders = nn.ModuleDict({
-            name: FeedbackEncoder(tuple(channels), feedback_width) for name in FEEDBACKS[feedback]})
+            name: FeedbackEncoder(tuple(channels), feedback_width) for name in feedback_names(feedback)})
 
         self.down, self.shrink = way_down(channels, embedding, (depth,) * len(channels), attention, kind)
         self.middle = ResBlock(channels[-1], channels[-1], embedding)
@@ -64,12 +64,12 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
     @property
     def feedbacks(self) -> tuple[str, ...]:
         """Names of the maps this network has encoders for."""
-        return FEEDBACKS[self.config.feedback]
+        return feedback_names(self.config.feedback)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond_latents: Tensor, cameras: Cameras | CameraFeatures,
-                self_cond: SelfConditioning | None = None) -> Tensor:
+                self_cond: dict[str, Tensor] | None = None) -> Tensor:
         """x (B, V, c, h, w), scaled by c_in; c_noise (B,); cond_latents (B, c, h, w); cameras (B, V),
-        or what `embed_cameras` made of them; self_cond maps (B, V, 3, S, S) or None for the zero maps.
+        or what `embed_cameras` made of them; self_cond: name -> map (B, V, 3, S, S). A map that is not there is zero.
         Returns (B, V, c, h, w)."""
         batch, views = x.shape[:2]
         embedding = self.noise_embedding(c_noise) + self.condition_embedding(cond_latents)
@@ -107,15 +107,13 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
                     for mlp, ray in zip(mlps, order, strict=True)]
         return CameraFeatures([value.unflatten(0, cameras.shape) for value in features])
 
-    def _encode_feedback(self, self_cond: SelfConditioning | None, x: Tensor) -> list[Tensor] | None:
+    def _encode_feedback(self, self_cond: dict[str, Tensor] | None, x: Tensor) -> list[Tensor] | None:
         if not self.feedback_encoders:
             return None
-        size = self.config.image_size
-        total = None
+        size, total = self.config.image_size, None
+        zero = x.new_zeros(1, 1, 3, size, size)  # the same for all views: encoded once and broadcast
         for name, encoder in self.feedback_encoders.items():
-            # the zero map is the same for all views: encode it once and broadcast
-            maps = x.new_zeros(1, 1, 3, size, size) if self_cond is None else getattr(self_cond, name)
-            features = encoder(maps.flatten(0, 1))
+            features = encoder((self_cond or {}).get(name, zero).flatten(0, 1))
             total = features if total is None else [a + b for a, b in zip(total, features, strict=True)]
         return total
 

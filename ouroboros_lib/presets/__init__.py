@@ -13,14 +13,14 @@ import torch
 from ..errors import InputError
 
 _FOLDER = Path(__file__).parent
-COMPONENTS = ("autoencoder", "multiview", "reconstructor", "image_encoder", "noise")
-SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights"
+COMPONENTS = ("autoencoder", "multiview", "reconstructor", "image_encoder", "scheduler")
+SHIPPED_WEIGHTS = _FOLDER / "weights"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes and settings of one scale. `components` holds the JSON entry of each model, `pipeline` what it is told
-    besides."""
+    """Sizes and settings of one scale. `components` holds the JSON entry of each model, `pipeline` its
+    settings."""
 
     name: str
     description: str
@@ -30,8 +30,8 @@ class Preset:
     pipeline: dict
 
     def create(self, component: str, **changes):
-        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "noise", or "image_encoder" where
-        there is one; `changes` to its config.
+        """A new, randomly initialised "autoencoder", "multiview", "reconstructor" or "scheduler", or "image_encoder"
+        where there is one; `changes` to its config.
 
         Place it inside `with torch.device("meta")` to count the parameters of models that do not fit in memory.
         """

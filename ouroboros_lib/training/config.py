@@ -1,4 +1,4 @@
-"""Everything a training run can be told, with the reason for each default."""
+"""The settings of a training run, with the reason for each default."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..models.feedback import COORDINATE_MAPS, FEEDBACKS
+from ..models.feedback import COORDINATE_MAPS, feedback_names
 from ..models.layers import VIEW_ATTENTIONS
 
 STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
-CHOICES = {"stage": STAGES, "feedback": tuple(FEEDBACKS), "coordinate_map": COORDINATE_MAPS,
+CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
            "view_attention": ("", *VIEW_ATTENTIONS), "mixed_precision": ("no", "fp16", "bf16"),
            "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
            "ema_device": ("same", "cpu"), "gradient_exchange": ("fp32", "bf16")}
@@ -39,7 +39,7 @@ class TrainingConfig:
     mixed_precision: str = "no"  # no, fp16, bf16
     gradient_exchange: str = "fp32"  # how gradients travel between GPUs: bf16 rounds them, and halves the traffic
     compile: bool = False  # torch.compile: a minute first, then faster steps
-    cuda_graphs: bool = False  # of the joint stage: F's passes are recorded and replayed, see graphs.py; not with FSDP
+    cuda_graphs: bool = False  # of the joint stage: F is recorded and replayed (fast/cuda_graphs.py); not with FSDP
     gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0
 
@@ -62,10 +62,10 @@ class TrainingConfig:
     image_loss: str = "mixed"  # of renders: L1 + 2 MSE + structure + alpha; the paper's mse; the released code's l1
     lpips: str = "off"  # added to it: alex (released code) or vgg (paper), where its weights can be had
     orbit_supervision: float = 0.5  # share of the orbit's views, drawn at random, that renders are compared with
-    clean_sigma: float = 0.002  # the noise level that G is told for ground-truth views
+    clean_sigma: float = 0.002  # the noise level that G is given with ground-truth views
 
     # data and bookkeeping
-    objects: int = 4096  # size of the ring of rendered objects
+    objects: int = 4096  # rendered objects that are kept to draw from
     refresh_objects: int = 32  # how many of them are renewed at a time
     refresh_every: int = 4  # steps between renewals
     novel_views: int = 4  # supervision views off the orbit
@@ -81,6 +81,7 @@ class TrainingConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        feedback_names(self.feedback)
         for name in ("steps", "batch_size", "accumulation", "ema_every", "reconstruction_batch", "objects",
                      "refresh_objects", "refresh_every", "log_every", "validation_objects"):
             if getattr(self, name) < 1:

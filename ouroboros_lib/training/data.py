@@ -1,4 +1,4 @@
-"""Objects that were rendered beforehand, as an endless source of batches with the interface of `ObjectRing`."""
+"""Objects that were rendered beforehand, as an endless source of batches with the interface of `ObjectBuffer`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ..data.batches import MultiviewBatch
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
-from ..data.ring import MultiviewBatch
 from ..data.shards import INDEX, ShardStream
 from ..errors import InputError
 from ..presets import Preset

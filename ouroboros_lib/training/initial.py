@@ -11,7 +11,9 @@ import torch
 from diffusers import ConfigMixin
 
 from ..errors import InputError
+from ..models.feedback import feedback_names
 from ..pipeline import SETTINGS, Ouroboros3DPipeline
+from ..plans import Plan
 from .config import TrainingConfig
 
 COMPONENTS = ("autoencoder", "multiview", "reconstructor")
@@ -22,7 +24,7 @@ SETTINGS_OF = {"multiview": ("coordinate_map",),  # kept with a model
 
 
 def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
-                     device: torch.device | None = None) -> Ouroboros3DPipeline:
+                     device: torch.device | str | None = None) -> Ouroboros3DPipeline:
     """Random models of the preset, with those that `init` names replaced; F's encoders follow `config.feedback`.
 
     An F without encoders that `config.feedback` asks for gets new ones, which start at zero; SVD's F always has both,
@@ -31,7 +33,8 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
     """
     sources = _sources(init)
     # a whole folder leaves nothing random: draw no weights that are thrown away
-    where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else device or nullcontext()
+    where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else (
+        torch.device(device) if device else nullcontext())
     with where:
         pipeline = Ouroboros3DPipeline.from_preset(preset_name, seed=config.seed)
     _check_settings(pipeline, preset_name, config)
@@ -62,7 +65,12 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
         if foreign:
             raise InputError(f"--init: F lacks {foreign[0]} and {len(foreign) - 1} more tensors")
     if config.stage == "joint":
+        lacking = set(feedback_names(config.feedback)) - set(pipeline.multiview.feedbacks)
+        if lacking:
+            raise InputError(f"feedback={config.feedback}: the F of {preset_name} has no encoder for {min(lacking)}")
         pipeline.register_to_config(coordinate_map=config.coordinate_map)
+        if config.feedback not in ("both", "none"):
+            pipeline.register_to_config(plan=str(Plan(feedback=config.feedback)))
     if "reconstructor" in TRAINED[config.stage]:
         knows_noise = config.stage == "joint" and config.joint
         pipeline.register_to_config(reconstructor_sigma_max=None if knows_noise else config.clean_sigma)

@@ -2,15 +2,14 @@
 
 A recipe is a JSON file: preset, settings for all stages, and stages with name, settings, init, gpus, seeds and
 evaluate. A stage is one `ouroboros train` command, or one for each of its seeds; `init` names earlier stages, as NAME
-or component=NAME, a preset or pipeline folders. `evaluate` holds options of `ouroboros evaluate`, which then follows as
-a stage of its own, into OUT/evaluation; `compare` says which of those are compared in the end (evaluation/ablation.py).
-`needs` names what must be given from outside: init, where stages without one start, and data, rendered objects.
-Stages whose predecessors are done run side by side, as many as there are GPUs for.
+or component=NAME, a preset or pipeline folders. `evaluate` holds fields of EvaluationConfig: `ouroboros evaluate`
+follows as a stage of its own, into OUT/evaluation; `compare` says which of those are compared in the end
+(evaluation/ablation.py). `needs` names what must be given from outside: init, where stages without one start, and
+data, rendered objects. Stages whose predecessors are done run side by side, as many as there are GPUs for.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -24,12 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
+from ..evaluation.config import EvaluationConfig
 from ..files import termination_cleans_up
 from .config import TrainingConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
 STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}
 
 
@@ -37,7 +35,7 @@ STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}
 class Stage:
     """One run of `ouroboros train`, or of `ouroboros evaluate` if `evaluates` names the stage that made the weights.
 
-    settings: keys of TrainingConfig, or options of evaluate; after: names of the stages it starts from.
+    settings: fields of TrainingConfig, or of EvaluationConfig; after: names of the stages it starts from.
     """
 
     name: str
@@ -57,8 +55,12 @@ class Stage:
         if self.evaluates:
             words = ["evaluate", "--preset", str(out / self.evaluates / "pipeline"),
                      "--out", str(out / "evaluation" / self.evaluates)]
-            for option, value in self.settings.items():
-                words += ["--" + option.replace("_", "-")] + ([] if value is True else [str(value)])
+            for name, value in self.settings.items():
+                if value is None or value is False:
+                    continue
+                option = "--" + name.replace("_", "-")
+                for each in value if isinstance(value, list) else [value]:
+                    words += [option] if each is True else [option, str(each)]
             return words
         words = ["train", "--preset", self.preset, "--out", str(out / self.name)]
         for entry in self.init:
@@ -126,9 +128,10 @@ def load_recipe(name: str, minutes_scale: float = 1.0, start: str = "", data: st
         stages.append(stage)
         if "evaluate" in entry:
             options = shared_options | entry["evaluate"]
-            if unknown := options.keys() - evaluate_options():
-                raise InputError(f"{path}: {stage.name} is evaluated with {sorted(unknown)[0]}, which is no option of "
-                                 "`ouroboros evaluate`")
+            try:
+                EvaluationConfig.from_options(options)
+            except InputError as error:
+                raise InputError(f"{path}: {stage.name}, evaluate: {error}") from None
             stages.append(Stage(f"evaluate-{stage.name}", preset, options, [], [stage.name], evaluates=stage.name))
     return stages
 
@@ -161,21 +164,15 @@ def _read(name: str) -> tuple[Path, dict]:
     return path, record
 
 
-def evaluate_options() -> set[str]:
-    from ..cli_training import evaluate
-
-    return set(inspect.signature(evaluate).parameters) - {"out", "preset"}
-
-
 def _one_for_each_seed(entries: list[dict]) -> list[dict]:
     """A stage with seeds [0, 1] stands for NAME-seed0 and NAME-seed1. All first seeds come before the second ones, so
     that a recipe that is stopped early leaves whole rows to compare."""
     expanded = []
     for entry in entries:
         rest = {key: value for key, value in entry.items() if key != "seeds"}
-        expanded += [(turn, rest | {"name": f"{entry['name']}-seed{seed}",
-                                    "settings": entry.get("settings", {}) | {"seed": seed}})
-                     for turn, seed in enumerate(entry["seeds"])] if "seeds" in entry else [(0, rest)]
+        expanded += [(place, rest | {"name": f"{entry['name']}-seed{seed}",
+                                     "settings": entry.get("settings", {}) | {"seed": seed}})
+                     for place, seed in enumerate(entry["seeds"])] if "seeds" in entry else [(0, rest)]
     return [entry for _, entry in sorted(expanded, key=lambda pair: pair[0])]
 
 

@@ -6,7 +6,6 @@ notebook that is only opened, and in a static HTML export (see `book.py`).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import ipywidgets as widgets
@@ -14,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..pipeline import Step
+from ..pipeline import TraceStep
+from .encoding import as_webp
 from .sheets import evenly_chosen, image_grid, to_pil
 
 KINDS = {"noisy": "noisy", "estimate": "views", "RGB render": "rgb", "CCM": "ccm", "difference": None}
@@ -28,14 +28,14 @@ def difference_map(views: Tensor, renders: Tensor, gain: float = DIFFERENCE_GAIN
     return (1 - gain * error).clamp(0, 1).expand_as(views)
 
 
-def step_picture(step: Step, kind: str, view: int, batch_index: int = 0) -> Tensor:
+def step_picture(step: TraceStep, kind: str, view: int, batch_index: int = 0) -> Tensor:
     """What KINDS calls `kind` of one view of a recorded step: (3, H, W)."""
     if KINDS[kind] is None:
         return difference_map(step.views[batch_index, view], step.rgb[batch_index, view])
     return getattr(step, KINDS[kind])[batch_index, view]
 
 
-def explorer_sheet(runs: dict[str, Sequence[Step]], view: int, steps: int = 6,
+def explorer_sheet(runs: dict[str, Sequence[TraceStep]], view: int, steps: int = 6,
                    kinds: Sequence[str] = tuple(KINDS)) -> Image.Image:
     """The explorer as a static picture of one view: a row per step, a group of columns per run, a column per kind."""
     chosen = _shared_steps(runs, steps)
@@ -45,7 +45,7 @@ def explorer_sheet(runs: dict[str, Sequence[Step]], view: int, steps: int = 6,
     return image_grid(rows, None, labels, list(kinds) * len(runs), [(name, len(kinds)) for name in runs])
 
 
-def recursion_explorer(runs: dict[str, Sequence[Step]], views: Sequence[int] = (0, 2, 4, 6), steps: int = 6,
+def recursion_explorer(runs: dict[str, Sequence[TraceStep]], views: Sequence[int] = (0, 2, 4, 6), steps: int = 6,
                        truth: Tensor | None = None, width: int = 256) -> widgets.Widget:
     """Controls for step, view and what to see; a page shows the same picture of every run, side by side.
 
@@ -89,7 +89,7 @@ def _headed(heading: str, below: widgets.Widget) -> widgets.Widget:
     return widgets.VBox([widgets.HTML(heading), below])
 
 
-def _shared_steps(runs: dict[str, Sequence[Step]], steps: int) -> list[int]:
+def _shared_steps(runs: dict[str, Sequence[TraceStep]], steps: int) -> list[int]:
     indices = [[step.index for step in trace] for trace in runs.values()]
     if not indices or not indices[0] or any(other != indices[0] for other in indices):
         raise ValueError("every run needs a trace, of the same steps: call the pipeline with return_trace=True")
@@ -100,6 +100,4 @@ def _webp(tiles: Sequence[Tensor]) -> bytes:
     """Pictures (3, H, W) side by side, in a format that keeps 120 pages in some 200 kilobytes."""
     gap = torch.ones(3, tiles[0].shape[-2], GAP)
     parts = [part for tile in tiles for part in (gap, tile)][1:]
-    buffer = io.BytesIO()
-    to_pil(torch.cat(parts, dim=-1)).save(buffer, "WEBP", quality=50, method=6)
-    return buffer.getvalue()
+    return as_webp(to_pil(torch.cat(parts, dim=-1)), quality=50)

@@ -1,38 +1,26 @@
-"""What the notebooks show: sheets as small PNGs, and step-through controls that live on in a static HTML export."""
+"""What the notebooks show: sheets as small PNGs, code in colours, and step-through controls that live on in a static
+HTML export."""
 
 from __future__ import annotations
 
+import inspect
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
-import numpy as np
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 from IPython.display import Image as DisplayedImage
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ..gaussians import Gaussians
+from .encoding import as_png, as_webp
 from .viewer import viewer_iframe
 
-PALETTE = 256  # colours of a saved sheet: keeps an executed notebook under a megabyte
-BANDED = 20  # of 255: with larger errors smooth colours, as in coordinate maps, break into patches
 FIGURE_DPI = 90
-
-
-def as_png(sheet: Image.Image) -> bytes:
-    """A sheet as a small PNG: with a palette where that suffices, else in full colour with 32 levels a channel."""
-    buffer = io.BytesIO()
-    pixels = np.asarray(sheet.convert("RGB"), np.int16)
-    small = sheet.quantize(PALETTE, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
-    error = np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1)
-    if np.percentile(error, 99) > BANDED:
-        small = Image.fromarray((np.round(pixels * (31 / 255)) * (255 / 31)).astype(np.uint8))
-    small.save(buffer, "png", optimize=True)
-    return buffer.getvalue()
 
 
 def show(picture: Image.Image | Figure, path: str | Path | None = None) -> None:
@@ -52,13 +40,25 @@ def show(picture: Image.Image | Figure, path: str | Path | None = None) -> None:
     display(DisplayedImage(png, format="png"))
 
 
+def show_source(function: Callable) -> None:
+    """Display a function of the library as it stands in its file, in colours."""
+    display(Markdown(f"```python\n{inspect.getsource(function)}```"))
+
+
 def stepper(sheets: Sequence[Image.Image], description: str = "step", start: int | None = None) -> widgets.Widget:
-    """A slider that turns the pages of `sheets`; linked in the browser, so it needs no running kernel."""
+    """A slider that shows one of `sheets`; linked in the browser, so it needs no running kernel."""
     start = len(sheets) - 1 if start is None else start
-    stack = widgets.Stack([widgets.Image(value=as_png(sheet), format="png") for sheet in sheets], selected_index=start)
+    stack = widgets.Stack([_page(sheet) for sheet in sheets], selected_index=start)
     slider = widgets.IntSlider(value=start, min=0, max=len(sheets) - 1, description=description)
     widgets.jslink((slider, "value"), (stack, "selected_index"))
     return widgets.VBox([slider, stack])
+
+
+def _page(sheet: Image.Image) -> widgets.Image:
+    """As a PNG, which suits plots, or WebP, which suits renders: the smaller one."""
+    kinds = {"png": as_png(sheet), "webp": as_webp(sheet)}
+    kind = min(kinds, key=lambda name: len(kinds[name]))
+    return widgets.Image(value=kinds[kind], format=kind)
 
 
 def splat_viewer(gaussians: Gaussians, elevation: float = 10.0, side: int = 384, min_opacity: float = 0.02) -> None:

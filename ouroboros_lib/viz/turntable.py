@@ -10,13 +10,12 @@ from torch import Tensor
 from ..cameras import evenly_spaced_orbit
 from ..errors import InputError
 from ..gaussians import Gaussians
+from ..rasterization import rasterize
 
 
 @torch.no_grad()
 def render_turntable(gaussians: Gaussians, elevation: float = 10.0, frames: int = 48, size: int = 256) -> Tensor:
     """One set of Gaussians (N) seen from `frames` directions, starting in front: (frames, 3, size, size) on the CPU."""
-    from ..rasterization import rasterize
-
     cameras = evenly_spaced_orbit(frames, elevation).to(gaussians.device)
     parts = [rasterize(gaussians, cameras.views(slice(start, start + 8)), size).rgb.clamp(0, 1).cpu()
              for start in range(0, frames, 8)]  # eight at a time: memory

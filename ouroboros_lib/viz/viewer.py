@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import re
 import tempfile
@@ -18,6 +17,7 @@ from PIL import Image
 
 from ..cameras import FOV, RADIUS
 from ..gaussians import Gaussians
+from .encoding import as_webp
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
 INVISIBLE = 1 / 255  # the rasterizer skips contributions below this; such Gaussians never show
@@ -36,10 +36,9 @@ def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0
         media.append(f'<section><h2>Turntable</h2><video src="data:video/mp4;base64,{data}" '
                      "autoplay loop muted playsinline controls></video></section>")
     for heading, picture in (pictures or {}).items():
-        webp = io.BytesIO()  # a fifth of the PNG's size
-        Image.open(picture).convert("RGB").save(webp, "WEBP", quality=88)
+        data = _encode(as_webp(Image.open(picture), quality=88))  # a fifth of the PNG's size
         media.append(f'<section class="wide"><h2>{html.escape(heading)}</h2><img alt="{html.escape(heading)}" '
-                     f'src="data:image/webp;base64,{_encode(webp.getvalue())}"></section>')
+                     f'src="data:image/webp;base64,{data}"></section>')
     scene = {"splat": _encode(_splat(gaussians[gaussians.opacities > INVISIBLE])), "elevation": elevation}
     Path(path).write_text(_page(scene, title, "\n".join(media)), encoding="utf-8")
 

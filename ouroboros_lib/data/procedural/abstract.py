@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import layout as L
+from . import packing as L
 from . import palette as P
 from .parts import Parts
 from .randomness import Draws, select

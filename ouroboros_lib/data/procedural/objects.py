@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from . import abstract, home, living, toys, vehicles
-from . import layout as L
+from . import packing as L
 from .parts import finish
 from .randomness import MAX_INDEX, SPLITS, Draws, stream_keys
 
@@ -24,7 +24,7 @@ _COMMON = tuple(name for name in FAMILIES if name != HELD_OUT_FAMILY)
 class Objects:
     """B objects.
 
-    parameters: (B, SLOTS, WIDTH) float32, packed primitives (layout.py) in the object's frame, already in world units.
+    parameters: (B, SLOTS, WIDTH) float32, packed primitives (packing.py) in the object's frame, already in world units.
     pose: (B, 5) float32: cosine and sine of the yaw about y, and the point of the object's frame at the world's origin.
     family_ids: (B,) int64, indices into FAMILIES; always on the CPU.
     """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from .layout import GRADIENT
+from .packing import GRADIENT
 from .parts import PLAIN, Pattern, band, checks, gradient, spots, stripes
 from .randomness import Draws, select
 
@@ -22,54 +24,22 @@ def color(d: Draws, hue=(0.0, 1.0), saturation=(0.5, 0.9), value=(0.5, 0.9)) -> 
     return hsv(d.uniform(*hue), d.uniform(*saturation), d.uniform(*value))
 
 
-def vivid(d: Draws) -> np.ndarray:
-    return color(d, saturation=(0.55, 0.95), value=(0.5, 0.95))
-
-
-def pale(d: Draws) -> np.ndarray:
-    return color(d, saturation=(0.15, 0.35), value=(0.7, 0.86))
-
-
-def dark(d: Draws) -> np.ndarray:
-    return color(d, saturation=(0.1, 0.4), value=(0.18, 0.36))
-
-
-def gray(d: Draws) -> np.ndarray:
-    return color(d, hue=(0.55, 0.65), saturation=(0.02, 0.12), value=(0.4, 0.7))
-
-
-def wood(d: Draws) -> np.ndarray:
-    return color(d, hue=(0.05, 0.1), saturation=(0.4, 0.7), value=(0.35, 0.75))
-
-
-def leaf(d: Draws) -> np.ndarray:
-    return color(d, hue=(0.24, 0.4), saturation=(0.5, 0.85), value=(0.3, 0.65))
+vivid = partial(color, saturation=(0.55, 0.95), value=(0.5, 0.95))
+pale = partial(color, saturation=(0.15, 0.35), value=(0.7, 0.86))
+dark = partial(color, saturation=(0.1, 0.4), value=(0.18, 0.36))
+gray = partial(color, hue=(0.55, 0.65), saturation=(0.02, 0.12), value=(0.4, 0.7))
+wood = partial(color, hue=(0.05, 0.1), saturation=(0.4, 0.7), value=(0.35, 0.75))
+leaf = partial(color, hue=(0.24, 0.4), saturation=(0.5, 0.85), value=(0.3, 0.65))
+glass = partial(color, hue=(0.52, 0.62), saturation=(0.3, 0.6), value=(0.3, 0.55))  # windows: dull blue
+light = partial(color, hue=(0.11, 0.16), saturation=(0.35, 0.65), value=(0.86, 0.95))  # headlights and bulbs
+orange = partial(color, hue=(0.04, 0.13), saturation=(0.75, 0.95), value=(0.8, 0.95))  # beaks, carrots, flames
+earth = partial(color, hue=(0.05, 0.09), saturation=(0.5, 0.75), value=(0.2, 0.4))  # soil, coffee
 
 
 def fur(d: Draws) -> np.ndarray:
     """Browns, sandy and grays, now and then a toy's color."""
     natural = color(d, hue=(0.04, 0.11), saturation=(0.3, 0.7), value=(0.25, 0.8))
     return select(d.integer(4), natural, natural, gray(d), vivid(d))
-
-
-def glass(d: Draws) -> np.ndarray:
-    """Windows: dull blue."""
-    return color(d, hue=(0.52, 0.62), saturation=(0.3, 0.6), value=(0.3, 0.55))
-
-
-def light(d: Draws) -> np.ndarray:
-    """Headlights and bulbs: light yellow."""
-    return color(d, hue=(0.11, 0.16), saturation=(0.35, 0.65), value=(0.86, 0.95))
-
-
-def orange(d: Draws) -> np.ndarray:
-    """Beaks, carrots, flames."""
-    return color(d, hue=(0.04, 0.13), saturation=(0.75, 0.95), value=(0.8, 0.95))
-
-
-def earth(d: Draws) -> np.ndarray:
-    """Soil, coffee."""
-    return color(d, hue=(0.05, 0.09), saturation=(0.5, 0.75), value=(0.2, 0.4))
 
 
 def any_of(d: Draws, *palettes) -> np.ndarray:

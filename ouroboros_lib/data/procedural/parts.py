@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import layout as L
+from . import packing as L
 
 FIT_RADIUS = 0.525  # of the ball around the estimated outline, which is good to 4 %: within cameras.OBJECT_RADIUS
 

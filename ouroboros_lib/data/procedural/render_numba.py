@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from . import layout as L
+from . import packing as L
 
 _f = np.float32
 ZERO, HALF, ONE, TWO = _f(0), _f(0.5), _f(1), _f(2)
@@ -41,7 +41,7 @@ def _localize(row, x, y, z):
 
 @njit(**_options)
 def _distance(row, x, y, z):
-    """Signed distance of one primitive from a point of the object's frame; see layout.py."""
+    """Signed distance of one primitive from a point of the object's frame; see packing.py."""
     x, y, z = _localize(row, x, y, z)
     kind = int(row[L.KIND])
     a, b, c = row[L.SIZE], row[L.SIZE + 1], row[L.SIZE + 2]

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import layout as L
+from . import packing as L
 
 KIND, MIRROR_X, MIRROR_Z = tl.constexpr(L.KIND), tl.constexpr(L.MIRROR_X), tl.constexpr(L.MIRROR_Z)
 CENTER, ROTATION, SIZE, ROUND = (tl.constexpr(i) for i in (L.CENTER, L.ROTATION, L.SIZE, L.ROUND))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...cameras import Cameras
-from . import layout as L
+from . import packing as L
 from . import render_numba
 from .objects import Objects
 
@@ -101,7 +101,7 @@ def signed_distance(objects: Objects, points: Tensor) -> Tensor:
     """Signed distances (B, N) of world points (B, N, 3), negative inside: numba on the CPU, Triton on CUDA.
 
     Zero exactly on the surface the pictures show. Outside it never exceeds the true distance, and equals it next to the
-    surface to first order (everywhere, for most primitives: see layout.py). Inside, it is the distance to the surface
+    surface to first order (everywhere, for most primitives: see packing.py). Inside, it is the distance to the surface
     of the deepest *primitive*, which walls of other primitives inside the union may make smaller than the true depth.
     """
     if points.ndim != 3 or points.shape[0] != len(objects) or points.shape[2] != 3:

@@ -1,0 +1,171 @@
+"""The commands that measure: `ouroboros evaluate`, `ouroboros tables`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError
+from ..evaluation.config import EvaluationConfig as Config
+from ..speed.devices import resolve_device
+from .options import check_choice, load_pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..evaluation.methods import Method
+    from ..evaluation.sources import Source
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Writes PATH.csv (a row per image), PATH.json and PATH.png, "
+                                      "a sheet of pictures.")],
+    preset: Annotated[str, typer.Option(metavar="NAME|PATH|HUB-ID", help="A preset, a folder or a hub id.")] = "small",
+    plan: Annotated[list[str] | None, typer.Option(
+        metavar="NAME[,FIELD=VALUE,...]", show_default=False, help="A plan to compare, repeatable: paper, calm, "
+        "two-stage, projection, or a change of one such as calm,every=3; by default the weights' own and two-stage."
+    )] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = Config.steps,
+    guidance: Annotated[float | None, typer.Option(
+        show_default=False, help="Guidance scale, 1 is off; by default the weights' own.")] = Config.guidance,
+    eta: Annotated[float | None, typer.Option(show_default=False, help="Share of the noise that a step renews, from 0 "
+                                              "to 1; by default the scheduler's.")] = Config.eta,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds of the recursion's noise, 0 to N - 1.")] = Config.seeds,
+    split: Annotated[str, typer.Option(metavar="val|test|heldout", help="Which procedural objects.")] = Config.split,
+    objects: Annotated[int, typer.Option(help="How many of them.")] = Config.objects,
+    batch: Annotated[int, typer.Option(help="Objects at a time; does not change the figures.")] = Config.batch,
+    geometry: Annotated[int, typer.Option(metavar="N", help="Compare the shape of the first N with the exact one: "
+                                          "PATH_geometry.csv.")] = Config.geometry,
+    single_view: Annotated[bool, typer.Option("--single-view", help="Measure only a G that was trained with "
+                                              "single_view=true.")] = False,
+    data: Annotated[str, typer.Option(metavar="DIR", help="Measure on rendered objects in a folder.")] = Config.data,
+    protocol: Annotated[str, typer.Option(metavar="NAME|FILE", help="With --data: insist that it was rendered for "
+                                          "this protocol.")] = Config.protocol,
+    all_objects: Annotated[bool, typer.Option("--all-objects", help="All in --data, beyond the protocol's.")] = False,
+    method: Annotated[str, typer.Option(metavar="ours|images:DIR|splat:DIR|mesh:DIR", help="With --data: the model, or "
+                                        "another method's outputs, one per object.")] = Config.method,
+    convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method; "
+                                            "see `ouroboros data conventions`.")] = Config.convention,
+    align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit the outputs to the truth first; "
+                                       "the rows say so.")] = Config.align,
+    meshes: Annotated[list[str] | None, typer.Option(metavar="PATH", show_default=False, help="True meshes of --data, "
+                                                     "repeatable: compare 3D with them.")] = None,
+    lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS, if its backbone is here.")] = Config.lpips,
+    flip: Annotated[bool, typer.Option("--flip", help="Measure FLIP as well: 8 ms a picture.")] = Config.flip,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = Config.device,
+) -> None:
+    """Compare plans of a model on held-out procedural objects, and measure its parts.
+
+    With --data, measure the model or any other method on a folder that `ouroboros data render --protocol` made. Exit
+    code 1: some objects were skipped, each with a line that says why. An evaluation that was interrupted goes on where
+    it stopped. The defaults' reasons: evaluation/config.py.
+    """
+    options = dict(locals(), plan=plan or (), meshes=meshes or ())
+    config = Config(**{field.name: options[field.name] for field in fields(Config)})
+    _check_out(out)
+    where = resolve_device(config.device)
+    source = _source(config)
+    measured = _method(config, preset, where)
+
+    from ..evaluation.evaluate import evaluate as run
+    from ..files import termination_cleans_up
+
+    with termination_cleans_up():
+        summary, skipped = run(source, measured, config.plan, out=out, align=config.align,
+                               metrics=_metrics(config, where))
+    print(json.dumps(summary, indent=1))
+    print(f"wrote {out.with_suffix('.csv')}, {out.with_suffix('.png')} and {out.with_suffix('.json')}")
+    if skipped:
+        print(f"{len(skipped)} skipped: {', '.join(map(str, skipped))}")
+        raise typer.Exit(1)
+
+
+def _check_out(out: Path) -> None:
+    from ..files import check_writable
+
+    if out.suffix:
+        raise InputError(f"--out {out}: expected a name without a dot; .csv, .json and others are appended")
+    check_writable(out.parent)
+    for path in (out.with_suffix(".csv"), out.with_suffix(".json"), out.with_suffix(".png")):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder where a result must go; choose another --out")
+
+
+def _source(config: Config) -> Source:
+    from ..evaluation.protocols import load_protocol
+    from ..evaluation.sources import Folder, Procedural
+
+    if not config.data:
+        return Procedural(config.split, config.objects, config.batch, config.geometry)
+    if not Path(config.data).is_dir():
+        raise InputError(f"--data {config.data}: no such folder")
+    return Folder(config.data, load_protocol(config.protocol) if config.protocol else None, config.all_objects,
+                  config.meshes)
+
+
+def _method(config: Config, preset: str, device: torch.device) -> Method:
+    from ..evaluation.methods import Ours, SingleView, parse_method
+    from ..noise import EDMNoise
+
+    if config.method != "ours":
+        return parse_method(config.method, config.convention)
+    if device.type == "cuda":
+        import torch
+
+        torch.set_float32_matmul_precision("high")  # TF32, as in training
+    pipeline = load_pipeline(preset).to(device)
+    if config.eta is not None:
+        pipeline.scheduler = EDMNoise.from_config(pipeline.scheduler.config, eta=config.eta)
+    kind = SingleView if config.single_view else Ours
+    return kind(pipeline, preset, config.steps, config.guidance, range(config.seeds), components=not config.data)
+
+
+def _metrics(config: Config, device: torch.device) -> dict:
+    """Those beside PSNR and SSIM."""
+    from ..evaluation.metrics import flip, load_lpips
+
+    found = {"flip": flip} if config.flip else {}
+    if config.lpips != "off":
+        try:
+            found["lpips"] = load_lpips(config.lpips, device)
+        except InputError as missing:
+            print(f"{missing}; its column stays empty")
+    return found
+
+
+def tables(
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder with what `evaluate` wrote, and ablation.json."
+                                          )] = Path("results"),
+    style: Annotated[str, typer.Option("--format", metavar="text|markdown|latex|csv", help="How to write; text is the "
+                                       "default.")] = "",
+    out: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="Write here instead of printing: a file with all "
+                                             "tables (.md, .tex, .csv and .txt say the format), or a folder with a "
+                                             "file for each table, in all formats.")] = None,
+) -> None:
+    """The paper's tables: published values, and measured ones in columns of their own."""
+    from ..evaluation.tables import FORMATS, SUFFIXES, paper_tables, render
+    from ..files import check_writable, replace_file
+
+    check_choice("--format", style or "text", FORMATS)
+    if not results.is_dir():
+        raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
+    found = paper_tables(results)
+    if out is None:
+        print("\n".join(render(table, style or "text") for table in found), end="")
+        return
+    if out.suffix and not out.is_dir():
+        by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+        style = style or by_suffix.get(out.suffix.lower(), "text")
+        files = {out: "\n".join(render(table, style) for table in found)}
+    else:
+        files = {out / f"{table.name}{SUFFIXES[name]}": render(table, name) for table in found
+                 for name in ([style] if style else FORMATS)}
+    for path, text in files.items():
+        check_writable(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode())
+        print(f"wrote {path}")

@@ -1,0 +1,140 @@
+"""`ouroboros generate`: pictures to views and splats."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from ..speed.devices import resolve_device
+from .options import check_choice, check_range, load_pipeline, warn
+
+BACKGROUNDS = ("auto", "alpha", "keep")
+PRECISIONS = ("fp32", "fp16", "bf16")
+MAX_STEPS = 1000
+
+
+def generate(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures of one object each (PNG, JPEG, WebP, "
+                                                 "...). With several, each gets its own folder in --out.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    preset: Annotated[str, typer.Option(metavar="NAME|PATH|HUB-ID", help="A preset, a folder or a hub id.")] = "small",
+    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")] = 25,
+    plan: Annotated[str | None, typer.Option(
+        metavar="NAME[,FIELD=VALUE,...]", help="What the run changes in Algorithm 2: paper (nothing), calm, two-stage, "
+        "projection, or a change of one such as calm,every=3 (see plans.py); by default what the weights were made "
+        "for.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = "auto",
+    background: Annotated[str, typer.Option(
+        metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else rembg, else guessed from the border; alpha: "
+        "insist on the channel; keep: the whole picture.")] = "auto",
+    elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
+                                                   "weights were made for.", show_default=False)] = None,
+    precision: Annotated[str, typer.Option(metavar="|".join(PRECISIONS), help="Half precision: half the memory of the "
+                                           "paper's models, faster on GPUs; small ones: on CPUs with bf16.")] = "fp32",
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: a model stays on the CPU until "
+                                             "it is used, and few views are decoded at a time. Slower.")] = False,
+) -> None:
+    """Turn pictures into eight views and a 3D Gaussian splat each."""
+    check_range("--elevation", elevation, -90, 90)
+    check_range("--guidance", 1 if guidance is None else guidance, 0, 100)
+    check_choice("--background", background, BACKGROUNDS)
+    check_choice("--precision", precision, PRECISIONS)
+    settings = {"preset": preset, "steps": steps, "plan": plan, "seed": seed, "background": background,
+                "elevation": elevation, "guidance": guidance, "precision": precision, "low_memory": low_memory}
+    _generate(_result_folders(images, out), settings, device)
+
+
+def _result_folders(images: list[Path], out: Path) -> dict[Path, Path]:
+    """Where the results of each picture go: DIR for one, DIR/<stem> for several."""
+    folders = {image: out / image.stem if len(images) > 1 else out for image in images}
+    taken: dict[str, Path] = {}
+    for image in images:
+        other = taken.setdefault(image.stem.lower(), image)
+        if other is not image:
+            raise InputError(f"{image}: its results would go to the same folder as those of {other}; rename one "
+                             "or run them apart")
+    return folders
+
+
+def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> None:
+    from ..data.photo import cut_out
+    from ..plans import Plan
+    from ..viz.outputs import Stopwatch, check_output_folder, write_outputs
+    from ..viz.sheets import evenly_chosen
+
+    # everything that can be checked without the weights comes before they are loaded
+    if settings["plan"] is not None:
+        Plan.parse(settings["plan"])
+    cutouts = {image: cut_out(image, settings["background"]) for image in folders}
+    for folder in folders.values():
+        check_output_folder(folder)
+    device = resolve_device(device_name)
+    for cutout in cutouts.values():
+        for note in cutout.notes:
+            warn(note)
+
+    import torch
+
+    loading = Stopwatch()
+    with loading("load"):
+        pipe = _placed(load_pipeline(settings["preset"]), settings, device)
+    if settings["guidance"] is None:
+        settings["guidance"] = pipe.config.guidance_scale
+    settings["plan"] = str(Plan.parse(pipe.config.plan if settings["plan"] is None else settings["plan"]))
+    for image, folder in folders.items():
+        watch = Stopwatch()
+        watch.seconds |= loading.seconds
+        photo = cutouts.pop(image).frame(pipe.image_size)
+        pipe.set_progress_bar_config(desc=image.name, disable=not sys.stderr.isatty(), leave=False)
+        with watch("recursion"), _autocast(pipe, settings["precision"], device):
+            output = pipe(photo.image[None], elevation=settings["elevation"], num_inference_steps=settings["steps"],
+                          plan=settings["plan"], guidance_scale=settings["guidance"],
+                          return_trace=evenly_chosen(settings["steps"]),
+                          generator=torch.Generator().manual_seed(settings["seed"]))
+        record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch)
+        _announce(image, folder, record)
+
+
+def _placed(pipe, settings: dict, device):
+    """The pipeline on its device, in the precision and with the memory that were asked for. Raises InputError."""
+    from ..loading import HALF_PRECISION, convert_weights, takes_half_weights
+
+    if settings["precision"] in HALF_PRECISION and takes_half_weights(pipe):
+        convert_weights(pipe, HALF_PRECISION[settings["precision"]])
+    if not settings["low_memory"]:
+        return pipe.to(device)
+    if device.type != "cuda":
+        raise InputError(f"--low-memory: is for GPUs, this runs on {device}")
+    pipe.enable_low_memory(device)
+    return pipe
+
+
+def _autocast(pipe, precision: str, device):
+    """What small models run under in half precision."""
+    import torch
+
+    from ..loading import HALF_PRECISION, takes_half_weights
+
+    return torch.autocast(device.type, HALF_PRECISION.get(precision),
+                          enabled=precision in HALF_PRECISION and not takes_half_weights(pipe))
+
+
+def _announce(image: Path, folder: Path, record: dict) -> None:
+    seconds, figures = record["seconds"], record["figures"]
+    print(f"{image} -> {folder}{os.sep}  ({math.fsum(seconds.values()):.1f} s, of which recursion "
+          f"{seconds['recursion']:.1f} s; self-consistency {figures['self_consistency_psnr']:.1f} dB)")
+    for name, what in (("input.png", "what the model saw"), ("multiview.png", "the views above their 3D renders"),
+                       ("recursion.png", "from noise to views, step by step"),
+                       ("gaussians.ply", f"{figures['gaussians']} Gaussians for any 3DGS viewer"),
+                       ("turntable.mp4", "once round the object"),
+                       ("result.json", "settings, versions, seconds, figures"),
+                       ("viewer.html", "open this in a browser first")):
+        print(f"  {folder / name}  {what}")

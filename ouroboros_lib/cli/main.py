@@ -1,0 +1,66 @@
+"""The command line: `ouroboros ...` or `python -m ouroboros_lib ...`.
+
+Commands import what they need when they run, so that --help is quick. Bad input ends in one line on stderr and exit
+code 2, an interrupt in one line and 130; results appear only when they are complete.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import InputError
+from ..speed.threads import prepare
+from .convert import convert_app
+from .data import data_app
+from .doctor import doctor
+from .evaluation import evaluate, tables
+from .generate import generate
+from .training import recipe, train
+
+# typer brings its own copy of click in some versions and uses the package in others: find its exceptions through typer
+_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
+_ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+app = typer.Typer(name="ouroboros", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+                  pretty_exceptions_enable=False,
+                  help="Image-to-3D by a recursion of multi-view diffusion and 3D reconstruction.")
+for command in (doctor, generate, train, recipe, evaluate, tables):
+    app.command()(command)
+app.add_typer(data_app, name="data")
+app.add_typer(convert_app, name="convert")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code: 0, 1 (done in part, or doctor finds something missing), 2 or
+    130."""
+    prepare()
+    try:
+        code = app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="ouroboros",
+                   standalone_mode=False)
+    except InputError as error:
+        code = _complain(str(error))
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked for: newer typer raises the help text
+            print(error.format_message(), file=sys.stderr)
+            sys.exit(2)
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
+        code = _complain(error.format_message() + hint) if error.format_message() else 2
+    except _ClickException as error:
+        code = _complain(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:  # newer typer turns Ctrl-C into this code by itself
+        print("\ninterrupted, nothing was left half-written", file=sys.stderr)
+    sys.exit(code or 0)
+
+
+def _complain(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

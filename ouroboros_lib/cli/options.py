@@ -1,0 +1,47 @@
+"""What several commands share: checks of options, warnings, and loading a pipeline without bars."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..pipeline import Ouroboros3DPipeline
+
+
+def warn(message: str) -> None:
+    """One line on stderr; the command goes on."""
+    print("warning: " + " ".join(message.split()), file=sys.stderr)
+
+
+def check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise InputError unless the value is one of those allowed."""
+    if value not in allowed:
+        raise InputError(f"{option} {value}: expected one of {', '.join(allowed)}")
+
+
+def check_range(option: str, value: float, low: float, high: float) -> None:
+    """Raise InputError unless low <= value <= high."""
+    if not low <= value <= high:  # False for NaN too
+        raise InputError(f"{option} {value:g}: expected a number from {low:g} to {high:g}")
+
+
+def silence_diffusers() -> None:
+    """Its loading bars and hints would hide an error's one line."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def load_pipeline(name: str) -> Ouroboros3DPipeline:
+    """A pipeline by preset, folder or hub id, in silence. Raises InputError."""
+    silence_diffusers()
+    from ..pipeline import Ouroboros3DPipeline
+
+    return Ouroboros3DPipeline.from_pretrained(name)

@@ -1,0 +1,80 @@
+"""The commands that train: `ouroboros train`, `ouroboros recipe`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+from .options import check_range
+
+
+def train(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints, samples, logs and the pipeline.")],
+    preset: Annotated[str, typer.Option(metavar="NAME", help="Sizes of the models.")] = "small",
+    settings: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="KEY=VALUE", help="A training setting, repeatable; see training/config.py.")] = None,
+    init: Annotated[list[str] | None, typer.Option(
+        metavar="[COMPONENT=]PATH", help="Pipeline folder to start from, repeatable; later ones win.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out.")] = False,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Learn from rendered objects in this folder, of "
+                                              "multi-view folders or shards, instead of procedural ones.")] = None,
+) -> None:
+    """Train one stage: autoencoder, reconstructor (G on clean views), multiview (F alone) or joint (Algorithm 1).
+
+    On several GPUs: accelerate launch -m ouroboros_lib train ...; see docs/training.md.
+    """
+    from ..files import check_writable
+
+    check_writable(out)
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: no such folder")
+    from ..training import TrainingConfig
+    from ..training import train as run
+
+    figures = run(preset, out, TrainingConfig.from_settings(settings or []), init, resume, data)
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+def recipe(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, architecture, twins, paper, or a "
+                                        "JSON file of yours.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
+    gpus: Annotated[int, typer.Option(min=-1, max=1024, help="How many to use; -1: all; 0: the CPU.")] = -1,
+    per_gpu: Annotated[int, typer.Option(min=1, max=64, help="How many stages may share a GPU.")] = 1,
+    minutes_scale: Annotated[float, typer.Option(help="Multiplies all time limits of the recipe.")] = 1.0,
+    only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages, or all seeds of these rows, and what "
+                                      "they start from.")] = "",
+    show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
+    init: Annotated[str, typer.Option(metavar="DIR", help="Pipeline folder in which stages start that do not say "
+                                      "where.")] = "",
+    data: Annotated[str, typer.Option(metavar="DIR", help="Rendered objects to learn from, as for train.")] = "",
+) -> None:
+    """Run the training stages of a recipe in order, side by side where there are GPUs for it."""
+    from ..files import check_writable
+
+    check_range("--minutes-scale", minutes_scale, 0.001, 10_000)
+    check_writable(out)
+    from ..training.recipe import check_needs, choose_stages, command_line, load_comparisons, load_recipe, run_recipe
+
+    stages = choose_stages(load_recipe(name, minutes_scale, init, data), only)
+    check_needs(name, init=init, data=data)
+    if show:
+        print("\n".join(command_line(stage.arguments(out)) + (f"  # on {stage.gpus} GPUs" if stage.gpus > 1 else "")
+                        for stage in stages))
+        return
+    if gpus < 0:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    run_recipe(stages, out, gpus, per_gpu)
+    if (comparisons := load_comparisons(name)) and any(stage.evaluates for stage in stages):
+        from ..evaluation.ablation import collect
+        from ..evaluation.tables import paper_tables, render
+
+        collect(out / "evaluation", out / "ablation", comparisons)
+        print("\n".join(render(table) for table in paper_tables(out)[1:]))
+        print(f"wrote {out / 'ablation.csv'} and {out / 'ablation.json'}")

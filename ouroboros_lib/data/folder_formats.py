@@ -1,0 +1,124 @@
+"""Formats of multi-view folders: which files hold the views and the cameras, recognised by the files that are there.
+
+    ours       view_000.png ... (RGBA)    cameras.json    optional depth_000.npy ..., object.json
+    released   render_0000.webp ...       meta.json       the released code's Objaverse renders (OpenGL axes)
+    nerf       as the file says, beside   transforms.json `frames[].file_path`                  (OpenGL axes)
+    zero123    000.png ...                000.npy ...     (3, 4) world to camera, OpenGL axes, fov 49.1 degrees
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..cameras import Cameras, cameras_from_record, normalised_intrinsics, opengl_to_opencv
+from ..errors import InputError
+from ..files import parse_json
+
+RELEASED_VIEWS = (0, 2, 4, 6, 8, 10, 12, 15)  # of the 16-frame orbit; the last stands at azimuth 337.5, not 315
+ZERO123_FOV = math.degrees(2 * math.atan(16 / 35))  # a 35 mm lens on Blender's 32 mm sensor
+UPS = ("auto", "y", "z")
+MARKERS = {"ours": "cameras.json", "released": "meta.json", "nerf": "transforms.json", "zero123": "000.npy"}
+
+
+def find_format(files: Iterable[str]) -> str | None:
+    """Which format a folder with these file names has."""
+    names = set(files)
+    return next((name for name, marker in MARKERS.items() if marker in names), None)
+
+
+def read_format(files: Mapping[str, bytes], where: Path) -> tuple[str, list[str], Cameras, dict]:
+    """Format, picture names and cameras (V,) of the views, and what object.json says ({} without it).
+
+    files: contents by name; where: the folder, for messages. Raises InputError.
+    """
+    kind = find_format(files)
+    if kind is None:
+        what = "an empty folder" if not len(files) else f"none of {', '.join(MARKERS.values())} here"
+        raise InputError(f"{where}: {what}; expected a multi-view folder")
+    names, cameras, about = _READERS[kind](files, where)
+    if not (torch.isfinite(cameras.c2w).all() and torch.isfinite(cameras.intrinsics).all()):
+        raise InputError(f"{where}: the cameras in {MARKERS[kind]} hold numbers that are not finite")
+    return kind, names, cameras, about
+
+
+def _ours(files, where):
+    record = parse_json(files["cameras.json"], where / "cameras.json")
+    cameras = cameras_from_record(record, where / "cameras.json")
+    if len(cameras.shape) != 1:
+        raise InputError(f"{where / 'cameras.json'}: expected one camera a view, got shape {tuple(cameras.shape)}")
+    names = [f"view_{i:03d}.png" for i in range(cameras.shape[0])]
+    found = sum(name.startswith("view_") and name.endswith(".png") for name in files)
+    if found > len(names):
+        raise InputError(f"{where}: {found} pictures view_*.png, but cameras.json has {len(names)} views")
+    about = parse_json(files["object.json"], where / "object.json") if "object.json" in files else {}
+    if not isinstance(about, dict) or not isinstance(about.get("num_orbit_views", 1), int):
+        raise InputError(f"{where / 'object.json'}: expected an object with a whole number num_orbit_views")
+    return names, cameras, {**about, "size": record.get("size")} if isinstance(record.get("size"), int) else about
+
+
+def _opengl(marker: str):
+    def read(files, where):
+        record = parse_json(files[marker], where / marker)
+        cameras = cameras_from_record(record, where / marker)
+        names = []
+        for number, view in enumerate(record.get("locations", record.get("frames"))):
+            frames = view.get("frames")
+            frame = frames[0] if isinstance(frames, list) and frames and isinstance(frames[0], dict) else {}
+            name = frame.get("name") or view.get("file_path")
+            name = Path(str(name)).name if name else f"render_{number:04d}.webp"
+            if name not in files and Path(name).suffix == "":
+                name = next((name + end for end in (".png", ".webp") if name + end in files), name + ".png")
+            names.append(name)
+        return names, cameras, {}
+    return read
+
+
+def _zero123(files, where):
+    names, poses = [], []
+    while f"{len(names):03d}.npy" in files:
+        name = f"{len(names):03d}"
+        pose = load_array(files[name + ".npy"], where / (name + ".npy"))
+        if pose.shape != (3, 4) or pose.dtype.kind != "f":
+            raise InputError(f"{where / name}.npy: expected a (3, 4) camera matrix, got {pose.shape}")
+        poses.append(np.concatenate([pose, [[0, 0, 0, 1]]]))
+        names.append(name + ".png")
+    if np.isfinite(poses).all():
+        poses = np.linalg.inv(np.stack(poses))
+    cameras = opengl_to_opencv(torch.from_numpy(np.asarray(poses)).float())
+    return names, Cameras(cameras, normalised_intrinsics(ZERO123_FOV).expand(len(names), 3, 3)), {}
+
+
+_READERS = {"ours": _ours, "released": _opengl("meta.json"), "nerf": _opengl("transforms.json"), "zero123": _zero123}
+
+
+def load_array(data: bytes, path: Path) -> np.ndarray:
+    """A .npy file's contents; `path` is for messages. Raises InputError."""
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a NumPy array ({' '.join(str(error).split())[:100]})") from None
+
+
+def into_our_world(cameras: Cameras, up: str, where: Path) -> Cameras:
+    """Turn the world so that y is up and the first camera stands at azimuth 0; distances stay as they are."""
+    c2w = cameras.c2w.double()
+    if up == "auto":  # cameras of an orbit hold their heads up
+        heads = -c2w[:, :3, 1].mean(0)
+        up = "y" if heads[1] > heads[2] else "z"
+        if heads[1:].max() < 0.5:
+            raise InputError(f"{where}: cannot tell from its cameras which axis is up; say y or z")
+    turn = torch.eye(4, dtype=torch.float64)
+    if up == "z":
+        turn[:3, :3] = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    x, _, z = (turn @ c2w[0])[:3, 3].tolist()
+    length = math.hypot(x, z)
+    if length > 1e-6:  # else it looks straight down
+        c, s = z / length, x / length
+        turn = torch.tensor([[c, 0, -s, 0], [0, 1, 0, 0], [s, 0, c, 0], [0, 0, 0, 1]], dtype=torch.float64) @ turn
+    return Cameras((turn @ c2w).float(), cameras.intrinsics)

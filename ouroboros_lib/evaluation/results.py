@@ -1,0 +1,124 @@
+"""What an evaluation leaves: partial results as it runs, then how it was made and a sheet of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterable
+from datetime import date
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from ..files import read_json, replace_file
+from ..viz.sheets import image_grid
+
+SHOWN = {"multiview": "views", "render": "3D"}  # kinds of pictures on the sheet, and their labels
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Changes when any of the files, or those below the folders, does: of their names, sizes and times."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            about = file.stat()
+            digest.update(f"{file}\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def weights_checksum(modules: Iterable[torch.nn.Module]) -> str:
+    """CRC-32 of all parameters and buffers."""
+    checksum = 0
+    for module in modules:
+        for value in module.state_dict().values():
+            checksum = zlib.crc32(value.detach().cpu().reshape(-1).view(torch.uint8).numpy(), checksum)
+    return f"{checksum:08x}"
+
+
+class PartialResults:
+    """What is measured already: a JSON and an .npz file an object, in OUT.parts/.
+
+    Raises InputError when those of another evaluation lie there.
+    """
+
+    def __init__(self, out: Path, settings: dict):
+        self.folder = out.with_name(out.name + ".parts")
+        about = self.folder / "settings.json"
+        if about.is_file() and read_json(about) != json.loads(json.dumps(settings)):
+            raise InputError(f"{self.folder}: holds parts of another evaluation; remove it or choose another --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(about, json.dumps(settings).encode())
+
+    def _path(self, name: str | int, suffix: str = ".json") -> Path:
+        return self.folder / f"object-{quote(str(name), safe='')}{suffix}"
+
+    def holds(self, name: str | int, made_from: str) -> bool:
+        """Whether an object was measured on files with this stamp."""
+        return self._path(name).is_file() and self.read(name).get("made from") == made_from
+
+    def write(self, name: str | int, made_from: str, record: dict, tiles: dict[str, np.ndarray]) -> None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **tiles)
+        replace_file(self._path(name, ".npz"), buffer.getvalue())
+        data = json.dumps(record | {"made from": made_from}).encode()
+        replace_file(self._path(name), data)  # the last: with it, it is complete
+
+    def read(self, name: str | int) -> dict:
+        return read_json(self._path(name))
+
+    def tiles(self, name: str | int) -> dict[str, Tensor]:
+        with np.load(self._path(name, ".npz")) as stored:
+            return {key: torch.from_numpy(stored[key]).float() / 255 for key in stored.files}
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def how_made(device: torch.device, started: float) -> dict:
+    """Command, date, commit, device, versions and minutes of a run that began at `started` (time.monotonic)."""
+    return {"command": "ouroboros " + " ".join(sys.argv[1:]), "date": date.today().isoformat(), "commit": _commit(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
+            "minutes": round((time.monotonic() - started) / 60, 2)}
+
+
+def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
+    run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+                         cwd=Path(__file__).parent)
+    return run.stdout.strip() or "unknown"
+
+
+def contact_sheet(tiles: dict[str | int, dict[str, Tensor]], shown: list[int], input_view: int = 0) -> Image.Image:
+    """A row per object and method: the input, the truth, the method's views and renders of its 3D, where it has them.
+
+    tiles: object -> "input", "truth", "METHOD/multiview", "METHOD/render" -> (n, 3, S, S).
+    """
+    kinds = [kind for kind in SHOWN if any(key.endswith("/" + kind) for entry in tiles.values() for key in entry)]
+    rows, labels = [], []
+    for name, entry in tiles.items():
+        for method in dict.fromkeys(key.split("/")[0] for key in entry if "/" in key):
+            pictures = [entry.get(f"{method}/{kind}", [None] * len(shown)) for kind in kinds]
+            rows.append([*entry["input"], *entry["truth"], *chain(*pictures)])
+            labels.append(f"{_short(str(name))}\n{_short(method)}")
+    groups = [("input", 1), *((label, len(shown)) for label in ("truth", *(SHOWN[kind] for kind in kinds)))]
+    columns = [f"view {view}" for view in (input_view, *shown * (1 + len(kinds)))]
+    return image_grid(rows, None, labels, columns, groups)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else text[:23] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,102 @@
+"""What an evaluation writes, a row per picture and a row per shape, and which rows a quantity is the mean of."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..files import replace_file
+
+COMPONENTS = ("autoencoder", "G-clean")  # rows of parts of our model, which are given more than one image
+
+
+class ImageRow(NamedTuple):
+    """One picture against its target. A metric that was not measured is "".
+
+    protocol: the label of what was compared with what; method: a plan, another method's name, or one of COMPONENTS;
+    kind: autoencoder, multiview (F's views), render (of a splat or mesh), or self-consistency, the renders against the
+    views that they were reconstructed from.
+    """
+
+    protocol: str
+    method: str
+    seed: int
+    object: str | int
+    view: int
+    is_input_view: int
+    kind: str
+    psnr: float | str
+    ssim: float | str = ""
+    lpips: float | str = ""
+    flip: float | str = ""
+
+
+class ShapeRow(NamedTuple):
+    """One splat or mesh against the true surface, see geometry.py."""
+
+    protocol: str
+    method: str
+    seed: int
+    object: str | int
+    accuracy: float
+    completeness: float
+    chamfer: float
+    f_score: float
+    iou: float
+
+
+METRICS = ImageRow._fields[7:]
+GEOMETRY = ShapeRow._fields[4:]
+Quantities = dict[str, tuple[str, Callable[[int], bool]]]  # name -> kind of rows, and whether a view belongs to it
+
+
+def orbit_quantities(num_views: int) -> Quantities:
+    """Of procedural objects: views 0 ... num_views - 1 are the orbit, view 0 the input, later ones are novel."""
+    return {"views 0": ("multiview", lambda v: v == 0), "views 1+": ("multiview", lambda v: v > 0),
+            "3D view 0": ("render", lambda v: v == 0), "3D views 1+": ("render", lambda v: 0 < v < num_views),
+            "3D novel": ("render", lambda v: v >= num_views), "self-consistency": ("self-consistency", lambda v: True)}
+
+
+def protocol_quantities(primary: Sequence[int], input_view: int, orbit: int) -> Quantities:
+    """Of a folder: the protocol says which views count; from number `orbit` on they are novel."""
+    views = {"primary views": lambda v: v in primary, "input view": lambda v: v == input_view,
+             "novel": lambda v: v >= orbit}
+    return ({name: ("multiview", belongs) for name, belongs in views.items()}
+            | {f"3D {name}": ("render", belongs) for name, belongs in views.items()}
+            | {"self-consistency": ("self-consistency", lambda v: True)})
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    replace_file(path, text.getvalue().encode())
+
+
+def read_rows(path: Path) -> list[ImageRow]:
+    """The images' CSV of an evaluation, numbers as numbers and objects as text. Raises InputError."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+        if tuple(header) != ImageRow._fields[:len(header)] or "psnr" not in header or not lines:  # once without flip
+            raise ValueError("its columns are not those of `ouroboros evaluate`, or it has no rows")
+        return [ImageRow(*line[:2], int(line[2]), line[3], int(line[4]), int(line[5]), line[6],
+                         *(float(cell) if cell else "" for cell in line[7:])) for line in lines]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, but there is a {path.stem}.json") from None
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: not the rows of an evaluation ({' '.join(str(error).split())})") from None
+
+
+def read_shapes(path: Path) -> list[ShapeRow]:
+    """The shapes' CSV beside it, none where shapes were not measured."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        _, *lines = csv.reader(file)
+    return [ShapeRow(*line[:2], int(line[2]), line[3], *map(float, line[4:])) for line in lines]

@@ -1,0 +1,47 @@
+"""`.splat`, 32 bytes a Gaussian: what the first web viewers read. Plain tensors in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
+
+
+def write_splat(path: str | Path, means: Tensor, opacities: Tensor, scales: Tensor, quaternions: Tensor,
+                colors: Tensor) -> None:
+    """Write N Gaussians, most visible first; shapes as in `write_ply`.
+
+    Positions and scales stay float32; colour, opacity and rotation are rounded to 8 bits.
+    """
+    order = torch.argsort(scales.prod(-1) * opacities, descending=True, stable=True)
+    means, opacities, scales, quaternions, colors = (
+        tensor.detach()[order].to("cpu", torch.float32) for tensor in (means, opacities, scales, quaternions, colors))
+    rgba = torch.cat([colors, opacities[:, None]], dim=-1).clamp(0, 1)
+    record = np.empty(len(means), dtype=RECORD)
+    record["mean"], record["scale"] = means.numpy(), scales.numpy()
+    record["rgba"] = (rgba * 255).round().byte().numpy()
+    record["rotation"] = (quaternions * 128 + 128).round().clamp(0, 255).byte().numpy()
+    Path(path).write_bytes(record.tobytes())
+
+
+def read_splat(path: str | Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The inverse of `write_splat`. Raises InputError when the file is not a whole number of records."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data or len(data) % RECORD.itemsize:
+        raise InputError(f"{path}: {len(data)} bytes are not a whole number of 32-byte .splat records")
+    record = np.frombuffer(data, dtype=RECORD)
+    rgba = torch.from_numpy(record["rgba"].astype(np.float32)) / 255
+    quaternions = (torch.from_numpy(record["rotation"].astype(np.float32)) - 128) / 128
+    return (torch.from_numpy(record["mean"].copy()), rgba[:, 3], torch.from_numpy(record["scale"].copy()), quaternions,
+            rgba[:, :3])

@@ -1,0 +1,162 @@
+"""Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import InputError
+from .plans import PLANS, Plan
+from .presets import load_preset, preset_names
+
+HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
+HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
+RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
+# modules that folders of the first edition name in model_index.json, and where their classes are now
+MOVED = {"ouroboros_lib.models.svd": "ouroboros_lib.paper.svd", "ouroboros_lib.models.lgm": "ouroboros_lib.paper.lgm",
+         "ouroboros_lib.models.svd_autoencoder": "ouroboros_lib.paper.svd_autoencoder",
+         "ouroboros_lib.released": "ouroboros_lib.paper.released"}
+
+
+def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> DiffusionPipeline:
+    """What `cls.from_pretrained` gives for a preset with weights, a folder or a hub id; options: of diffusers.
+
+    Raises InputError when there is no such thing, or when its files are damaged or foreign.
+    """
+    folder = _find(name)
+    try:
+        where = {key: options[key] for key in HUB_OPTIONS & options.keys()}
+        index = cls.load_config(str(folder), **where)
+        kind = _import_classes(index, cls) or cls
+        pipeline = DiffusionPipeline.from_pretrained.__func__(kind, str(folder), **options)
+        _check_complete({name: model for name, model in pipeline.components.items() if name not in options})
+    # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{name}: {error}") from error
+        if not folder.exists():
+            raise InputError(f"{name}: no such folder, and not to be had from the hub either "
+                             f"({type(error).__name__}); check the name and the network") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{name}: cannot be loaded as Ouroboros3D weights ({reason}); "
+                         "is a file damaged, missing or of another model?") from error
+    if not isinstance(pipeline, cls):
+        raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an {cls.__name__}")
+    if "feedback_options" in index and "plan" not in options:  # the first edition's
+        pipeline.register_to_config(plan=_plan_of_first_edition(index["feedback_options"], name))
+    for model in pipeline.components.values():
+        if isinstance(model, torch.nn.Module):
+            if not options.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
+                torch.nn.Module.float(model)
+            channels_last(model.eval())
+    return pipeline
+
+
+def _find(name: str | Path) -> Path:
+    """The folder of a preset's weights, a folder, or a hub id as a path. Raises InputError."""
+    if str(name) in preset_names():
+        folder = load_preset(str(name)).weights
+        if folder is None:
+            raise InputError(f"preset {str(name)!r} ships no weights: give a folder or a hub id of trained weights")
+        return folder
+    folder = Path(name)
+    if not folder.exists() and str(name).count("/") != 1:
+        raise InputError(f"{name}: neither a preset ({', '.join(preset_names())}) nor a folder nor a hub id "
+                         "of the form owner/name")
+    if folder.exists() and not (folder / "model_index.json").is_file():
+        raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
+                         "give the folder that `ouroboros train` or `save_pretrained` wrote")
+    return folder
+
+
+def _import_classes(index: dict, base: type[DiffusionPipeline]) -> type[DiffusionPipeline] | None:
+    """Import the library's classes that a model_index.json names: diffusers takes only those imported already.
+
+    Returns the class of the pipeline itself if it is one of the library's.
+    """
+    library = import_module("ouroboros_lib")
+    entries = [entry for entry in index.values() if isinstance(entry, (list, tuple)) and len(entry) == 2
+               and str(entry[0]).split(".")[0] == "ouroboros_lib"]
+    for module in {entry[0] for entry in entries} & MOVED.keys():
+        sys.modules.setdefault(module, import_module(MOVED[module]))
+    for name in {index["_class_name"], *(entry[1] for entry in entries)} & set(library.__all__):
+        getattr(library, name)
+    kind = getattr(library, index["_class_name"], None)
+    return kind if isinstance(kind, type) and issubclass(kind, base) else None
+
+
+def _check_complete(components: dict) -> None:
+    """Raise ValueError unless the files of each model hold its tensors and no others: diffusers only warns."""
+    for name, model in components.items():
+        if isinstance(model, torch.nn.Module):
+            config: Any = model.config
+            files = Path(config._name_or_path).glob("*.safetensors")
+            stored = {key for file in files for key in safe_open(file, "pt").keys()}
+            if odd := sorted(stored ^ model.state_dict().keys()):
+                raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
+
+
+def _plan_of_first_edition(options: dict | None, name: str | Path) -> str:
+    """feedback_options of commit 29852eb and earlier as a plan. Raises InputError for what plans no longer do."""
+    try:
+        options = dict(options or {})
+        every, project_every = options.pop("feedback_every", 1), options.pop("project_every", 1)
+        if "project_above" in options and every != project_every:
+            raise ValueError("two intervals")
+        return str(Plan(every=every, **options))
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: its feedback_options in model_index.json are of the first edition and no plan does "
+                         f"them; replace them by \"plan\": one of {', '.join(PLANS)}, or such as \"calm,every=3\""
+                         ) from None
+
+
+def convert_weights(pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
+    """Weights to another type, in place; those that must stay in single precision (SVD's encoder) are not touched.
+
+    For the paper's models, which take inputs of any type and give single precision back. Random noise, noise levels,
+    the solver's steps, guidance, Gaussians and splatting are in single precision always. Raises InputError for others.
+    """
+    if dtype != torch.float32 and not takes_half_weights(pipeline):
+        raise InputError("weights in half precision are for the paper's models; small ones run under autocast (bf16)")
+    for model in pipeline.components.values():
+        if isinstance(model, torch.nn.Module):
+            convert_model(model, dtype)
+
+
+def takes_half_weights(pipeline: DiffusionPipeline) -> bool:
+    """Whether these are the paper's models; converting the few weights of small ones would gain nothing."""
+    return getattr(pipeline.multiview, "takes_image_token", False)
+
+
+def convert_model(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """One model of `convert_weights`."""
+    exact = [module for name, module in model.named_modules()
+             if name.split(".")[-1] in (getattr(model, "_keep_in_fp32_modules", None) or ())]
+    keep = {id(tensor) for module in exact for tensor in (*module.parameters(), *module.buffers())}
+
+    def converted(tensor: Tensor) -> Tensor:
+        wanted = torch.float32 if id(tensor) in keep else dtype
+        return tensor.to(wanted) if tensor.is_floating_point() else tensor
+
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            parameter.data = converted(parameter).data
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = converted(buffer)
+    return model
+
+
+def channels_last(model: torch.nn.Module) -> None:
+    """Lay out the weights of 2D and 3D convolutions as the fast kernels want them, in place."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in model.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.to(memory_format=formats[parameter.ndim])

@@ -1,0 +1,118 @@
+"""What a run of the recursion changes in Algorithm 2: one frozen `Plan`, and the plans that have a name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .models.feedback import Renders, feedback_names
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How estimates and reconstructions work on each other. The defaults are Algorithm 2 of the paper.
+
+    feedback: the maps that F is given back, see `feedback_names`: both (rgb+ccm), rgb, ccm, none.
+    every: steps between two reconstructions; until the next one, F and the solver keep the renders of the last.
+    from_step: renders of earlier steps are not fed back.
+    project_above: while sigma is above it, the solver goes towards the estimate's own 3D render (design (b) of the
+    paper), by the share project_share of the way; inf: never.
+    keep_input: view 0 of every estimate is replaced by the input, as the known region in inpainting is (Lugmayr et al.
+    2022). Raises InputError for values that no run can follow.
+    """
+
+    feedback: str = "both"
+    every: int = 1
+    from_step: int = 0
+    project_above: float = math.inf
+    project_share: float = 1.0
+    keep_input: bool = False
+
+    def __post_init__(self):
+        feedback_names(self.feedback)
+        if self.every < 1 or self.from_step < 0:
+            raise InputError(f"plan: every must be at least 1 and from_step at least 0, got {self.every} and "
+                             f"{self.from_step}")
+        if not self.project_above >= 0 or not 0 <= self.project_share <= 1:
+            raise InputError(f"plan: project_above must not be negative and project_share lie between 0 and 1, got "
+                             f"{self.project_above} and {self.project_share}")
+
+    @classmethod
+    def parse(cls, text: str | Plan) -> Plan:
+        """From "NAME", "NAME,field=value,..." or "field=value,...", which changes the paper's. Raises InputError."""
+        if isinstance(text, Plan):
+            return text
+        name, *changes = (part.strip() for part in str(text).split(","))
+        if "=" in name:
+            name, changes = "paper", [name, *changes]
+        if name not in PLANS:
+            raise InputError(f"plan {name!r}: expected one of {', '.join(PLANS)}, and changes such as calm,every=3")
+        kinds: dict[str, Callable] = {field.name: type(field.default) for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for change in changes:
+            key, _, value = change.partition("=")
+            try:
+                values[key] = _BOOLEANS[value.lower()] if kinds[key] is bool else kinds[key](value)
+            except (KeyError, ValueError):
+                raise InputError(f"plan {text!r}: {change!r} is no change to a plan; expected field=value with one of "
+                                 f"{', '.join(kinds)}") from None
+        return replace(PLANS[name], **values)
+
+    def __str__(self) -> str:
+        """The shortest text that `parse` reads back: the named plan with the fewest changes."""
+        def changed(base: Plan) -> list[str]:
+            return [f"{field.name}={_text(getattr(self, field.name))}" for field in fields(self)
+                    if getattr(self, field.name) != getattr(base, field.name)]
+        return min((",".join([name, *changed(base)]) for name, base in PLANS.items()), key=lambda text: text.count(","))
+
+    def reconstructs(self, t: int, sigmas: Sequence[float] | Tensor) -> bool:
+        """Whether step t decodes, reconstructs and renders, sigmas (T + 1,) being those of the run.
+
+        It does where its renders are used. The last step always does: it is the result.
+        """
+        used = bool(self.feedback != "none" and t >= self.from_step or sigmas[t] > self.project_above)
+        return t == len(sigmas) - 2 or (used and t % self.every == 0)
+
+    def views(self, decoded: Tensor, cond) -> Tensor:
+        """pred_i (B, V, 3, H, W) in [0, 1], as G and the user get it."""
+        decoded = decoded.clamp(0, 1)
+        return _with_first_view(decoded, cond.image[:, None]) if self.keep_input else decoded
+
+    def feeds_back(self, renders: Renders, t: int) -> dict[str, Tensor] | None:
+        """self_cond: what F is given of the last renders in step t + 1; None is zero maps."""
+        return renders.keep(self.feedback) if t >= self.from_step else None
+
+    def prior(self, renders: Renders, pipe) -> Tensor | None:
+        """The renders' latents, for plans that project onto them."""
+        return pipe.autoencoder.encode(renders.rgb.clamp(0, 1)) if self.project_above < math.inf else None
+
+    def target(self, pred_x: Tensor, sigma: Tensor, prior: Tensor | None, cond) -> Tensor:
+        """What the solver goes towards (B, V, c, h, w). prior: latents of the last renders."""
+        if prior is not None and sigma > self.project_above:
+            pred_x = pred_x.lerp(prior, self.project_share)
+        return _with_first_view(pred_x, cond.first_view) if self.keep_input else pred_x
+
+
+PLANS = {
+    "paper": Plan(),  # Algorithm 2 as printed
+    "calm": Plan(every=5, project_above=0.3, project_share=0.25, keep_input=True),  # what the shipped weights do
+    "two-stage": Plan(feedback="none"),  # design (a): reconstruct once, at the end
+    "projection": Plan(feedback="none", project_above=1.0),  # design (b): iterate at inference, nothing is trained
+}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value).lower()
+
+
+def _with_first_view(views: Tensor, first: Tensor) -> Tensor:
+    return torch.cat([first, views[:, 1:]], dim=1)

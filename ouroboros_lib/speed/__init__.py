@@ -1,0 +1,1 @@
+"""What makes it fast and changes no value: threads and memory, devices, compiling."""

@@ -1,0 +1,136 @@
+"""CUDA graphs: parts of a training step are recorded once and replayed, so that the CPU need not launch them again.
+
+A step of the paper's models is 19,000 small kernels for one object. Launching them takes a CPU longer than a GPU takes
+to compute them; a recorded part is launched at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, broadcast
+from torch import Tensor, nn
+
+from ...errors import InputError
+
+WARM_UPS = 2  # calls before the recording: they compile, choose algorithms and allocate what these need
+
+
+class CudaGraphs:
+    """Calls functions on CUDA as recordings, one for each name and each set of shapes.
+
+    parameters: those whose gradients recorded functions add to. The gradients then stay where they are: set them to
+    zero, not to None, between steps. A recording repeats what happened when these shapes came first, under the autocast
+    and grad mode of that time; a function may depend on nothing but its arguments, the weights and what never changes.
+    It is called WARM_UPS times before it is recorded, and must do nothing else than return and add up gradients.
+    Raises RuntimeError if a gradient is no longer the tensor that recordings write to.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]):
+        self.parameters = list(parameters)
+        self.gradients: list[Tensor | None] | None = None  # what recordings write to, once there are any
+        self.recordings: dict[tuple, _Recording] = {}
+        self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # one memory for all of them
+
+    def __call__(self, name: str, function: Callable[..., Tensor], *arguments) -> Tensor:
+        """`function(*arguments)`; arguments are tensors, dictionaries and dataclasses of them, or None."""
+        key = (name, *((leaf.shape, leaf.dtype) for leaf in leaves(arguments)))
+        if self.gradients and any(parameter.grad is not gradient for parameter, gradient in
+                                  zip(self.parameters, self.gradients, strict=True)):
+            raise RuntimeError("gradients were replaced, but recordings write to the former ones: set them to zero")
+        if key not in self.recordings:
+            self.recordings[key] = self._record(function, arguments)
+            self.gradients = [parameter.grad for parameter in self.parameters]
+        return self.recordings[key].replay(arguments)
+
+    def _record(self, function: Callable[..., Tensor], arguments: tuple) -> _Recording:
+        arguments = with_leaves(arguments, iter([leaf.detach().clone() for leaf in leaves(arguments)]))
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            before = [parameter.grad for parameter in self.parameters]
+            for parameter in self.parameters:
+                parameter.grad = None
+            for _ in range(WARM_UPS):
+                torch.clear_autocast_cache()
+                function(*arguments)
+            for parameter, gradient in zip(self.parameters, before, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient
+                elif parameter.grad is not None:  # only what is learnt gets a gradient: others would decay
+                    parameter.grad.zero_()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        graph = torch.cuda.CUDAGraph()
+        torch.clear_autocast_cache()  # weights in half precision must be cast within the recording, and only there
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            result = function(*arguments)
+        torch.clear_autocast_cache()
+        return _Recording(graph, leaves(arguments), result)
+
+
+def check_recordable(accelerator: Accelerator) -> None:
+    """Raise InputError without a GPU, and with FSDP."""
+    if accelerator.device.type != "cuda" or accelerator.distributed_type == DistributedType.FSDP:
+        raise InputError("cuda_graphs=true: needs a GPU, and whole models on it: no CPU, no FSDP")
+
+
+def share_by_hand(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """Prepare a model whose backward passes are replayed: no hook can exchange its gradients meanwhile, see
+    `exchange_gradients`. All processes start from the weights of the first."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.copy_(broadcast(tensor.data.contiguous()))
+    return accelerator.prepare_model(model, evaluation_mode=True)
+
+
+def exchange_gradients(parameters: Iterable[nn.Parameter], dtype: torch.dtype, bucket: int = 2**26) -> None:
+    """Exchange gradients for their mean over all processes. They travel as `dtype`, `bucket` numbers at a time."""
+    gradients, waiting = [parameter.grad for parameter in parameters if parameter.grad is not None], []
+    for number, gradient in enumerate(gradients, start=1):
+        waiting.append(gradient)
+        if sum(map(Tensor.numel, waiting)) < bucket and number < len(gradients):
+            continue
+        flat = torch.cat([one.flatten() for one in waiting]).to(dtype)
+        torch.distributed.all_reduce(flat)
+        flat /= torch.distributed.get_world_size()
+        torch._foreach_copy_(waiting, [part.view(one.shape) for part, one in
+                                       zip(flat.split([*map(Tensor.numel, waiting)]), waiting, strict=True)])
+        waiting = []
+
+
+@dataclasses.dataclass
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    result: Tensor
+
+    def replay(self, arguments: tuple) -> Tensor:
+        torch._foreach_copy_(self.inputs, [leaf.detach() for leaf in leaves(arguments)])
+        self.graph.replay()
+        return self.result.clone()  # another recording may use its memory
+
+
+def leaves(value) -> list[Tensor]:
+    """The tensors of a tensor, of a tuple, dictionary or dataclass of such values, or of None, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [leaf for part in _parts(value).values() for leaf in leaves(part)]
+
+
+def with_leaves(value, tensors: Iterator[Tensor]):
+    """The same value made of other tensors."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    parts = {name: with_leaves(part, tensors) for name, part in _parts(value).items()}
+    if isinstance(value, (tuple, dict)):
+        return tuple(parts.values()) if isinstance(value, tuple) else parts
+    return None if value is None else type(value)(**parts)
+
+
+def _parts(value) -> dict:
+    if value is None or isinstance(value, dict):
+        return value or {}
+    if isinstance(value, tuple):
+        return dict(enumerate(value))
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

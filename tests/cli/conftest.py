@@ -1,0 +1,65 @@
+"""The command line as a user calls it, in this process."""
+
+import importlib.util
+
+import pytest
+from PIL import Image, ImageDraw
+
+from ouroboros_lib.cli import generate
+from ouroboros_lib.cli.main import main
+
+
+@pytest.fixture
+def run(capsys):
+    """Exit code, stdout and stderr of a command."""
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        return caught.value.code, *capsys.readouterr()
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Asserts that a command ends in one line with these words, exit code 2 and nothing on stdout."""
+    def call(arguments, *words):
+        code, text, errors = run(*arguments)
+        assert (code, text) == (2, "")
+        assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n")
+        for word in words:
+            assert str(word) in errors
+    return call
+
+
+def draw_cup(path):
+    image = Image.new("RGBA", (100, 80))
+    ImageDraw.Draw(image).ellipse((20, 10, 70, 70), fill=(200, 80, 40, 255))
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def cup():
+    """Draws a picture with a transparent background where it is told to, and returns the path."""
+    return draw_cup
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return draw_cup(tmp_path / "cup.png")
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Loading weights is a failure: whatever is wrong must be found before."""
+    def fail(name):
+        raise AssertionError("the weights were loaded")
+    monkeypatch.setattr(generate, "load_pipeline", fail)
+
+
+@pytest.fixture
+def no_rembg(monkeypatch):
+    """The same matting on machines with and without the optional package."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec",
+                        lambda name, *rest: None if name == "rembg" else find_spec(name, *rest))

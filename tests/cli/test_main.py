@@ -1,0 +1,68 @@
+"""The command line as a whole: quick help, one line for what is missing, nothing left behind when it is stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def test_missing_arguments_and_unknown_commands(refused, photo, no_weights):
+    refused(("generate", photo), "--out")
+    refused(("generate", "--out", "x"), "IMAGE")
+    refused(("paint",), "paint")
+
+
+@pytest.mark.parametrize("group", [(), ("data",), ("data", "gso"), ("convert",)])
+def test_no_command_prints_the_help(run, group):
+    code, text, errors = run(*group)
+    assert code in (0, 2)  # as typer's version has it
+    assert "Commands:" in (text + errors).splitlines() and "error" not in errors
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_results_that_cannot_be_written(refused, tmp_path, command):
+    (tmp_path / "file").write_text("mine")
+    refused((command, "--out", tmp_path / "file" / "figures"), "is a file")
+    if command == "evaluate":
+        (tmp_path / "figures.csv").mkdir()
+        refused((command, "--out", tmp_path / "figures"), "figures.csv")
+
+
+def test_help_is_quick_and_lists_the_commands():
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "ouroboros_lib", "--help"], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0
+    for command in ("doctor", "generate", "train", "recipe", "evaluate", "tables", "data", "convert"):
+        assert f"\n  {command} " in done.stdout
+    assert seconds < 5  # no torch behind it
+    done = subprocess.run([sys.executable, "-c", "import sys, ouroboros_lib.cli.main; print('torch' in sys.modules)"],
+                          capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_sigterm_cleans_up(photo, tmp_path):
+    command = [sys.executable, "-m", "ouroboros_lib", "generate", str(photo), "--out", str(tmp_path / "out"),
+               "--preset", "tiny", "--steps", "1000", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(4)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    assert process.returncode in (143, -signal.SIGTERM) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_sigterm_while_results_are_written_leaves_nothing(tmp_path):
+    program = f"""
+import os, pathlib, signal
+from ouroboros_lib.viz.outputs import staged
+with staged(pathlib.Path({str(tmp_path)!r}) / "new" / "out") as stage:
+    (stage / "half").write_text("written")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
+    assert run.returncode == 143 and list(tmp_path.iterdir()) == []

@@ -1,0 +1,221 @@
+"""The photo path: every kind of file, matting, cropping."""
+
+import numpy as np
+import PIL
+import pytest
+import torch
+from pictures import BAD, rgb_image, rgba_image, scene
+from PIL import Image, ImageCms
+
+from ouroboros_lib.data import photo as photo_module
+from ouroboros_lib.data.photo import OBJECT_SHARE, border_matte, load_photo
+from ouroboros_lib.errors import InputError
+
+SIZE = 64
+
+
+@pytest.fixture(autouse=True)
+def no_rembg(monkeypatch):
+    """The same matting on machines with and without the optional package."""
+    find_spec = photo_module.importlib.util.find_spec
+    monkeypatch.setattr(photo_module.importlib.util, "find_spec",
+                        lambda name, *rest: None if name == "rembg" else find_spec(name, *rest))
+
+
+def transparent_palette():
+    image = rgba_image().quantize(16)  # a palette with an alpha of its own: PNG keeps it as tRNS
+    assert image.mode == "P"
+    return image
+
+
+def grey16():
+    grey = scene()[0].mean(-1)
+    return Image.frombytes("I;16", (grey.shape[1], grey.shape[0]), (grey * 65535).astype("<u2").tobytes())
+
+
+GOOD = {
+    "rgb.png": rgb_image, "rgb.jpg": rgb_image, "rgb.webp": rgb_image, "rgb.bmp": rgb_image,
+    "rgba.png": rgba_image, "rgba.webp": rgba_image, "palette.png": transparent_palette,
+    "palette.gif": lambda: rgb_image().quantize(16), "grey.png": lambda: rgb_image().convert("L"),
+    "grey_alpha.png": lambda: rgba_image().convert("LA"), "deep.png": grey16, "deep.tiff": grey16,
+    "int32.tiff": lambda: Image.fromarray((scene()[0].mean(-1) * 65535).astype(np.int32)),
+    "float.tiff": lambda: Image.fromarray(scene()[0].mean(-1).astype(np.float32)),
+    "cmyk.jpg": lambda: rgb_image().convert("CMYK"), "cmyk.tiff": lambda: rgb_image().convert("CMYK"),
+    "ycbcr.tiff": lambda: rgb_image().convert("YCbCr"), "bilevel.png": lambda: rgb_image().convert("L").point(
+        lambda v: 255 * (v > 180)).convert("1"),
+}
+if int(PIL.__version__.split(".")[0]) < 13:  # older ones cannot read the YCbCr TIFF that they write
+    del GOOD["ycbcr.tiff"]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_format_and_mode_gives_the_same_object(tmp_path, name):
+    path = tmp_path / name
+    GOOD[name]().save(path)
+    photo = load_photo(path, SIZE)
+    assert photo.image.shape == (3, SIZE, SIZE) and photo.alpha.shape == (1, SIZE, SIZE)
+    assert photo.image.min() >= 0 and photo.image.max() <= 1 and photo.original_size == (120, 90)
+    assert photo.matte == ("alpha" if name.startswith(("rgba", "palette.png", "grey_alpha")) else "border")
+    assert bool(photo.notes) == (photo.matte == "border")
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    disc = (x - SIZE / 2) ** 2 + (y - SIZE / 2) ** 2 < (OBJECT_SHARE * SIZE / 2) ** 2
+    assert iou(photo.alpha[0].numpy() > 0.5, disc) > 0.9
+    corners = photo.image[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert torch.equal(corners, torch.ones(3, 4))
+    if "rgb" in name or "cmyk" in name or "palette" in name or "ycbcr" in name:
+        assert torch.allclose(photo.image[:, SIZE // 2, 12], torch.tensor([0.85, 0.4, 0.1]), atol=0.06)
+        assert torch.allclose(photo.image[:, SIZE // 2, SIZE // 2], torch.tensor([0.1, 0.2, 0.3]), atol=0.06)
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path, orientation):
+    upright = rgba_image()
+    undo = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE,
+            6: Image.ROTATE_90, 7: Image.TRANSVERSE, 8: Image.ROTATE_270}.get(orientation)
+    stored = upright if undo is None else upright.transpose(undo)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "photo.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    photo, reference = (load_photo(tmp_path / name, SIZE) for name in ("photo.png", "upright.png"))
+    assert photo.original_size == (120, 90)
+    assert torch.equal(photo.image, reference.image)
+
+
+def test_object_fills_the_training_share_and_is_centred(tmp_path):
+    for box in ((10, 20, 110, 50), (90, 5, 110, 85)):
+        alpha = Image.new("L", (120, 90))
+        alpha.paste(255, box)
+        image = Image.new("RGB", (120, 90), (200, 30, 30))
+        image.putalpha(alpha)
+        image.save(tmp_path / "box.png")
+        rows, columns = (torch.nonzero(load_photo(tmp_path / "box.png", 128).alpha[0].amax(axis) > 0.5)[:, 0]
+                         for axis in (1, 0))
+        spans = [int(side[-1] - side[0]) + 1 for side in (rows, columns)]
+        assert 1 <= np.hypot(*spans) / (OBJECT_SHARE * 128) <= 1.08  # corners are the outermost hundredth
+        for side in (rows, columns):
+            assert abs(float(side[0] + side[-1] + 1) / 2 - 64) <= 1
+
+
+def test_transparent_pixels_do_not_bleed_into_the_object(tmp_path):
+    rgba = np.zeros((80, 80, 4), np.uint8)
+    rgba[..., 1] = 255  # green where nobody sees it
+    rgba[20:60, 20:60] = (255, 0, 0, 255)
+    Image.fromarray(rgba).save(tmp_path / "red.png")
+    image = load_photo(tmp_path / "red.png", SIZE).image
+    assert (image[1] - image[2]).abs().max() < 1e-5  # red on white: green and blue are equal everywhere
+
+
+def test_keep_takes_the_whole_picture(tmp_path):
+    rgb_image().save(tmp_path / "photo.png")
+    photo = load_photo(tmp_path / "photo.png", SIZE, background="keep")
+    assert photo.matte == "keep" and photo.alpha[0, SIZE // 2].min() > 0.99 and not photo.notes
+    assert abs(float(photo.alpha.mean()) - 0.75) < 0.02  # 120 x 90 in a square
+    assert torch.allclose(photo.image[:, SIZE // 2, 1], torch.tensor([0.9, 0.9, 0.85]), atol=0.02)
+
+
+def test_large_pictures_are_reduced_without_aliasing(tmp_path):
+    stripes = (np.indices((2400, 2400)).sum(0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(stripes).save(tmp_path / "checker.png")
+    image = load_photo(tmp_path / "checker.png", SIZE, background="keep").image
+    assert (image[:, 2:-2, 2:-2] - 0.5).abs().max() < 0.02
+
+
+def test_colour_profile_is_converted(tmp_path):
+    picture = Image.new("RGB", (40, 40), (120, 120, 120))
+    lab_like = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    picture.save(tmp_path / "srgb.png", icc_profile=lab_like.tobytes())
+    photo = load_photo(tmp_path / "srgb.png", SIZE, background="keep")
+    assert not photo.notes and torch.allclose(photo.image, torch.full_like(photo.image, 120 / 255), atol=0.01)
+    picture.save(tmp_path / "broken.png", icc_profile=b"not a profile")
+    photo = load_photo(tmp_path / "broken.png", SIZE, background="keep")
+    assert any("colour profile" in note for note in photo.notes)
+
+
+def test_first_frame_of_an_animation_with_a_note(tmp_path):
+    frames = [rgb_image(), Image.new("RGB", (120, 90), "blue")]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    photo = load_photo(tmp_path / "moving.webp", SIZE)
+    assert any("2 frames" in note for note in photo.notes)
+    assert torch.allclose(photo.image[:, SIZE // 2, 12], torch.tensor([0.85, 0.4, 0.1]), atol=0.06)
+
+
+def noisy_scene(kind, seed=0):
+    rng = np.random.default_rng(seed)
+    picture, mask = scene(200, 240)
+    y, x = np.mgrid[:200, :240] / 240
+    if kind == "gradient":
+        background = np.stack([0.5 + 0.4 * x, 0.6 + 0.2 * y, 0.9 - 0.3 * x * y], -1)
+    elif kind == "noise":
+        background = 0.6 + 0.05 * rng.standard_normal((200, 240, 3))
+    else:
+        background = 0.5 + 0.3 * np.stack([y, y, y], -1) + 0.02 * rng.standard_normal((200, 240, 3))
+    picture[~mask] = background[~mask].clip(0, 1)
+    if kind == "both, object touches the border":
+        picture[90:130, 200:] = (0.2, 0.5, 0.2)
+        mask[90:130, 200:] = True
+    return picture.astype(np.float32), mask
+
+
+@pytest.mark.parametrize("kind, least", [("plain", 0.95), ("gradient", 0.95), ("noise", 0.9),
+                                         ("both, object touches the border", 0.9)])
+def test_border_matte(kind, least):
+    picture, mask = scene(200, 240) if kind == "plain" else noisy_scene(kind)
+    matte = border_matte(picture)
+    assert iou(matte > 0.5, mask) > least
+    assert matte[mask].mean() > 0.95 and matte[~mask].mean() < 0.02  # holes filled, nothing left outside
+
+
+def test_a_hole_of_the_background_colour_stays_part_of_the_object(tmp_path):
+    picture, mask = scene(200, 240)
+    picture[100:120, 85:105] = (0.9, 0.9, 0.85)
+    assert iou(border_matte(picture) > 0.5, mask) > 0.95
+
+
+# ---- what cannot be used ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_give_one_line_that_names_the_file(tmp_path, name):
+    make, message = BAD[name]
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_photo(path, SIZE)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_alpha_is_insisted_on(tmp_path):
+    rgb_image().save(tmp_path / "photo.png")
+    with pytest.raises(InputError, match="no transparent background"):
+        load_photo(tmp_path / "photo.png", SIZE, background="alpha")
+
+
+def test_a_failing_rembg_is_one_line(tmp_path, monkeypatch):
+    import sys
+    from types import ModuleType
+
+    broken = ModuleType("rembg")
+    def remove(*_args, **_kwargs):
+        raise ConnectionError("cannot fetch\nthe model")
+    broken.remove = remove
+    monkeypatch.setitem(sys.modules, "rembg", broken)
+    monkeypatch.setattr(photo_module.importlib.util, "find_spec", lambda name, *rest: object())
+    rgb_image().save(tmp_path / "photo.png")
+    with pytest.raises(InputError, match="rembg is installed but failed .cannot fetch the model"):
+        load_photo(tmp_path / "photo.png", SIZE)
+    broken.remove = lambda picture, only_mask: Image.fromarray(scene()[1].astype(np.uint8) * 255)
+    assert load_photo(tmp_path / "photo.png", SIZE).matte == "rembg"
+
+
+def test_the_photograph_that_ships():
+    from pathlib import Path
+
+    path = Path(photo_module.__file__).parent / "samples" / "coffee.webp"
+    photo = load_photo(path, 128, background="alpha")
+    assert path.stat().st_size <= 100_000 and not photo.notes
+    assert 0.3 < float(photo.alpha.mean()) < 0.7

@@ -1,0 +1,119 @@
+"""Shards: the objects that were packed stream out again, and what is cut off or foreign is named."""
+
+import io
+import tarfile
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from ouroboros_lib.cameras import evenly_spaced_orbit
+from ouroboros_lib.data.folders import MultiviewObject, collate
+from ouroboros_lib.data.procedural import render_objects, sample_objects
+from ouroboros_lib.data.shards import ShardStream, read_index, write_shards, written_objects
+from ouroboros_lib.errors import InputError
+
+SIZE, VIEWS = 24, 5
+
+
+@pytest.fixture(scope="module")
+def seven():
+    """One rendered object under seven names."""
+    cameras = evenly_spaced_orbit(VIEWS, 20.0)
+    views = render_objects(sample_objects("val", [0]), cameras.expand(1), SIZE, depth=True)
+    return [MultiviewObject(f"set/a.b {i}", views.rgba[0], cameras, VIEWS - 1, views.depth[0], {"seed": 0})
+            for i in range(7)]
+
+
+@pytest.fixture
+def shards(tmp_path, seven):
+    assert write_shards(seven, tmp_path / "shards", max_bytes=40_000) == 7
+    return tmp_path / "shards"
+
+
+def test_shards_stream_what_was_written(shards, seven):
+    assert len(read_index(shards)) > 2
+    stream = ShardStream(shards)
+    assert len(stream) == 7
+    for got, wanted in zip(stream, seven, strict=True):
+        assert got.name == wanted.name and torch.equal(got.rgba, wanted.rgba) and torch.equal(got.depth, wanted.depth)
+        assert got.num_orbit_views == wanted.num_orbit_views
+    batch = next(iter(DataLoader(ShardStream(shards, depth=False, image_size=12), batch_size=3, collate_fn=collate)))
+    assert batch.rgba.shape == (3, VIEWS, 4, 12, 12)
+
+
+def test_any_webdataset_reader_understands_them(shards):
+    import webdataset
+
+    paths = [str(path) for path in sorted(shards.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(paths, shardshuffle=False).decode("pil"))
+    assert len(samples) == 7 and samples[0]["view_000.png"].size == (SIZE, SIZE)
+    assert samples[0]["object.json"]["num_orbit_views"] == VIEWS - 1
+
+
+def test_readers_share_shards_and_shuffle_by_epoch(shards, monkeypatch):
+    names = [name for shard in read_index(shards) for name in shard["objects"]]
+    loader = DataLoader(ShardStream(shards, depth=False), batch_size=None, num_workers=2)
+    assert sorted(views.name for views in loader) == names
+    parts = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        parts.append([views.name for views in ShardStream(shards, depth=False)])
+    monkeypatch.undo()
+    assert parts[0] and parts[1] and sorted(parts[0] + parts[1]) == names
+    stream = ShardStream(shards, depth=False, shuffle=4, seed=3)
+    first = [views.name for views in stream]
+    assert first != names and sorted(first) == names and first == [views.name for views in stream]
+    stream.epoch = 1
+    assert first != [views.name for views in stream]
+
+
+def test_interrupted_packing_goes_on_without_loss_or_repetition(tmp_path, seven):
+    def breaks_off(objects, after):
+        for number, views in enumerate(objects):
+            if number == after:
+                raise KeyboardInterrupt
+            yield views
+
+    out = tmp_path / "shards"
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(breaks_off(seven, 4), out, max_bytes=40_000)
+    assert all(path.suffix in (".tar", ".json") for path in out.iterdir())
+    there = written_objects(out)
+    assert 0 < len(there) <= 4
+    write_shards((views for views in seven if views.name not in there), out, max_bytes=40_000)
+    assert [views.name for views in ShardStream(out)] == [views.name for views in seven]
+    with pytest.raises(InputError, match="two objects named"):
+        write_shards(seven[:1], out)
+
+
+@pytest.mark.parametrize("keep", [0, 512, 1536, 9000])
+def test_cut_shards_are_named(shards, keep):
+    path = shards / "shard-000001.tar"
+    data = path.read_bytes()
+    path.write_bytes(data[:keep])
+    with pytest.raises(InputError, match=r"shard-000001\.tar: \d+ bytes, expected"):
+        ShardStream(shards)
+    path.write_bytes(data[:keep] + bytes(len(data) - keep))  # of the right length, and yet cut
+    with pytest.raises(InputError, match=r"shard-000001\.tar"):
+        list(ShardStream(shards))
+
+
+def test_faulty_indices(shards):
+    index = shards / "shards.json"
+    for text, word in (("{}", "not an index"), ("[", "not a JSON"), ('{"shards": []}', "lists no shard"),
+                       ('{"shards": [{"file": "../x.tar", "bytes": 1, "objects": []}]}', "does not lie in"),
+                       ('{"shards": [{"file": "x.tar", "bytes": 1, "objects": []}]}', "this shard is missing")):
+        index.write_text(text)
+        with pytest.raises(InputError, match=word):
+            ShardStream(shards)
+
+
+def test_shards_hold_plain_files(shards):
+    with tarfile.open(shards / "shard-000000.tar") as tar:
+        members = tar.getmembers()
+        assert all(member.isreg() and "/" not in member.name for member in members)
+        name = next(member for member in members if member.name.endswith(".view_000.png"))
+        assert Image.open(io.BytesIO(tar.extractfile(name).read())).size == (SIZE, SIZE)

@@ -1,0 +1,171 @@
+"""The notebooks as a course: one form, clean and small, nothing defined twice; the map from paper to code is true."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from ouroboros_lib.algorithms import joint_losses, recursion
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+INDEX = (ROOT / "notebooks" / "README.md").read_text()
+MARK = r"#.*?\blines? (\d)"  # of an algorithm's line
+
+
+def read(path):
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return notebook
+
+
+def code(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def text(notebook):
+    return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+
+
+def name_of(path):
+    return path.stem
+
+
+every = pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=name_of)
+lesson = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+
+
+@lesson
+def test_every_notebook_opens_and_closes_the_same_way(path):
+    cells = text(read(path))
+    assert cells[0].startswith(f"# {path.stem[:2]} ")
+    for word in ("**Goal.**", "**You need**", "**Minutes**", "**Where it ends**"):
+        assert word in cells[0], word
+    picture = re.search(r"!\[.+?\]\((\.\./figures/[\w.]+\.png)\)", cells[0])
+    assert picture and (path.parent / picture[1]).is_file()
+    end = "\n".join(cells)[-6000:]
+    places = [end.find(f"## {heading}") for heading in ("What you learned", "Exercises", "References")]
+    assert -1 < places[0] < places[1] < places[2]
+    assert re.findall(r"^(\d)\. ", end[places[1]:places[2]], re.MULTILINE) == ["1", "2", "3"]
+
+
+@lesson
+def test_every_notebook_has_solutions_and_stands_in_the_index(path):
+    solutions = path.parent / "solutions" / f"{path.stem[:2]}_solutions.ipynb"
+    assert f"({path.name})" in INDEX and f"(solutions/{solutions.name})" in INDEX
+    headings = re.findall(r"^## (\d)", "\n".join(text(read(solutions))), re.MULTILINE)
+    assert headings == ["1", "2", "3"]
+
+
+@every
+def test_notebooks_are_committed_executed_clean_and_small(path):
+    raw, notebook = path.read_text(), read(path)
+    assert len(raw) < 1_000_000
+    assert notebook["metadata"].keys() <= {"kernelspec", "language_info", "widgets"}
+    assert any(cell["outputs"] for cell in code(notebook))
+    for cell in notebook["cells"]:
+        assert cell["metadata"].keys() <= {"tags"} and len(cell["id"]) < 12
+    for cell in code(notebook):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error" and output.get("name") != "stderr"
+            assert "image/svg+xml" not in output.get("data", {})
+    outputs = json.dumps([cell["outputs"] for cell in code(notebook)])
+    assert not re.search(r'[" ]/(home|root|tmp|work|Users)/', outputs)
+
+
+@every
+def test_the_first_code_cell_holds_the_parameters(path):
+    assert code(read(path))[0]["metadata"].get("tags") == ["parameters"]
+
+
+@every
+def test_the_second_one_prepares_threads_and_device_before_torch_is_imported(path):
+    notebook = read(path)
+    assert code(notebook)[1]["source"].startswith("from ouroboros_lib import notebook\n")
+    assert not any("noqa" in cell["source"] for cell in code(notebook))
+
+
+def test_the_course_is_small():
+    assert sum(path.stat().st_size for path in NOTEBOOKS + SOLUTIONS) < 4_000_000
+
+
+@every
+def test_cells_are_short(path):
+    lengths = [len(cell["source"].splitlines()) for cell in code(read(path))]
+    assert median(lengths) <= 10 and max(lengths) <= 40
+
+
+@cache
+def library_functions() -> set[str]:
+    trees = (ast.parse(path.read_text()) for path in (ROOT / "ouroboros_lib").rglob("*.py"))
+    return {node.name for tree in trees for node in tree.body
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")}
+
+
+@every
+def test_a_function_of_the_library_only_comes_twice_to_be_compared(path):
+    """The toy in a notebook may bear the library's name if an assertion holds the two against each other."""
+    sources = [cell["source"] for cell in code(read(path))]
+    defined = {node.name for source in sources for node in ast.walk(ast.parse(source))
+               if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    for name in defined & library_functions():
+        assert any("assert" in source and name in source for source in sources), name
+
+
+@every
+def test_no_notebook_writes_an_algorithm_out_again(path):
+    """Cells mark the lines that they are about; a second copy would mark all of them."""
+    sources = [cell["source"] for cell in code(read(path))]
+    assert all(len(set(re.findall(MARK, source))) < 4 for source in sources)
+
+
+@pytest.mark.parametrize("number, algorithm", [(3, recursion), (4, joint_losses)])
+def test_two_notebooks_show_the_algorithms_as_they_stand_now(number, algorithm):
+    cells = code(read(NOTEBOOKS[number]))
+    (cell,) = [cell for cell in cells if cell["source"] == f"show_source({algorithm.__name__})"]
+    assert "".join(cell["outputs"][0]["data"]["text/markdown"]) == f"```python\n{inspect.getsource(algorithm)}```"
+    assert any(f"{algorithm.__name__}(" in other["source"] for other in cells if other is not cell)  # and run it
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *SOLUTIONS, ROOT / "notebooks" / "README.md"], ids=name_of)
+def test_paths_that_are_named_exist(path):
+    texts = "\n".join(text(read(path))) if path.suffix == ".ipynb" else path.read_text()
+    for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", texts):
+        assert (path.parent / link).exists(), link
+    for name in re.findall(r"`((?:docs|figures|notebooks|ouroboros_lib|results|tests|tools)/[\w./-]+)`", texts):
+        assert (ROOT / name).exists(), name
+
+
+# --- the map from paper to code ---
+
+ROWS = re.findall(r"^\| (.+?) \| `([\w.]+):([\w.]+)` \| ([\d, ]*)\|$", INDEX, re.MULTILINE)
+
+
+def resolve(module, name):
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_the_map_has_no_dead_rows():
+    assert len(ROWS) > 15
+    for _, module, name, notebooks in ROWS:
+        assert callable(resolve(module, name))
+        for number in filter(None, re.split(r"[ ,]+", notebooks)):
+            assert any(path.name.startswith(number) for path in NOTEBOOKS), number
+
+
+@pytest.mark.parametrize("number, lines", [(1, range(1, 7)), (2, range(1, 7))])
+def test_the_algorithms_lines_are_marked_in_order(number, lines):
+    module, name = next(row[1:3] for row in ROWS if row[0].startswith(f"Algorithm {number}"))
+    marks = [int(mark) for mark in re.findall(MARK, inspect.getsource(resolve(module, name)))]
+    assert set(marks) == set(lines) and marks == sorted(marks)

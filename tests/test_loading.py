@@ -1,0 +1,178 @@
+"""Pipelines from presets and folders: what is saved comes back, the first edition's folders too, damage is named."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ouroboros_lib.errors import InputError
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def gap(a, b):
+    return float((a - b).abs().max())
+
+
+@pytest.fixture(scope="module")
+def folder(_tiny, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "pipeline"
+    _tiny.save_pretrained(path)
+    return path
+
+
+def test_a_saved_folder_loads_in_a_fresh_process(tiny, picture, folder, tmp_path):
+    """Nothing but the pipeline's module is imported there."""
+    torch.save(picture, tmp_path / "picture.pt")
+    program = ("import sys, torch\n"
+               "from ouroboros_lib.pipeline import Ouroboros3DPipeline\n"
+               "pipeline = Ouroboros3DPipeline.from_pretrained(sys.argv[1])\n"
+               "out = pipeline(torch.load(sys.argv[2]), num_inference_steps=2,"
+               " generator=torch.Generator().manual_seed(4))\n"
+               "torch.save((out.views, out.gaussians.means, dict(pipeline.config)), sys.argv[3])\n")
+    subprocess.run([sys.executable, "-c", program, folder, tmp_path / "picture.pt", tmp_path / "out.pt"], check=True,
+                   capture_output=True)
+    views, means, config = torch.load(tmp_path / "out.pt", weights_only=False)
+    here = tiny(picture, num_inference_steps=2, generator=seeded(4))
+    assert gap(views, here.views) < 1e-4 and gap(means, here.gaussians.means) < 1e-4
+    assert (config["image_size"], config["num_views"]) == (tiny.image_size, tiny.num_views)
+
+
+def test_settings_and_half_precision_weights_come_back(tiny, folder, tmp_path):
+    tiny.register_to_config(reconstructor_sigma_min=2.5, coordinate_map="released")
+    for name in ("autoencoder", "multiview", "reconstructor"):
+        getattr(tiny, name).half()
+    tiny.save_pretrained(tmp_path / "half")
+    loaded = Ouroboros3DPipeline.from_pretrained(tmp_path / "half")
+    assert loaded.config.coordinate_map == "released"
+    assert loaded.config.reconstructor_sigma_min == 2.5 and loaded.multiview.dtype == torch.float32
+    assert not loaded.multiview.training
+    for key, value in tiny.multiview.state_dict().items():
+        assert torch.equal(loaded.multiview.state_dict()[key], value.float())
+    assert Ouroboros3DPipeline.from_pretrained(folder, torch_dtype=torch.float16).multiview.dtype == torch.float16
+
+
+def truncate(folder):
+    weights = folder / "multiview" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def empty(folder):
+    (folder / "reconstructor" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+
+
+def remove(folder):
+    (folder / "autoencoder" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def other_shapes(folder):
+    config = folder / "multiview" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"channels": [48, 64]}))
+
+
+def other_names(folder):
+    shutil.copy(folder / "autoencoder" / "diffusion_pytorch_model.safetensors", folder / "reconstructor")
+
+
+def surplus_layers(folder):
+    config = folder / "multiview" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"depth": 3}))
+
+
+def garbage_config(folder):
+    (folder / "reconstructor" / "config.json").write_text("{ not JSON")
+
+
+def garbage_index(folder):
+    (folder / "model_index.json").write_text("\x00\x01 neither")
+
+
+def list_as_index(folder):
+    (folder / "model_index.json").write_text("[1, 2]")
+
+
+def foreign_pipeline(folder):
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"],
+                                 "scheduler": ["diffusers", "DDPMScheduler"]}))
+
+
+def no_index(folder):
+    (folder / "model_index.json").unlink()
+
+
+DAMAGE = [truncate, empty, remove, other_shapes, other_names, surplus_layers, garbage_config, garbage_index,
+          list_as_index, foreign_pipeline, no_index]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda function: function.__name__)
+def test_damaged_or_foreign_weights(folder, tmp_path, damage):
+    copy = tmp_path / "weights"
+    shutil.copytree(folder, copy)
+    damage(copy)
+    with pytest.raises(InputError) as caught:
+        Ouroboros3DPipeline.from_pretrained(copy)
+    message = str(caught.value)
+    assert message.startswith(f"{copy}: ") and "\n" not in message
+
+
+def test_names_that_are_nothing(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="neither a preset .* nor a folder nor a hub id"):
+        Ouroboros3DPipeline.from_pretrained("smal")
+    with pytest.raises(InputError, match="neither a preset"):
+        Ouroboros3DPipeline.from_pretrained(tmp_path / "not" / "there")
+    with pytest.raises(InputError, match="unknown preset"):
+        Ouroboros3DPipeline.from_preset("huge")
+
+
+def test_tiny_is_always_the_same():
+    a, b = (Ouroboros3DPipeline.from_pretrained("tiny") for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(a.reconstructor.parameters(), b.reconstructor.parameters(),
+                                                 strict=True))
+
+
+def edit_index(folder, **changes):
+    index = folder / "model_index.json"
+    record = json.loads(index.read_text()) | changes
+    record.pop("plan")
+    index.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("options, plan", [
+    (None, "paper"),
+    ({"feedback_every": 5, "project_above": 0.3, "project_share": 0.25, "project_every": 5, "keep_input": True},
+     "calm"),
+    ({"feedback_every": 3}, "paper,every=3"),
+    ({"project_every": 5}, "paper"),
+    ({"project_above": 1.0, "keep_input": True}, "paper,project_above=1,keep_input=true"),
+])
+def test_a_folder_of_the_first_edition_gets_the_plan_that_it_described(folder, tmp_path, options, plan):
+    shutil.copytree(folder, tmp_path / "old")
+    edit_index(tmp_path / "old", feedback_options=options)
+    assert Ouroboros3DPipeline.from_pretrained(tmp_path / "old").config.plan == plan
+
+
+@pytest.mark.parametrize("options", [
+    {"feedback_share": 0.5}, {"feedback_scale": 2.0}, {"feedback_every": 5, "project_above": 1.0},
+    {"project_share": "x"}, {"project_above": None}, [1]])
+def test_what_no_plan_does_any_more_is_refused_with_what_to_write(folder, tmp_path, options):
+    shutil.copytree(folder, tmp_path / "old")
+    edit_index(tmp_path / "old", feedback_options=options)
+    with pytest.raises(InputError, match="feedback_options in model_index.json .* replace them by \"plan\""):
+        Ouroboros3DPipeline.from_pretrained(tmp_path / "old")
+
+
+def test_classes_are_found_where_the_first_edition_had_them(tmp_path):
+    narrow = Ouroboros3DPipeline.from_pretrained("narrow")
+    narrow.save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace("ouroboros_lib.paper.", "ouroboros_lib.models."))
+    assert "ouroboros_lib.models.svd" in index.read_text()
+    again = Ouroboros3DPipeline.from_pretrained(tmp_path)
+    assert type(again.multiview) is type(narrow.multiview) and type(again.autoencoder) is type(narrow.autoencoder)

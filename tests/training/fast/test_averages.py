@@ -1,0 +1,28 @@
+"""Averages of weights, wherever they are kept."""
+
+import torch
+
+from ouroboros_lib.training.fast.averages import WeightAverages
+
+
+def test_averages_on_the_cpu_are_those_on_the_device():
+    model = torch.nn.Linear(3, 3)
+    same, cpu = (WeightAverages(model.parameters(), 0.9, device) for device in (None, "cpu"))
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        same.step(model.parameters())
+        cpu.step(model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(same.shadow_params, cpu.shadow_params, strict=True))
+    before = [p.clone() for p in model.parameters()]
+    assert not torch.equal(before[0], cpu.shadow_params[0])
+    cpu.store(model.parameters())
+    cpu.copy_to(model.parameters())
+    assert all(torch.equal(p, s) for p, s in zip(model.parameters(), cpu.shadow_params, strict=True))
+    cpu.restore(model.parameters())
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    other = WeightAverages(torch.nn.Linear(3, 3).parameters(), 0.5, "cpu")
+    other.load_state_dict(cpu.state_dict())
+    assert other.decay == 0.9 and other.optimization_step == 5 and torch.equal(other.shadow_params[0],
+                                                                               cpu.shadow_params[0])

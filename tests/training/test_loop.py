@@ -1,0 +1,196 @@
+"""The loop: the first edition's losses step by step, learning, stopping, what it refuses."""
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+from training_inputs import QUICK, leftovers, logged, quick, quick_narrow, train_command
+
+from ouroboros_lib.cli.main import main
+from ouroboros_lib.data.buffer import ObjectBuffer
+from ouroboros_lib.errors import InputError
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.training import TrainingConfig, loop, stages, train
+from ouroboros_lib.training.loop import learning_rate_factor, take_step
+from ouroboros_lib.training.run import Run, set_up
+
+FIRST_EDITION = json.loads((Path(__file__).parents[1] / "references" / "tiny_losses_29852eb.json").read_text())["runs"]
+
+
+class Stop(Exception):
+    """Ends a run at its first checkpoint."""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the numbers are a CPU's")
+@pytest.mark.parametrize(("name", "steps", "fast"), [("both", 12, False), ("both", 3, True), *(
+    (name, 3, False) for name in FIRST_EDITION if name != "both")])
+def test_tiny_trains_to_the_losses_of_the_first_edition(tmp_path, monkeypatch, name, steps, fast):
+    def stop(run):
+        raise Stop
+
+    monkeypatch.setattr(loop, "save_checkpoint", stop)
+    monkeypatch.setattr(Run, "is_fast", fast)
+    config = TrainingConfig(steps=12, batch_size=8, objects=32, log_every=1, checkpoint_every=steps,
+                            validation_objects=1, **FIRST_EDITION[name]["settings"])
+    with pytest.raises(Stop):
+        train("tiny", tmp_path, config)
+    for loss in ("multiview", "reconstruction"):
+        assert logged(tmp_path, loss) == pytest.approx(FIRST_EDITION[name][loss][:steps], rel=1e-5), loss
+
+
+@pytest.mark.parametrize(("settings", "fast"), [({}, False), ({"mixed_precision": "bf16"}, True),
+                                                ({"compile": True}, True), ({"cuda_graphs": True}, True)])
+def test_the_plain_step_is_for_one_process_on_a_cpu(settings, fast):
+    accelerator = type("", (), {"device": torch.device("cpu"), "num_processes": 1})()
+
+    def is_fast(accelerator, config):
+        return Run.is_fast.fget(type("", (), {"accelerator": accelerator, "config": config})())
+
+    assert is_fast(accelerator, TrainingConfig(**settings)) == fast
+    accelerator.num_processes = 2
+    assert is_fast(accelerator, TrainingConfig(**settings))
+
+
+@pytest.fixture(scope="module")
+def joint_run(tmp_path_factory):
+    """A joint run of the command line, from random weights."""
+    out = tmp_path_factory.mktemp("run") / "joint"
+    settings = QUICK | {"steps": 24, "batch_size": 4, "reconstruction_batch": 4, "checkpoint_every": 12,
+                        "reconstructor_learning_rate": 2e-3, "learning_rate": 2e-3}
+    command = [sys.executable, "-m", "ouroboros_lib", *train_command(out, **settings)]
+    return out, subprocess.run(command, capture_output=True, text=True)
+
+
+def test_command_line_trains_and_writes_everything(joint_run):
+    out, run = joint_run
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout.splitlines()[-1])
+    assert {"multiview", "reconstruction", "views 1+", "3D 1+", "self-consistency"} <= figures.keys()
+    assert logged(out) == list(range(1, 25)) and logged(out, "samples")[-1] == 24 * 4
+    assert [path.name for path in sorted(out.glob("checkpoint*"))] == ["checkpoint-0000012", "checkpoint-0000024"]
+    assert (out / "samples" / "step_0000024.png").stat().st_size > 1000
+    assert list(out.rglob("events.out.tfevents.*")) and not leftovers(out)
+    result = Ouroboros3DPipeline.from_pretrained(out / "pipeline")(torch.rand(1, 3, 32, 32), num_inference_steps=1)
+    assert result.views.isfinite().all()
+
+
+def test_losses_fall(joint_run):
+    losses = torch.tensor(logged(joint_run[0], "reconstruction"))
+    assert losses[-8:].mean() < 0.8 * losses[:8].mean()
+
+
+def test_training_on_a_fixed_batch_brings_the_losses_down(tmp_path, monkeypatch):
+    """Ten steps of `narrow` stand for the fifty of full size: a step takes a second here."""
+    config = quick_narrow(learning_rate=2e-3, reconstructor_learning_rate=2e-3, condition_dropout=0.0)
+    run = set_up("narrow", tmp_path, config)
+    run.source.fill()
+    fixed = stages.next_batch(run)
+    monkeypatch.setattr(stages, "next_batch", lambda run: fixed)
+    losses = {"multiview": [], "reconstruction": []}
+    for _ in range(10):
+        torch.manual_seed(1)  # the same noise as well
+        figures = take_step(run)
+        for name, values in losses.items():
+            values.append(float(figures[name]))
+        run.step += 1
+    for name, values in losses.items():
+        assert torch.tensor(values).isfinite().all() and values[-1] < 0.5 * values[0], (name, values)
+
+
+def test_accumulated_batches_are_one_step_of_their_mean_gradient(tmp_path, monkeypatch):
+    """Two parts with known losses: the gradient is the mean's, and one step is taken."""
+    run = set_up("narrow", tmp_path, quick_narrow(accumulation=2))
+    weights = {name: run.networks[name].get_parameter(key) for name, key in (
+        ("multiview", "unet.conv_out.bias"), ("reconstructor", "conv.bias"))}
+    seen = []
+    monkeypatch.setattr(loop, "next_losses", lambda run, part, backward: {
+        name: (part + 1.0) * weight.sum() for name, weight in weights.items()})
+    step = run.optimizers[0].step
+    run.optimizers[0].step = lambda: (seen.append([weight.grad.clone() for weight in weights.values()]), step())
+    before = {name: float(weight.detach().sum()) for name, weight in weights.items()}
+    figures = take_step(run)
+    assert len(seen) == 1 and all(weight.grad is None for weight in weights.values())
+    for name, (gradient, weight) in zip(weights, zip(seen[0], weights.values(), strict=True), strict=True):
+        norm = 1.5 * len(weight) ** 0.5
+        assert float(figures[f"gradient/{name}"]) == pytest.approx(norm, rel=1e-5)  # before it is clipped to 1
+        assert_close(gradient, torch.full_like(weight, 1.5 / norm), atol=1e-5, rtol=1e-4)
+        assert float(figures[name]) == pytest.approx(1.5 * before[name], abs=1e-5)
+
+
+def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, monkeypatch, runs):
+    def slow_at_first(run, *arguments):
+        time.sleep(0.0 if run.step else 2.0)
+        return stages.next_losses(run, *arguments)
+
+    monkeypatch.setattr(loop, "next_losses", slow_at_first)
+    train("tiny", tmp_path, quick(stage="autoencoder", steps=10**6, max_minutes=1 / 60))
+    assert runs[0].step > 2 and 1 <= runs[0].seconds < 2
+
+
+def test_divergence_is_said(tmp_path, monkeypatch):
+    def spoil(run, *arguments):
+        factor = float("nan") if run.step == 1 else 1
+        return {name: value * factor for name, value in stages.next_losses(run, *arguments).items()}
+
+    monkeypatch.setattr(loop, "next_losses", spoil)
+    with pytest.raises(RuntimeError, match=r"training diverged at step 2 .*checkpoint-0000001; try a lower learning"):
+        train("tiny", tmp_path, quick(stage="reconstructor", steps=4, checkpoint_every=1))
+    # between two entries of the log, and still no checkpoint of spoiled weights
+    with pytest.raises(RuntimeError, match=r"training diverged at step 2 .*the last good state is none"):
+        train("tiny", tmp_path / "rare", quick(stage="reconstructor", steps=4, log_every=100, checkpoint_every=2))
+    assert not list((tmp_path / "rare").glob("checkpoint*"))
+
+
+def test_autoencoder_stage_measures_its_latents(tmp_path, monkeypatch, objects):
+    monkeypatch.setattr(ObjectBuffer, "batch", lambda self, size, images=True: objects)
+    train("tiny", tmp_path, quick(stage="autoencoder", steps=2))
+    latents = Ouroboros3DPipeline.from_pretrained(tmp_path / "pipeline").autoencoder.encode(objects.orbit_images)
+    torch.testing.assert_close(latents.mean((0, 1, 3, 4)), torch.zeros(8), atol=0.02, rtol=0)
+    torch.testing.assert_close(latents.transpose(1, 2).transpose(0, 1).flatten(1).std(1), torch.ones(8), atol=0.02,
+                               rtol=0)
+
+
+def test_the_decoder_can_be_polished_alone(tmp_path):
+    train("tiny", tmp_path / "all", quick(stage="autoencoder", steps=1))
+    before = Ouroboros3DPipeline.from_pretrained(tmp_path / "all" / "pipeline").autoencoder.state_dict()
+    train("tiny", tmp_path / "polished", quick(stage="autoencoder", steps=2, train_encoder=False, ema_decay=0.1),
+          init=[str(tmp_path / "all" / "pipeline")])
+    after = Ouroboros3DPipeline.from_pretrained(tmp_path / "polished" / "pipeline").autoencoder.state_dict()
+    assert not any(str(tmp_path) in path.read_text() for path in tmp_path.rglob("pipeline/**/*.json"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+
+
+def test_learning_rate_rises_and_falls():
+    factors = [learning_rate_factor(step / 1000, warmup=0.1) for step in range(1001)]
+    assert factors[0] < 0.02 and factors[-1] == pytest.approx(1e-4)
+    top = max(range(1001), key=factors.__getitem__)
+    assert 95 <= top <= 100 and 0.95 < factors[top] <= 1.001
+    assert all(a < b for a, b in zip(factors[:top], factors[1:], strict=False))
+    assert all(a > b for a, b in zip(factors[top:], factors[top + 1:], strict=False))
+    assert factors[550] == pytest.approx(0.5 + 0.5 * math.cos(0.55 * math.pi) + 1e-4)
+    assert learning_rate_factor(0.0, warmup=0.0) == pytest.approx(1.0001)
+    assert [learning_rate_factor(f, 0.1, "constant") for f in (0.0, 0.05, 0.5, 1.0)] == pytest.approx(
+        [0.01, 0.51, 1.0, 1.0])
+
+
+def test_the_paper_is_not_trained_from_nothing(tmp_path, rendered_folder, narrow_folder):
+    for given in ({}, {"data": rendered_folder}, {"init": [str(narrow_folder)]}):
+        with pytest.raises(InputError, match="--preset paper: give --data DIR, .* and --init DIR"):
+            train("paper", tmp_path / "run", quick_narrow(), **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+    with pytest.raises(SystemExit) as leaving:
+        main(train_command(tmp_path / "run", "--data", tmp_path / "missing", preset="narrow"))
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err == f"error: --data {tmp_path / 'missing'}: no such folder\n"
+    assert not (tmp_path / "run").exists()

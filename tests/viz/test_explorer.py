@@ -1,0 +1,164 @@
+"""The recursion explorer, pictures as few bytes, and the splat viewer of a notebook's cell."""
+
+import base64
+import html
+import inspect
+import io
+import json
+import re
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets.embed import embed_data
+from PIL import Image
+
+from ouroboros_lib.cameras import evenly_spaced_orbit
+from ouroboros_lib.evaluation.metrics import psnr
+from ouroboros_lib.gaussians import Gaussians
+from ouroboros_lib.rasterization import rasterize
+from ouroboros_lib.viz.encoding import as_png
+from ouroboros_lib.viz.explorer import KINDS, difference_map, explorer_sheet, recursion_explorer
+from ouroboros_lib.viz.notebook import show
+from ouroboros_lib.viz.viewer import viewer_iframe
+
+FIELDS = ("noisy", "views", "rgb", "ccm")
+
+
+def gray(view: int, step: int, field: str, run: int) -> float:
+    return (0.2 + 0.5 * view + 0.1 * step + 0.02 * FIELDS.index(field) + 0.01 * run) / 3
+
+
+def trace(run: int, steps=(0, 1, 2, 3, 4, 5, 6, 7, 8)) -> list:
+    """A record per step; every map of every view has a grey of its own."""
+    def maps(step, field):
+        levels = torch.tensor([gray(view, step, field, run) for view in range(4)])
+        return levels.view(1, 4, 1, 1, 1).expand(1, 4, 3, 32, 32)
+    return [SimpleNamespace(index=i, sigma=9.0 - i, **{field: maps(i, field) for field in FIELDS}) for i in steps]
+
+
+def picture(widget) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(widget.value)).convert("RGB"), dtype=float) / 255
+
+
+def controls(explorer):
+    kind, view, step, below = explorer.children
+    return kind, view, step, below.children[0].children[1]
+
+
+def test_every_choice_shows_its_own_page_with_all_runs():
+    explorer = recursion_explorer({"on": trace(0), "off": trace(1)}, views=(0, 1, 3), steps=5)
+    kind, view, step, pages = controls(explorer)
+    assert kind._options_labels == tuple(KINDS) and len(view.options) == 3
+    assert [option.split(",")[0] for option in step.options] == ["1 of 9", "3 of 9", "5 of 9", "7 of 9", "9 of 9"]
+    for k, name in enumerate(KINDS):
+        for v, shown_view in enumerate((0, 1, 3)):
+            for s, shown_step in enumerate((0, 2, 4, 6, 8)):
+                page = picture(pages.children[k].children[v].children[s])
+                for run, x in enumerate((10, -10)):
+                    if KINDS[name] is None:
+                        levels = [gray(shown_view, shown_step, field, run) for field in ("views", "rgb")]
+                        expected = 1 - 4 * abs(levels[0] - levels[1])
+                    else:
+                        expected = gray(shown_view, shown_step, KINDS[name], run)
+                    assert page[16, x].mean() == pytest.approx(expected, abs=0.012)
+
+
+def test_all_stacks_follow_a_control_without_a_kernel():
+    truth = torch.rand(4, 3, 32, 32)
+    explorer = recursion_explorer({"on": trace(0), "off": trace(1)}, views=(0, 2), steps=4, truth=truth)
+    state = embed_data(explorer)["manager_state"]["state"]
+    kind, view, step, _ = (widget.model_id for widget in controls(explorer))
+    links = {record["state"]["target"][0].removeprefix("IPY_MODEL_"): record["state"]["source"]
+             for record in state.values() if record["model_name"] == "LinkModel"
+             and record["state"]["target"][1] == "selected_index"}
+    children = explorer.children[3].children[0].children[1]
+    for stack, control in [(children, kind), *((s, view) for s in children.children),
+                           *((s, step) for by_view in children.children for s in by_view.children),
+                           (explorer.children[3].children[1].children[1], view)]:
+        assert links[stack.model_id] == [f"IPY_MODEL_{control}", "index"]
+        assert stack.selected_index == state[control]["state"]["index"]
+
+
+def test_runs_with_other_steps_are_refused():
+    with pytest.raises(ValueError, match="same steps"):
+        recursion_explorer({"on": trace(0), "off": trace(1, steps=(0, 2, 4))})
+    with pytest.raises(ValueError, match="return_trace"):
+        explorer_sheet({"on": []}, view=0)
+
+
+def test_difference_map_is_white_where_equal_and_black_a_quarter_away():
+    views = torch.full((2, 3, 4, 4), 0.5)
+    assert (difference_map(views, views) == 1).all()
+    assert (difference_map(views, views + 0.125) == 0.5).all() and (difference_map(views, views - 0.3) == 0).all()
+
+
+def test_static_sheet_has_a_row_per_step_and_a_group_per_run(monkeypatch):
+    import ouroboros_lib.viz.explorer as explorer
+
+    seen = {}
+    monkeypatch.setattr(explorer, "image_grid", lambda rows, path, labels, columns, groups: seen.update(
+        rows=rows, labels=labels, columns=columns, groups=groups))
+    explorer_sheet({"on": trace(0), "off": trace(1)}, view=1, steps=3, kinds=("estimate", "CCM"))
+    values = torch.tensor([[float(tile[0, 0, 0]) for tile in row] for row in seen["rows"]])
+    expected = [[gray(1, step, field, run) for run in (0, 1) for field in ("views", "ccm")] for step in (0, 4, 8)]
+    assert torch.allclose(values, torch.tensor(expected)) and seen["groups"] == [("on", 2), ("off", 2)]
+
+
+def test_figures_and_sheets_are_shown_as_one_small_png(monkeypatch):
+    import matplotlib.pyplot as plt
+
+    import ouroboros_lib.viz.notebook as notebook
+
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    figure, axis = plt.subplots(figsize=(4, 2))
+    axis.plot([0, 1], [0, 1])
+    show(figure)
+    image = Image.open(io.BytesIO(shown[0].data))
+    assert image.mode == "P" and image.width > 250 and not plt.fignum_exists(figure.number)
+
+
+def test_a_png_has_the_smallest_palette_that_suffices():
+    stripes = Image.fromarray(np.repeat(np.linspace(0, 200, 8).astype(np.uint8), 4)[None].repeat(8, 0)).convert("RGB")
+    ramp = np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1)
+    ramp = Image.fromarray(np.concatenate([ramp, ramp.sum(-1, keepdims=True) // 2], -1).astype(np.uint8))
+    few, many = (Image.open(io.BytesIO(as_png(sheet))) for sheet in (stripes, ramp))
+    assert np.array_equal(np.asarray(few.convert("RGB")), np.asarray(stripes)) and len(few.getcolors()) == 8
+    assert few.mode == many.mode == "P" and len(few.getcolors()) < len(many.getcolors()) < 256
+    error = np.abs(np.asarray(many.convert("RGB"), int) - np.asarray(ramp, int)).max(-1)
+    assert np.percentile(error, 95) <= 24
+
+
+def test_the_source_of_a_function_is_shown_as_it_stands(monkeypatch):
+    import ouroboros_lib.viz.notebook as notebook
+
+    shown = []
+    monkeypatch.setattr(notebook, "display", shown.append)
+    notebook.show_source(difference_map)
+    assert shown[0].data == f"```python\n{inspect.getsource(difference_map)}```"
+
+
+# ---- the viewer in a cell --------------------------------------------------------------------------------------------
+
+
+def test_compact_splat_renders_like_the_original(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    count = 800
+    blob = Gaussians(0.4 * torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1),
+                     torch.rand(count, generator=generator), 0.01 + 0.03 * torch.rand(count, 3, generator=generator),
+                     torch.nn.functional.normalize(torch.randn(count, 4, generator=generator), dim=-1),
+                     torch.rand(count, 3, generator=generator))
+    frame = viewer_iframe(blob, elevation=7.0, side=200, min_opacity=0.1)
+    page = html.unescape(re.search(r'srcdoc="([^"]*)"', frame)[1])
+    scene = json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.S)[1])
+    assert scene["bare"] and scene["side"] == 200 and scene["elevation"] == 7.0
+    packed = base64.b64decode(scene["splat"])
+    records = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(32, -1).T
+    (tmp_path / "back.splat").write_bytes(records.tobytes())
+    back, kept = Gaussians.load_splat(tmp_path / "back.splat"), blob[blob.opacities > 0.1]
+    assert back.shape == kept.shape and len(packed) < 24 * len(records)
+    rig = evenly_spaced_orbit(3, 10.0)
+    assert psnr(rasterize(back, rig, 128).rgb, rasterize(kept, rig, 128).rgb).min() > 40

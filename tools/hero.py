@@ -1,0 +1,125 @@
+"""The README's two pictures of Algorithm 2, from one run of the recursion: `python -m tools.hero [IMAGE] [--out DIR]`.
+
+hero.webp: the input, eight views forming out of noise beside the splat of each step, then the turning splat, in a loop.
+algorithm.png: one view that the input does not show, in some of the steps: x_t, F's estimate, G's two renders.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ouroboros_lib.algorithms import Step, recursion
+from ouroboros_lib.cameras import evenly_spaced_orbit
+from ouroboros_lib.data.photo import load_photo
+from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.plans import Plan
+from ouroboros_lib.rasterization import rasterize
+from ouroboros_lib.speed.devices import resolve_device
+from ouroboros_lib.viz.sheets import FAINT, INK, image_grid, to_pil
+
+SAMPLE = Path(__file__).parents[1] / "ouroboros_lib" / "data" / "samples" / "snowman.png"
+TILE, GAP, TOP, TURN = 112, 4, 30, 36  # pixels of a view, between views, of the captions; frames of the last circle
+PANEL = 2 * TILE + GAP  # the splat is as high as two rows of views
+LEFT, MIDDLE, RIGHT = GAP, 2 * GAP + TILE + 12, 2 * GAP + TILE + 12 + 4 * (TILE + GAP) + 12
+SHOWN = (0, 10, 14, 17, 20, 24)  # steps of algorithm.png, of 25
+
+
+@torch.no_grad()
+def run(pipe: Ouroboros3DPipeline, image: Tensor, elevation: float, plan: Plan, steps: int, seed: int) -> list[Step]:
+    """All steps of the recursion for one image (1, 3, S, S), each with its views, Gaussians and renders."""
+    cameras = evenly_spaced_orbit(pipe.num_views, torch.tensor([elevation])).to(pipe.device)
+    generator = torch.Generator().manual_seed(seed)
+    cond = pipe.condition(image.to(pipe.device), cameras, plan, pipe.config.guidance_scale, generator)
+    shape = (*cameras.shape, *cond.latents.shape[1:])
+    return list(recursion(pipe, cond, cameras, pipe.scheduler.sigmas(steps), plan,
+                          lambda: randn_tensor(shape, generator=generator, device=pipe.device)))
+
+
+@torch.no_grad()
+def noisy_views(pipe: Ouroboros3DPipeline, step: Step) -> Tensor:
+    """x_t scaled to unit variance and decoded (V, 3, H, W)."""
+    return pipe.decode(step.x_t / (step.sigma**2 + 1).sqrt())[0].clamp(0, 1)
+
+
+def _frame(image: Tensor, views: Sequence[Tensor | None], splat: Tensor | None, captions: tuple[str, str]
+           ) -> Image.Image:
+    frame = Image.new("RGB", (RIGHT + PANEL + GAP, TOP + PANEL + GAP), "white")
+    draw, font = ImageDraw.Draw(frame), ImageFont.load_default(14)
+
+    def place(tile: Tensor | None, x: int, y: int, side: int) -> None:
+        if tile is not None:
+            frame.paste(to_pil(tile).resize((side, side), Image.LANCZOS), (x, y))
+        draw.rectangle((x - 1, y - 1, x + side, y + side), outline=FAINT)
+
+    place(image, LEFT, TOP + (PANEL - TILE) // 2, TILE)
+    for x, text in zip((LEFT, MIDDLE, RIGHT), ("one image", *captions), strict=True):
+        draw.text((x, TOP - 22), text, INK, font)
+    for v, view in enumerate(views):
+        place(view, MIDDLE + v % 4 * (TILE + GAP), TOP + v // 4 * (TILE + GAP), TILE)
+    place(splat, RIGHT, TOP, PANEL)
+    return frame
+
+
+@torch.no_grad()
+def moving_picture(pipe: Ouroboros3DPipeline, image: Tensor, steps: list[Step], elevation: float, path: Path) -> None:
+    """Write the loop as an animated WebP, whose last frame stays for a moment."""
+    orbit = evenly_spaced_orbit(TURN, elevation).to(pipe.device)
+
+    def splat(step: Step, angle: int) -> Tensor:
+        return rasterize(step.gaussians[0], orbit.views(slice(angle, angle + 1)), PANEL).rgb[0].clamp(0, 1)
+
+    frames, milliseconds = [_frame(image[0], [None] * pipe.num_views, None, ("", ""))], [900]
+    for step in steps:
+        frames.append(_frame(image[0], noisy_views(pipe, step), splat(step, 0),
+                             (f"eight views, step {step.t + 1} of {len(steps)}", "its 3D, rendered and fed back")))
+        milliseconds.append(80 if step.sigma > 5 else 220)
+    for angle in range(TURN + 1):
+        frames.append(_frame(image[0], steps[-1].views[0], splat(steps[-1], angle % TURN),
+                             ("eight views", "a 3D Gaussian splat")))
+        milliseconds.append(90)
+    milliseconds[-1] = 1200
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, quality=60, method=4)
+
+
+def algorithm_sheet(pipe: Ouroboros3DPipeline, steps: list[Step], view: int, path: Path) -> None:
+    """Rows x_t, pred_i and both renders of one view; columns the steps, as wide as the README."""
+    chosen = [step for step in steps if step.t in SHOWN] or steps
+    rows = [[noisy_views(pipe, step)[view] for step in chosen],
+            *([maps(step)[0, view].clamp(0, 1) for step in chosen]
+              for maps in (lambda step: step.views, lambda step: step.renders.rgb, lambda step: step.renders.ccm))]
+    image_grid(rows, path, ["x_t", "F: pred_i", "G: RGB", "G: CCM"],
+               [f"step {step.t + 1}, sigma {float(step.sigma):.2g}" for step in chosen])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.hero", description=__doc__.splitlines()[0])
+    parser.add_argument("image", nargs="?", type=Path, default=SAMPLE)
+    parser.add_argument("--elevation", type=float, default=25.0)
+    parser.add_argument("--plan", default="paper", help="every step must reconstruct")
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--view", type=int, default=3, help="the view of algorithm.png")
+    parser.add_argument("--out", type=Path, default=Path("figures"))
+    options = parser.parse_args(arguments)
+    plan = Plan.parse(options.plan)
+    if plan.every != 1 or plan.from_step or plan.feedback == "none":
+        parser.error(f"--plan {plan}: every step is drawn, so every step must reconstruct")
+    pipe = Ouroboros3DPipeline.from_pretrained(options.preset).to(resolve_device("auto"))
+    image = load_photo(options.image, pipe.image_size).image[None]
+    steps = run(pipe, image, options.elevation, plan, options.steps, options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    moving_picture(pipe, image, steps, options.elevation, options.out / "hero.webp")
+    algorithm_sheet(pipe, steps, options.view, options.out / "algorithm.png")
+    print(f"wrote {options.out / 'hero.webp'} and {options.out / 'algorithm.png'}")
+
+
+if __name__ == "__main__":
+    main()
