@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .cameras import Cameras
-from .data.batches import MultiviewBatch
 from .gaussians import Gaussians
 from .losses import Perceptual, denoising_loss, reconstruction_loss
 from .models.condition import Condition
 from .models.feedback import Renders
 from .noise import c_noise
 from .plans import Plan
+
+if TYPE_CHECKING:
+    from .data.batches import MultiviewBatch
 
 
 @dataclass

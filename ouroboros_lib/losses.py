@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from pytorch_msssim import ssim
 from torch import Tensor
 
-from .data.batches import MultiviewBatch
 from .gaussians import Gaussians
 from .noise import EDMNoise, c_noise
 from .rasterization import rasterize
+
+if TYPE_CHECKING:
+    from .data.batches import MultiviewBatch
 
 Perceptual = Callable[[Tensor, Tensor], Tensor] | None  # of images (N, 3, S, S) in [0, 1], see training/perceptual.py
 
@@ -60,6 +62,8 @@ def rendering_loss(gaussians: Gaussians, batch: MultiviewBatch, config, perceptu
 
 def image_loss(prediction: Tensor, target: Tensor, squared: float = 2.0, structure: float = 0.0) -> Tensor:
     """L1 + squared MSE + structure (1 - SSIM) of images (N, 3, H, W)."""
+    from pytorch_msssim import ssim  # for training only: whoever generates does not wait for it
+
     with torch.autocast(prediction.device.type, enabled=False):
         prediction, target = prediction.float(), target.float()
         error = prediction - target
