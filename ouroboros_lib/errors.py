@@ -1,7 +1,5 @@
 """The one exception for bad input: a single line that says what, where and what to do."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Writing results: checked before long work, nothing left behind when the work is stopped."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 from pathlib import Path

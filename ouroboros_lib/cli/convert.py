@@ -1,7 +1,5 @@
 """`ouroboros convert ...`: published weights into a folder that `--preset PATH` and `--init PATH` take."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`ouroboros doctor`: what works on this machine, what is missing, how to get it. No network."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """The commands that train: `ouroboros train`, `ouroboros recipe`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -6,8 +6,6 @@ One zip an object is fetched in parallel, resumed where it was broken off, tried
 collects these. What the mesh is rendered to keeps licence and attribution, see renders.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

@@ -8,8 +8,6 @@ that pictures do not depend on a lighting that others would have to copy. The ba
 and two-sided; a texture's alpha is ignored.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

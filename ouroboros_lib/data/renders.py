@@ -4,8 +4,6 @@ Every folder's `object.json` says where the object came from and how it was rend
 rendered the same way is left as it is.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import multiprocessing

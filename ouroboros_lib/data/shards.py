@@ -6,8 +6,6 @@ beside the shards lists them with their objects: a shard that was cut off is not
 goes on.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

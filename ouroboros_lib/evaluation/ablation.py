@@ -1,7 +1,5 @@
 """The rows of an ablation against each other: means, paired differences with intervals, verdicts."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

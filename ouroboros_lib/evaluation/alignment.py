@@ -3,8 +3,6 @@
 The protocol's primary views decide, so that an aligned figure is an upper bound; the row's method says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import product
 

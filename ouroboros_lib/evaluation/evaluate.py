@@ -5,8 +5,6 @@ where it stopped. An object that cannot be measured is skipped, with its reason,
 same.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -4,8 +4,6 @@ Both surfaces are what cameras all around see of them, so that they may be open,
 here asks a mesh for its inside.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

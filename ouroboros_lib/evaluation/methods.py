@@ -1,7 +1,5 @@
 """What is measured: our pipeline under several plans, a G of single views, or another method's files."""
 
-from __future__ import annotations
-
 import math
 import re
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """The paper's tables, published values beside measured ones in columns of their own: text, Markdown, LaTeX, CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

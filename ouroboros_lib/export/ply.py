@@ -1,7 +1,5 @@
 """3D Gaussian splatting's `.ply`: what every viewer reads. Plain tensors in and out; `Gaussians` has the methods."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

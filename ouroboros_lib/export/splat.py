@@ -1,7 +1,5 @@
 """`.splat`, 32 bytes a Gaussian: what the first web viewers read. Plain tensors in and out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The autoencoder of the `small` preset: images to latents of an eighth of the side, and back."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin

@@ -1,7 +1,5 @@
 """3D-aware self-conditioning: what of the reconstruction is fed back to F, and the encoders that take it in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """The condition view as one token: CLIP's image embedding, with SVD's way of shrinking the picture."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

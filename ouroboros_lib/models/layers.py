@@ -1,7 +1,5 @@
 """The few blocks that F, G and the autoencoder of the `small` preset are made of."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 

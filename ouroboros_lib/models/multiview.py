@@ -1,7 +1,5 @@
 """F of the `small` preset: a latent U-Net that denoises all views of an object together."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin

@@ -1,7 +1,5 @@
 """G of the `small` preset: a multi-view U-Net from images to pixel-aligned Gaussians, in one pass."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin

@@ -5,8 +5,6 @@ from the files and written in shards, and keep their precision. Measured with fi
 `released` in 24 s and 0.6 GiB of memory besides the mapped pages, `svd` with LGM in 26 s and 3.1 GiB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 All of it works on the meta device too, where tensors have shapes and no numbers: the full size needs no memory then.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 

@@ -3,8 +3,6 @@
 Without gradients and not compiled: training goes through diffusers' own code, and a compiler fuses by itself.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType

@@ -16,8 +16,6 @@ back, so that G maps cameras to Gaussians in this library's world like any other
 maps stay those of the object, with y up. F starts with fresh camera layers and needs no such care.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -22,8 +22,6 @@ image token         in training of the noised condition view, at inference of   
 Guidance from 1 in view 0 to 3 in the last, and G reading views 0, 2, 4, 6 only, are the paper's as well: settings.
 """
 
-from __future__ import annotations
-
 import functools
 
 import torch

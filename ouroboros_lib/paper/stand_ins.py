@@ -1,7 +1,5 @@
 """Files like the published ones, with a pipeline's own weights: to try conversion where those cannot be fetched."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -11,8 +11,6 @@ found by comparing with outputs of the released modules (tests/parity):
 - Harmonics: all sines, all cosines, then the input; within each, the octaves of one coordinate lie side by side.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNetSpatioTemporalConditionModel

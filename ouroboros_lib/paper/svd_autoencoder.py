@@ -1,7 +1,5 @@
 """Stable Video Diffusion's autoencoder behind the interface of `models/autoencoder.py`."""
 
-from __future__ import annotations
-
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config

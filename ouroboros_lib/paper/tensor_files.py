@@ -1,7 +1,5 @@
 """Other people's weight files: read without running their code, mapped into memory, and compared with a model."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import warnings

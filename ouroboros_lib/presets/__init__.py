@@ -1,7 +1,5 @@
 """Presets: the sizes of all models at one scale, one small JSON file each (tiny, small, narrow, paper)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

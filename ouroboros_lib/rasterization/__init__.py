@@ -1,7 +1,5 @@
 """Draw Gaussians: colour, alpha, depth and any further channels of many views in one differentiable pass."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What SVD's F is given of the condition view in training: its latents with noise, and how strong that noise is."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

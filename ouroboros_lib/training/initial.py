@@ -1,7 +1,5 @@
 """Where a run starts, and the pipeline folder that it leaves behind."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from contextlib import nullcontext

@@ -8,8 +8,6 @@ follows as a stage of its own, into OUT/evaluation; `compare` says which of thos
 data, rendered objects. Stages whose predecessors are done run side by side, as many as there are GPUs for.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

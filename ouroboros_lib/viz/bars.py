@@ -1,7 +1,5 @@
 """Bars of several parts, side by side or one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt

@@ -4,8 +4,6 @@ Everything is linked in the browser (`Stack` and `jslink`), so it works without 
 notebook that is only opened, and in a static HTML export (see `book.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import ipywidgets as widgets

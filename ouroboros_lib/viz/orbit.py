@@ -3,8 +3,6 @@
 World axes as everywhere in the library (y up); lengths in world units.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 

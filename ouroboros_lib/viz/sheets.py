@@ -1,7 +1,5 @@
 """Labelled grids of small pictures, with PIL alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

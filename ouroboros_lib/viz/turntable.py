@@ -1,7 +1,5 @@
 """A camera that goes once round the object."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,8 +1,6 @@
 """`viewer.html`: splat, turntable and sheets in one page that needs no network, no server and no other file; and the
 same viewer, smaller, for a notebook's cell."""
 
-from __future__ import annotations
-
 import base64
 import html
 import json

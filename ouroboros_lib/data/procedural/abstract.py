@@ -1,7 +1,5 @@
 """Abstract unions: primitives of any kind on a body, left-right symmetric. No prior to learn but symmetry."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from . import packing as L

@@ -1,7 +1,5 @@
 """Families of the house: vessels and furniture. Units are free (about 1 = half the object); y up, front to +z."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from . import palette as P

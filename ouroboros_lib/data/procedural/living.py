@@ -1,7 +1,5 @@
 """Animals and plants. Front to +z, left-right symmetric."""
 
-from __future__ import annotations
-
 from . import palette as P
 from .parts import Parts
 from .randomness import Draws

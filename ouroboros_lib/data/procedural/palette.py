@@ -1,7 +1,5 @@
 """Colors and patterns to draw from. Everything stays away from white, the background."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

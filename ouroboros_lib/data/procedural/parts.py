@@ -1,7 +1,5 @@
 """Building objects from primitives, many objects of a family at a time, and fitting them into the ball."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 All arithmetic is float32; constants are typed so that numba does not widen to float64.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

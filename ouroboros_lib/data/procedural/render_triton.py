@@ -4,8 +4,6 @@ Imported only when there are CUDA tensors to render, since triton does not come 
 of a tile walk together; a primitive whose ball none of the tile's rays meets is left out of the whole walk.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

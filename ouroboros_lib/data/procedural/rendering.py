@@ -1,7 +1,5 @@
 """Pictures, depth and distances of procedural objects, on the device their parameters are on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

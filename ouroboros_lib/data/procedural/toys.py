@@ -1,7 +1,5 @@
 """Toys and tools. Front to +z."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from . import palette as P

@@ -1,7 +1,5 @@
 """Families that move or stand in the street: vehicles and buildings. Front to +z, left-right symmetric."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from . import palette as P

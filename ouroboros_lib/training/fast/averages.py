@@ -1,7 +1,5 @@
 """Averaged weights (EMA), on the GPU or the CPU, whole or in the shares that FSDP gives to each process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
