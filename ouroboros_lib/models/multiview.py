@@ -7,7 +7,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..cameras import Cameras
-from .camera_features import CameraFeatures
+from .condition import CameraFeatures
 from .feedback import FeedbackEncoder, feedback_names
 from .layers import VIEW_ATTENTIONS, NoiseEmbedding, UNet, harmonic_embedding
 

@@ -1,7 +1,5 @@
 """Where a run starts, and the pipeline folder that it leaves behind."""
 
-import os
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import torch
 from diffusers import ConfigMixin
 
 from ..errors import InputError
+from ..files import new_folder
 from ..models.feedback import feedback_names
 from ..pipeline import SETTINGS, Ouroboros3DPipeline
 from ..plans import Plan
@@ -120,9 +119,6 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path, states: dict[str,
 
     states: tensors of components that are not the pipeline's own, such as those gathered from several GPUs.
     """
-    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
     half = {}
     for name in COMPONENTS:
         model = getattr(pipeline, name)
@@ -133,12 +129,9 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path, states: dict[str,
         copy.load_state_dict((states or {}).get(name) or model.state_dict(), assign=True)
         half[name] = copy.half()
     settings = {name: pipeline.config[name] for name in SETTINGS}
-    Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
-                        **settings).save_pretrained(partial)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with new_folder(folder) as partial:
+        Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
+                            **settings).save_pretrained(partial)
 
 
 def _own_class(model) -> type:
