@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
 from ..errors import InputError
 from ..models.feedback import COORDINATE_MAPS, feedback_names
 from ..models.layers import VIEW_ATTENTIONS
+from ..plans import changed
 
 STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
 CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
@@ -105,17 +105,4 @@ class TrainingConfig:
     @classmethod
     def from_settings(cls, settings: list[str]) -> TrainingConfig:
         """From `key=value` strings, as `--set` gives them. Raises InputError for unknown keys or unfit values."""
-        types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        values = {}
-        for setting in settings:
-            key, equals, text = setting.partition("=")
-            if not equals or key not in types:
-                raise InputError(f"--set {setting}: expected key=value with one of these keys: {', '.join(types)}")
-            try:
-                values[key] = _BOOLEANS[text.lower()] if types[key] is bool else types[key](text)
-            except (ValueError, KeyError):
-                raise InputError(f"--set {setting}: {text!r} is not a {types[key].__name__}") from None
-        return cls(**values)
-
-
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        return changed(cls(), settings, "--set ")
