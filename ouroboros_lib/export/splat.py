@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import read_bytes
 
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
 
@@ -30,12 +31,7 @@ def write_splat(path: str | Path, means: Tensor, opacities: Tensor, scales: Tens
 
 def read_splat(path: str | Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The inverse of `write_splat`. Raises InputError when the file is not a whole number of records."""
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    data = read_bytes(path)
     if not data or len(data) % RECORD.itemsize:
         raise InputError(f"{path}: {len(data)} bytes are not a whole number of 32-byte .splat records")
     record = np.frombuffer(data, dtype=RECORD)
