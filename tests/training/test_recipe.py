@@ -29,11 +29,8 @@ def write(path, stages, **record):
 
 @pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.json") if path.stem != "paper"])
 def test_recipes_that_ship_can_be_read(name):
-    stages = load_recipe(name, minutes_scale=0.5)
-    full = load_recipe(name)
-    limits, full_limits = ([stage.settings["max_minutes"] for stage in plan if "max_minutes" in stage.settings]
-                           for plan in (stages, full))
-    assert bool(limits) == (name != "twins") and limits == [limit / 2 for limit in full_limits]
+    stages = load_recipe(name)
+    assert any("max_minutes" in stage.settings for stage in stages) == (name != "twins")
     assert any(stage.after for stage in stages)
 
 
