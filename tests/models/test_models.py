@@ -139,8 +139,7 @@ def test_attention_does_not_care_for_the_order_of_views(perturb):
 def test_autoencoder_shapes(tiny):
     images = uniform(2, VIEWS, 3, SIZE, SIZE)
     latents = tiny.autoencoder.encode(images)
-    assert latents.shape == (2, VIEWS, tiny.autoencoder.latent_channels, *[SIZE // 8] * 2)
-    assert tiny.autoencoder.downscale_factor == 8
+    assert latents.shape == (2, VIEWS, tiny.autoencoder.config.latent_channels, *[SIZE // 8] * 2)
     decoded = tiny.autoencoder.decode(latents)
     assert decoded.shape == images.shape
     torch.testing.assert_close(tiny.autoencoder.decode(latents[:, 0]), decoded[:, 0])  # any leading dimensions
