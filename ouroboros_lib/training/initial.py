@@ -28,7 +28,12 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
     and zero maps stand for what is not fed back. device: where random weights are drawn, for models that take minutes
     elsewhere. Raises InputError.
     """
-    sources = _sources(init)
+    sources = []  # what each entry of --init replaces
+    for entry in init:
+        component, equals, _ = entry.partition("=")
+        if equals and component not in COMPONENTS:
+            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)}")
+        sources.append(((component,) if equals else COMPONENTS, entry))
     # a whole folder leaves nothing random: draw no weights that are thrown away
     where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else (
         torch.device(device) if device else nullcontext())
@@ -72,17 +77,6 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
         knows_noise = config.stage == "joint" and config.joint
         pipeline.register_to_config(reconstructor_sigma_max=None if knows_noise else config.clean_sigma)
     return pipeline
-
-
-def _sources(init: list[str]) -> list[tuple[tuple[str, ...], str]]:
-    """What each entry of --init replaces."""
-    sources = []
-    for entry in init:
-        component, equals, _ = entry.partition("=")
-        if equals and component not in COMPONENTS:
-            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)}")
-        sources.append(((component,) if equals else COMPONENTS, entry))
-    return sources
 
 
 def _check_settings(pipeline: Ouroboros3DPipeline, preset_name: str, config: TrainingConfig) -> None:
