@@ -28,7 +28,6 @@ from torch import Tensor
 
 from .errors import InputError
 
-CONVENTIONS = __doc__
 RADIUS = 1.742  # world units; the released renders' orbit
 FOV = 39.6  # degrees, horizontal and vertical
 OBJECT_RADIUS = 0.55  # every object fits in this ball

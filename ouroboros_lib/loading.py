@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from .errors import InputError
 from .plans import PLANS
@@ -117,20 +116,14 @@ def takes_half_weights(pipeline: DiffusionPipeline) -> bool:
 
 def convert_model(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """One model of `convert_weights`."""
-    exact = [module for name, module in model.named_modules()
-             if name.split(".")[-1] in (getattr(model, "_keep_in_fp32_modules", None) or ())]
-    keep = {id(tensor) for module in exact for tensor in (*module.parameters(), *module.buffers())}
+    exact = {part for name, module in model.named_modules() for part in module.modules()
+             if name.split(".")[-1] in (getattr(model, "_keep_in_fp32_modules", None) or ())}
 
-    def converted(tensor: Tensor) -> Tensor:
-        wanted = torch.float32 if id(tensor) in keep else dtype
-        return tensor.to(wanted) if tensor.is_floating_point() else tensor
+    def convert(module: torch.nn.Module, wanted: torch.dtype) -> None:
+        module._apply(lambda tensor: tensor.to(wanted) if tensor.is_floating_point() else tensor, recurse=False)
 
     for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            parameter.data = converted(parameter).data
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = converted(buffer)
+        convert(module, torch.float32 if module in exact else dtype)
     return model
 
 

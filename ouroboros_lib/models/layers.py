@@ -120,15 +120,6 @@ class MultiviewAttention(Attention):
         return x + self.attend(tokens).view(n, h, w, c).movedim(-1, 1)
 
 
-class SpatialAttention(Attention):
-    """Self-attention over the pixels of each view alone, (B * V, C, H, W)."""
-
-    def forward(self, x: Tensor, num_views: int) -> Tensor:
-        n, c, h, w = x.shape
-        tokens = self.norm(x).movedim(1, -1).reshape(n, h * w, c)
-        return x + self.attend(tokens).view(n, h, w, c).movedim(-1, 1)
-
-
 class TemporalAttention(Attention):
     """Self-attention of each pixel over the views, (B * V, C, H, W): what lies at one place of all V pictures."""
 
@@ -141,14 +132,14 @@ class TemporalAttention(Attention):
 
 
 class FactorisedAttention(nn.Module):
-    """Spatial, then temporal attention, as in Stable Video Diffusion (Blattmann et al. 2023): the orbit as video."""
+    """Within each view, then over the views, as in Stable Video Diffusion (Blattmann et al. 2023)."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.spatial, self.temporal = SpatialAttention(channels), TemporalAttention(channels)
+        self.spatial, self.temporal = MultiviewAttention(channels), TemporalAttention(channels)
 
     def forward(self, x: Tensor, num_views: int) -> Tensor:
-        return self.temporal(self.spatial(x, num_views), num_views)
+        return self.temporal(self.spatial(x, 1), num_views)
 
 
 VIEW_ATTENTIONS = {"joint": MultiviewAttention, "factorised": FactorisedAttention}

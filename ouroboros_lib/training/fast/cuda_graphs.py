@@ -7,7 +7,6 @@ to compute them; a recorded part is launched at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +34,7 @@ class CudaGraphs:
     def __init__(self, parameters: Iterable[nn.Parameter]):
         self.parameters = list(parameters)
         self.gradients: list[Tensor | None] | None = None  # what recordings write to, once there are any
-        self.recordings: dict[tuple, _Recording] = {}
+        self.recordings: dict[tuple, Callable[[tuple], Tensor]] = {}
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # one memory for all of them
 
     def __call__(self, name: str, function: Callable[..., Tensor], *arguments) -> Tensor:
@@ -47,9 +46,9 @@ class CudaGraphs:
         if key not in self.recordings:
             self.recordings[key] = self._record(function, arguments)
             self.gradients = [parameter.grad for parameter in self.parameters]
-        return self.recordings[key].replay(arguments)
+        return self.recordings[key](arguments)
 
-    def _record(self, function: Callable[..., Tensor], arguments: tuple) -> _Recording:
+    def _record(self, function: Callable[..., Tensor], arguments: tuple) -> Callable[[tuple], Tensor]:
         arguments = tree_map_only(Tensor, lambda leaf: leaf.detach().clone(), arguments)
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -70,7 +69,14 @@ class CudaGraphs:
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             result = function(*arguments)
         torch.clear_autocast_cache()
-        return _Recording(graph, leaves(arguments), result)
+        inputs = leaves(arguments)
+
+        def replay(arguments: tuple) -> Tensor:
+            torch._foreach_copy_(inputs, [leaf.detach() for leaf in leaves(arguments)])
+            graph.replay()
+            return result.clone()  # another recording may use its memory
+
+        return replay
 
 
 def check_recordable(accelerator: Accelerator) -> None:
@@ -100,18 +106,6 @@ def exchange_gradients(parameters: Iterable[nn.Parameter], dtype: torch.dtype, b
         torch._foreach_copy_(waiting, [part.view(one.shape) for part, one in
                                        zip(flat.split([*map(Tensor.numel, waiting)]), waiting, strict=True)])
         waiting = []
-
-
-@dataclass
-class _Recording:
-    graph: torch.cuda.CUDAGraph
-    inputs: list[Tensor]
-    result: Tensor
-
-    def replay(self, arguments: tuple) -> Tensor:
-        torch._foreach_copy_(self.inputs, [leaf.detach() for leaf in leaves(arguments)])
-        self.graph.replay()
-        return self.result.clone()  # another recording may use its memory
 
 
 def leaves(value) -> list[Tensor]:
