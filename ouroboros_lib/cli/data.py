@@ -35,7 +35,6 @@ ConventionName = Annotated[str, typer.Option("--convention", metavar="NAME", hel
                                              "this method's views instead of the protocol's.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of multi-view folders, in any of the formats of "
                                         "data/folder_formats.py.")]
-Server = Annotated[str, typer.Option(metavar="URL", help="Address of the list of models; default: Fuel.")]
 
 
 class Tally:
@@ -84,55 +83,31 @@ def gso_download(
     everything: Annotated[bool, typer.Option("--all", help="All 1,030 objects instead of the 100 of the evaluation."
                                              )] = False,
     objects: Annotated[str, typer.Option(metavar="NAME,...|FILE", help="These, or those listed in a file.")] = "",
-    server: Server = "",
+    server: Annotated[str, typer.Option(metavar="URL", help="Address of the list of models; default: Fuel.")] = "",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Downloads at a time.")] = 8,
-    retries: Annotated[int, typer.Option(min=0, max=100, help="How often to try again what broke off.")] = 5,
-    timeout: Annotated[float, typer.Option(help="Seconds without an answer after which a try has failed.")] = 30.0,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash the files that are there already.")] = False,
 ) -> None:
     """Fetch objects: resumed, checked, with a manifest of sizes and hashes, and licence and attribution beside them."""
     from ..data import gso
     from ..files import check_writable, termination_cleans_up
 
-    check_range("--timeout", timeout, 0.1, 3600)
     if everything and objects:
         raise InputError("--all and --objects: choose one of them")
     check_writable(out)
-    how = gso.Download(server or gso.SERVER, workers, retries, timeout)
+    how = gso.Download(server or gso.SERVER, workers)
     names = gso.all_objects(how) if everything else _names(objects) if objects else gso.evaluation_objects()
     with Tally(len(names)) as tally, termination_cleans_up():
-        received = [0]
-
-        def progress(count: int) -> None:
-            received[0] += count
-            tally.bar.set_postfix_str(f"{received[0] / 2**20:.0f} MiB", refresh=False)
-
-        gso.download_objects(gso.check_names(names), out, how, progress, tally.done, verify)
+        gso.download_objects(gso.check_names(names), out, how, tally.done)
     print(f"{gso.LICENCE}: see {out / gso.ATTRIBUTION_FILE}; sizes and hashes: {out / gso.MANIFEST}")
     tally.finish(out)
-
-
-@gso_app.command("list")
-def gso_list(
-    everything: Annotated[bool, typer.Option("--all", help="All that the server has; asks it.")] = False,
-    server: Server = "",
-) -> None:
-    """Print the names of the 100 objects of the evaluation, or of all."""
-    from ..data import gso
-
-    print("\n".join(gso.all_objects(gso.Download(server or gso.SERVER)) if everything else gso.evaluation_objects()))
 
 
 def _names(text: str) -> list[str]:
     """Names from a comma-separated list, or from a file with one a line."""
     path = Path(text)
-    if "," not in text and path.is_file():
-        try:
-            names = path.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--objects {path}: cannot be read as a list of names ({error})") from None
-    else:
-        names = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        names = (path.read_text(encoding="utf-8") if path.is_file() else text.replace(",", " ")).split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--objects {path}: cannot be read as a list of names ({error})") from None
     if not names:
         raise InputError(f"--objects {text}: no name in it")
     return names

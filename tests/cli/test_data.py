@@ -19,7 +19,6 @@ from ouroboros_lib.cli.main import main
 from ouroboros_lib.data import renders
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import MultiviewFolder, read_object
-from ouroboros_lib.data.gso import evaluation_objects
 from ouroboros_lib.data.shards import ShardStream
 from ouroboros_lib.evaluation.conventions import convention_names
 from ouroboros_lib.evaluation.protocols import protocol_names
@@ -85,10 +84,6 @@ def test_chosen_objects(run, fuel, tmp_path):
         code, text, _ = run("gso", "download", "--out", out, "--server", fuel.url, "--objects", wanted)
         assert code == 0 and "2 of 2 objects" in text
         assert {path.name for path in out.iterdir() if path.is_dir()} == {"A", "C"}
-    code, text, _ = run("gso", "list", "--all", "--server", fuel.url)
-    assert (code, text.split()) == (0, ["A", "B", "C"])
-    code, text, _ = run("gso", "list")
-    assert (code, text.split()) == (0, evaluation_objects())
 
 
 def test_failed_downloads_are_named_and_change_the_exit_code(run, fuel, tmp_path):
