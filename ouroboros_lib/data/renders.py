@@ -12,18 +12,17 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras
 from ..errors import InputError
-from ..files import read_json
+from ..files import one_line, read_json
 from ..speed.threads import prepare
 from .folders import MultiviewObject, write_object
 from .mesh_files import find_mesh, mesh_files, object_name
@@ -151,70 +150,55 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
     A mesh that cannot be rendered does not keep the others from being rendered.
     """
     waiting = []
-    how = settings.record()
     for name, path in meshes.items():
-        if not overwrite and is_done(out / name, how):
+        if not overwrite and is_done(out / name, settings.record()):
             done(name, [], None)
         else:
             waiting.append((path, out / name, name, settings))
-    if min(workers, len(waiting)) <= 1:
-        for job in waiting:
-            try:
-                notes, error = render_to_folder(*job), None
-            except InputError as caught:
-                notes, error = [], caught
-            done(job[2], notes, error)
-        return
-    # spawned, not forked: torch's threads do not survive a fork
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), multiprocessing.get_context("spawn"), _start_worker)
+    # each worker has one thread; spawned, because torch's threads do not survive a fork
+    workers = min(workers, len(waiting)) if workers > 1 else 0
+    loader = DataLoader(waiting, batch_size=None, collate_fn=_render_one, num_workers=workers, in_order=False,
+                        multiprocessing_context="spawn" if workers else None, worker_init_fn=_start_worker,
+                        generator=torch.Generator())
+    with _deaf_children():
+        results = iter(loader)
     try:
-        with _interrupts_wait():  # which the workers, started here, inherit: they are deaf from their first import on
-            jobs = {pool.submit(render_to_folder, *job): job[2] for job in waiting}
-        pending = set(jobs)
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for job in finished:
-                name = jobs[job]
-                try:
-                    notes, error = job.result(), None
-                except InputError as caught:
-                    notes, error = [], caught
-                except BrokenProcessPool:
-                    raise InputError(f"{name}: a worker process died, perhaps of too little memory; try --workers 1"
-                                     ) from None
-                done(name, notes, error)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for result in results:
+            done(*result)
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise InputError(f"{out}: {one_line(error)}, perhaps of too little memory; try --workers 1") from None
+
+
+def _render_one(job: tuple) -> tuple[str, list[str], InputError | None]:
+    try:
+        return job[2], render_to_folder(*job), None
+    except InputError as error:
+        return job[2], [], error
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Ctrl-C reaches the whole group of processes, but only the first one decides, and not before this is over."""
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield  # Windows, or a thread that gets no interrupts
+def _deaf_children() -> Iterator[None]:
+    """Processes started inside do not hear Ctrl-C, which reaches the whole group: only the first one decides."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
         return
-    heard: list[tuple] = []
-    resource_tracker.ensure_running()  # with the first worker it would start, and lift the mask
-    handler = signal.signal(signal.SIGINT, lambda *call: heard.append(call))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes have it, but not the handler
+    resource_tracker.ensure_running()  # with the first child it would start, and lift the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if heard and callable(handler):
-        handler(*heard[0])
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(number: int) -> None:
     prepare()
-    torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot end its workers: they would wait for their next mesh for ever."""
+    """A killed parent cannot end its workers: the loader's own watch lets them finish what they have been given."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
