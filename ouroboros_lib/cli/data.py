@@ -10,13 +10,17 @@ import dataclasses
 import json
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
 from .options import check_choice, check_range
+
+if TYPE_CHECKING:
+    from ..data.folders import MultiviewObject
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make, fetch, render, check and pack "
                        "multi-view folders.")
@@ -273,11 +277,11 @@ def _print_record(record: dict) -> None:
 @data_app.command()
 def check(folder: Folder) -> None:
     """Read every object of a folder and name what is wrong with it."""
-    from ..data.folders import MultiviewFolder
+    from ..data.folders import find_objects
 
-    dataset = MultiviewFolder(folder)
-    with Tally(len(dataset)) as tally:
-        for _ in _readable(dataset, tally):
+    names = find_objects(folder)
+    with Tally(len(names)) as tally:
+        for _ in _readable(folder, names, tally):
             pass
     tally.finish(folder)
 
@@ -293,23 +297,25 @@ def shards(
 
     check_range("--shard-mb", shard_mb, 0.001, 100_000)
     check_writable(out)
-    from ..data.folders import MultiviewFolder, find_objects
+    from ..data.folders import find_objects
     from ..data.shards import write_shards, written_objects
 
     names, there = find_objects(folder), written_objects(out)
-    dataset = MultiviewFolder(folder, objects=[name for name in names if name not in there])
     with Tally(len(names)) as tally, termination_cleans_up():
         for name in there.intersection(names):
             tally.done(name)
-        write_shards(_readable(dataset, tally), out, int(shard_mb * 2**20))
+        write_shards(_readable(folder, [name for name in names if name not in there], tally), out,
+                     int(shard_mb * 2**20))
     tally.finish(out)
 
 
-def _readable(dataset, tally: Tally):
+def _readable(folder: Path, names: list[str], tally: Tally) -> Iterator[MultiviewObject]:
     """The objects that can be read; the others are skipped with a line."""
-    for index, name in enumerate(dataset.names):
+    from ..data.folders import read_object
+
+    for name in names:
         try:
-            views = dataset[index]
+            views = read_object(folder / name, folder.name if name == "." else name)
         except InputError as error:
             tally.done(name, error)
         else:

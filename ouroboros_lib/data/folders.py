@@ -12,7 +12,7 @@ import io
 import json
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,10 +161,16 @@ class _Folder(Mapping):
         return len(self.names)
 
 
-def read_object(folder: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
-                novel_views: int | None = None, depth: bool | None = None, up: str = "auto",
-                name: str | None = None, draw: random.Random | None = None) -> MultiviewObject:
-    """One object from a folder in any of the formats.
+def read_object(folder: str | Path, name: str = "", **settings) -> MultiviewObject:
+    """One object from a folder in any of the formats; settings: those of `decode_object`. Raises InputError."""
+    folder = Path(folder)
+    return decode_object(_Folder(folder), folder, name or folder.name, **settings)
+
+
+def decode_object(files: Mapping[str, bytes], where: str | Path, name: str = "", image_size: int | None = None,
+                  views: Sequence[int] | None = None, novel_views: int | None = None, depth: bool | None = None,
+                  up: str = "auto", draw: random.Random | None = None) -> MultiviewObject:
+    """One object from files at hand by name, of a folder or a shard; `where` is for messages.
 
     image_size: pixels a side, by averaging if the files have more. views: which of the orbit's, all by default, in that
     order; the first is the condition view. novel_views: how many others, evenly chosen from all that are left, or at
@@ -173,15 +179,6 @@ def read_object(folder: str | Path, image_size: int | None = None, views: Sequen
     upwards for the others, which are turned so that y is up and the condition view stands at azimuth 0.
     Raises InputError, one line that names the folder and the file, for whatever is missing or does not fit.
     """
-    folder = Path(folder)
-    return decode_object(_Folder(folder), folder, image_size, views, novel_views, depth, up, name or folder.name,
-                         draw)
-
-
-def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int | None = None,
-                  views: Sequence[int] | None = None, novel_views: int | None = None, depth: bool | None = None,
-                  up: str = "auto", name: str = "", draw: random.Random | None = None) -> MultiviewObject:
-    """`read_object` for files that are at hand by name, such as a shard's; `where` is for messages."""
     where = Path(where)
     if up not in UPS:
         raise InputError(f"up={up!r}: expected one of {', '.join(UPS)}")
@@ -301,28 +298,3 @@ def find_objects(root: str | Path) -> list[str]:
     if not names:
         raise InputError(f"{root}: no multi-view folder in it")
     return sorted(names)
-
-
-class MultiviewFolder(torch.utils.data.Dataset):
-    """The objects below a folder, in any of the formats; items are `MultiviewObject`s, batches come from `collate`.
-
-    objects: names, all that are found by default. The other settings are those of `read_object`.
-    """
-
-    def __init__(self, root: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
-                 novel_views: int | None = None, depth: bool | None = None, up: str = "auto",
-                 objects: Sequence[str] | None = None):
-        self.root = Path(root)
-        self.names = find_objects(root) if objects is None else list(objects)
-        self.settings = {"image_size": image_size, "views": views, "novel_views": novel_views, "depth": depth, "up": up}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> MultiviewObject:
-        name = self.names[index]
-        return read_object(self.root / name, **self.settings, name=self.root.name if name == "." else name)
-
-    def batch(self, indices: Iterable[int]) -> MultiviewBatch:
-        """Some of the objects, in this order."""
-        return collate([self[index] for index in indices])

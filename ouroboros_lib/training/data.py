@@ -161,7 +161,7 @@ class _Shards:
 
     def held_out(self, settings: dict | None = None) -> Iterator[MultiviewObject]:
         self.stream.settings = settings or self.settings
-        in_order = itertools.chain.from_iterable(self.stream.in_order(path) for path in self.paths)
+        in_order = itertools.chain.from_iterable(self.stream.objects_of(path) for path in self.paths)
         return itertools.islice(in_order, len(self.validation))
 
     def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:

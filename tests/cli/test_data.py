@@ -17,7 +17,7 @@ from fuel import Fuel, gso_zip
 from ouroboros_lib.cameras import ELEVATION_RANGE, FOV, RADIUS, field_of_view
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.batches import held_out_objects
-from ouroboros_lib.data.folders import MultiviewFolder, read_object
+from ouroboros_lib.data.folders import collate, find_objects, read_object
 from ouroboros_lib.data.shards import ShardStream
 from ouroboros_lib.evaluation.conventions import convention_names
 from ouroboros_lib.evaluation.protocols import protocol_names
@@ -189,9 +189,9 @@ def test_procedural_objects_are_those_of_the_evaluation(run, tmp_path):
     assert (code, errors) == (0, "") and "3 of 3 objects" in text
     assert before.items() <= stamps(tmp_path).items()
     memory = held_out_objects("val", 3, 16, 4, novel_views=2, start=2)
-    disk = MultiviewFolder(tmp_path)
-    assert disk.names == ["val_000002", "val_000003", "val_000004"]
-    batch = disk.batch(range(3))
+    assert find_objects(tmp_path) == ["val_000002", "val_000003", "val_000004"]
+    disk = [read_object(tmp_path / name) for name in find_objects(tmp_path)]
+    batch = collate(disk)
     assert torch.equal(batch.rgba, memory.rgba) and torch.equal(batch.cameras.c2w, memory.cameras.c2w)
     assert batch.num_orbit_views == 4 and disk[0].info["source"]["procedural"]
     assert (disk[0].depth > 0).float().mean() > 0.02
