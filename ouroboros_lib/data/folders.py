@@ -57,13 +57,6 @@ class MultiviewObject:
         """(V, 1, S, S) in [0, 1]."""
         return self.rgba[:, 3:].float() / 255
 
-    @property
-    def ccm(self) -> Tensor:
-        """(V, 3, S, S), the canonical coordinate map of the depth; needs depth."""
-        if self.depth is None:
-            raise ValueError(f"{self.name} has no depth, from which coordinate maps are made")
-        return self.cameras.canonical_map(self.depth)
-
 
 def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
     """Objects of equal size and number of views as a batch; the `collate_fn` of a DataLoader. Raises InputError."""
@@ -87,7 +80,9 @@ def encode_object(views: MultiviewObject) -> dict[str, bytes]:
     """The files of a folder in our format, by name; `object.json`, the last, says how many views are the orbit's."""
     files = {}
     for number, rgba in enumerate(views.rgba.cpu()):
-        files[f"view_{number:03d}.png"] = _png(_straight(rgba.permute(1, 2, 0).numpy()))
+        buffer = io.BytesIO()
+        Image.fromarray(_straight(rgba.permute(1, 2, 0).numpy())).save(buffer, "PNG", compress_level=6)
+        files[f"view_{number:03d}.png"] = buffer.getvalue()
     for number, depth in enumerate(() if views.depth is None else views.depth.float().cpu()):
         buffer = io.BytesIO()
         np.save(buffer, depth[0].numpy())
@@ -98,25 +93,12 @@ def encode_object(views: MultiviewObject) -> dict[str, bytes]:
     return files
 
 
-def write_object(folder: str | Path, views: MultiviewObject, coordinate_maps: bool = False) -> None:
-    """Write one object in our format, beside `folder` first and then into its place.
-
-    coordinate_maps (which need depth): also `ccm_000.png` ..., pictures of the coordinate maps with alpha.
-    """
+def write_object(folder: str | Path, views: MultiviewObject) -> None:
+    """Write one object in our format, beside `folder` first and then into its place."""
     files = encode_object(views)
-    if coordinate_maps:
-        mapped = torch.cat([views.ccm.cpu(), (views.depth > 0).float().cpu()], 1)
-        for number, planes in enumerate((255 * mapped).round().clamp(0, 255).byte()):
-            files[f"ccm_{number:03d}.png"] = _png(planes.permute(1, 2, 0).numpy())
     with new_folder(Path(folder)) as stage:
         for name, data in files.items():
             (stage / name).write_bytes(data)
-
-
-def _png(rgba: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(rgba).save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
 
 
 def _straight(on_white: np.ndarray) -> np.ndarray:

@@ -45,7 +45,6 @@ class RenderSettings:
     yaw: float = 0.0
     texture: str | None = None
     depth: bool = True
-    ccm: bool = False
     seed: int = 0
 
     def cameras(self, name: str) -> Cameras:
@@ -104,12 +103,11 @@ def is_done(folder: Path, how: dict) -> bool:
     if not (folder / "object.json").is_file():
         return False
     about = read_json(folder / "object.json")
-    if not isinstance(about, dict) or about.get("render") != how:
-        before = about.get("render") if isinstance(about, dict) else None
-        changed = [f"{key} {before[key]} instead of {value}" for key, value in how.items()
-                   if before.get(key) != value and key in before] if isinstance(before, dict) else []
-        raise InputError(f"{folder}: was made otherwise ({', '.join(changed) or 'by something else'}); choose another "
-                         "--out, or --overwrite")
+    before = about.get("render") if isinstance(about, dict) else None
+    before = before if isinstance(before, dict) else {}
+    changed = [f"{key} {before.get(key)} instead of {value}" for key, value in how.items() if before.get(key) != value]
+    if changed:
+        raise InputError(f"{folder}: was made otherwise ({', '.join(changed)}); choose another --out")
     views = how["views"] + how["novel"]
     wanted = [f"view_{i:03d}.png" for i in range(views)] + (
         [f"depth_{i:03d}.npy" for i in range(views)] if how["depth"] else []) + ["cameras.json"]
@@ -128,7 +126,7 @@ def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettin
     if not settings.depth:
         views.depth = None
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_object(folder, views, coordinate_maps=settings.ccm)
+    write_object(folder, views)
     return mesh.notes
 
 
@@ -144,14 +142,14 @@ def _origin(mesh: Path) -> dict:
 
 
 def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, workers: int,
-                  done: Callable[[str, list[str], InputError | None], None], overwrite: bool = False) -> None:
+                  done: Callable[[str, list[str], InputError | None], None]) -> None:
     """Render meshes by name into `out / name`, `workers` at a time; `done(name, notes, error)` is called for each.
 
     A mesh that cannot be rendered does not keep the others from being rendered.
     """
     waiting = []
     for name, path in meshes.items():
-        if not overwrite and is_done(out / name, settings.record()):
+        if is_done(out / name, settings.record()):
             done(name, [], None)
         else:
             waiting.append((path, out / name, name, settings))
@@ -208,8 +206,7 @@ def default_workers() -> int:
 
 
 def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, views: int, novel: int, seed: int,
-                      supersample: int, done: Callable[[str], None], overwrite: bool = False, chunk: int = 16,
-                      settings: RenderSettings | None = None) -> None:
+                      supersample: int, done: Callable[[str], None], settings: RenderSettings | None = None) -> None:
     """Held-out or training objects with their fixed rigs into `out / SPLIT_000000` ..., with exact depth.
 
     Object i of a split has the cameras of `held_out_objects`, so that files and memory hold the same pictures; or those
@@ -224,11 +221,11 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
         size, views, supersample = settings.size, settings.views, settings.supersample
         how = settings.record() | {"split": split, "seed": seed}
     names = {index: f"{split}_{index:06d}" for index in indices}
-    left = [index for index, name in names.items() if overwrite or not is_done(out / name, how)]
+    left = [index for index, name in names.items() if not is_done(out / name, how)]
     for index in sorted(set(names) - set(left)):
         done(names[index])
-    for first in range(0, len(left), chunk):
-        some = left[first:first + chunk]
+    for first in range(0, len(left), 16):
+        some = left[first:first + 16]
         objects = sample_objects(split, some, seed=seed)
         rig = held_out_cameras(some, views, novel, seed) if settings is None else _stack(
             [settings.cameras(names[index]) for index in some])

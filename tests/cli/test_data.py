@@ -60,7 +60,7 @@ def test_from_nothing_to_shards(run, fuel, tmp_path):
     fuel.archives = {f"Thing_{i}": gso_zip(i) for i in range(3)}
     code, text, errors = run("gso", "download", "--out", tmp_path / "gso", "--server", fuel.url, "--all")
     assert (code, errors) == (0, "") and "3 of 3 objects" in text and "CC-BY-4.0" in text
-    code, text, errors = run("render", tmp_path / "gso", "--out", tmp_path / "views", *SMALL, "--ccm")
+    code, text, errors = run("render", tmp_path / "gso", "--out", tmp_path / "views", *SMALL)
     assert (code, errors) == (0, "") and "3 of 3 objects" in text
     views = read_object(tmp_path / "views" / "Thing_1")
     source = views.info["source"]
@@ -77,12 +77,9 @@ def test_from_nothing_to_shards(run, fuel, tmp_path):
 
 def test_chosen_objects(run, fuel, tmp_path):
     fuel.archives = {name: gso_zip() for name in ("A", "B", "C")}
-    (tmp_path / "names.txt").write_text("A\nC\n")
-    for wanted in ("A,C", tmp_path / "names.txt"):
-        out = tmp_path / f"out{len(str(wanted))}"
-        code, text, _ = run("gso", "download", "--out", out, "--server", fuel.url, "--objects", wanted)
-        assert code == 0 and "2 of 2 objects" in text
-        assert {path.name for path in out.iterdir() if path.is_dir()} == {"A", "C"}
+    code, text, _ = run("gso", "download", "--out", tmp_path, "--server", fuel.url, "--objects", "A,C")
+    assert code == 0 and "2 of 2 objects" in text
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"A", "C"}
 
 
 def test_failed_downloads_are_named_and_change_the_exit_code(run, fuel, tmp_path):
@@ -101,7 +98,7 @@ def test_rig_is_the_one_asked_for(run, meshes, tmp_path):
     assert torch.allclose(field_of_view(views.cameras), torch.tensor(FOV))
     height = views.cameras.positions[:, 1] / RADIUS
     assert torch.allclose(torch.rad2deg(torch.asin(height)), torch.tensor(10.0), atol=1e-3)
-    options = ("--elevation", "random", "--novel", 4, "--radius", 3, "--fov", 25, "--no-depth")
+    options = ("--elevation", "random", "--novel", 4, "--no-depth")
     runs = {}
     for seed, out in ((0, "b"), (0, "c"), (1, "d")):
         code, _, _ = run("render", meshes, "--out", tmp_path / out, *SMALL, *options, "--seed", seed)
@@ -112,7 +109,7 @@ def test_rig_is_the_one_asked_for(run, meshes, tmp_path):
     elevations = {round(float(x.cameras.positions[0, 1]), 5) for x in runs["b"]}
     assert len(elevations) == 3
     for views in runs["b"]:
-        angles = torch.rad2deg(torch.asin(views.cameras.positions[:, 1] / 3))
+        angles = torch.rad2deg(torch.asin(views.cameras.positions[:, 1] / RADIUS))
         assert len(angles) == 7 and views.num_orbit_views == 3 and views.depth is None
         assert ELEVATION_RANGE[0] <= angles.min() and angles.max() <= ELEVATION_RANGE[1]
         assert angles[:3].std() < 1e-3 < angles[3:].std()
@@ -167,8 +164,6 @@ def test_finished_objects_are_kept_and_changes_are_refused(run, meshes, tmp_path
     code, text, errors = run("render", meshes, "--out", out, *SMALL, "--size", 20)
     assert (code, text) == (2, "") and errors.count("\n") == 1 and "size 16 instead of 20" in errors
     assert stamps(out) == after
-    assert run("render", meshes, "--out", out, *SMALL, "--size", 20, "--overwrite")[0] == 0
-    assert read_object(out / "one").rgba.shape[-1] == 20
 
 
 def test_processes_give_what_one_gives(run, meshes, tmp_path):
@@ -271,12 +266,9 @@ BAD = {
     "steep": ["render", "{mesh}", "--out", "{tmp}/out", "--elevation", "nan"],
     "up": ["render", "{mesh}", "--out", "{tmp}/out", "--up", "x"],
     "texture": ["render", "{mesh}", "--out", "{tmp}/out", "--texture", "{tmp}/none.png"],
-    "ccm": ["render", "{mesh}", "--out", "{tmp}/out", "--no-depth", "--ccm"],
     "out is a file": ["render", "{mesh}", "--out", "{mesh}"], "no out": ["render", "{mesh}"],
-    "inside the object": ["render", "{mesh}", "--out", "{tmp}/out", "--radius", "0.3"],
     "split": ["objects", "--out", "{tmp}/out", "--split", "all"],
     "count": ["objects", "--out", "{tmp}/out", "--count", "0"],
-    "rays": ["objects", "--out", "{tmp}/out", "--supersample", "3"],
     "server": ["gso", "download", "--out", "{tmp}/out", "--server", "ftp://x"],
     "both": ["gso", "download", "--out", "{tmp}/out", "--all", "--objects", "A"],
     "names": ["gso", "download", "--out", "{tmp}/out", "--objects", "../x"],

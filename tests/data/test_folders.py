@@ -46,7 +46,6 @@ def test_what_is_written_comes_back(folder, views):
     assert torch.equal(again.cameras.c2w, views.cameras.c2w)
     assert torch.allclose(again.cameras.intrinsics, views.cameras.intrinsics)
     assert (again.name, again.num_orbit_views, again.info) == ("thing", VIEWS - 1, {"seed": 0})
-    assert torch.equal(again.ccm, views.cameras.canonical_map(views.depth))
 
 
 def test_colour_on_disk_is_straight(folder, views):
@@ -73,8 +72,8 @@ def test_every_value_survives_the_way_through_straight_colour():
 
 def test_writing_replaces_the_whole_folder_or_nothing(folder, views, monkeypatch):
     (folder / "view_009.png").write_bytes(b"of an older run")
-    write_object(folder, views, coordinate_maps=True)
-    assert not (folder / "view_009.png").exists() and (folder / "ccm_004.png").exists()
+    write_object(folder, views)
+    assert not (folder / "view_009.png").exists()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     bad = dataclasses.replace(views, info={"not for": object()})
     with pytest.raises(TypeError):
@@ -135,8 +134,6 @@ def test_released_format_lands_in_our_world(tmp_path):
     assert len(again.rgba) == 12 and again.num_orbit_views == 8
     with pytest.raises(InputError, match="depth"):
         read_object(folder, depth=True)
-    with pytest.raises(ValueError, match="no depth"):
-        _ = views.ccm
 
 
 def test_objaverse_renders_of_zero123_and_nerf_files(tmp_path):

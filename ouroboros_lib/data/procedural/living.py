@@ -1,5 +1,6 @@
 """Animals and plants. Front to +z, left-right symmetric."""
 
+from . import packing as L
 from . import palette as P
 from .parts import Parts
 from .randomness import Draws
@@ -34,7 +35,7 @@ def bird(p: Parts, d: Draws) -> None:
     coat, breast, wing, beak = P.vivid(d), P.any_of(d, P.pale, P.vivid), P.vivid(d), P.orange(d)
     fat, long = d.uniform(0.3, 0.42), d.uniform(0.4, 0.55)
     p.ellipsoid((0, 0, 0), (fat, fat, long), rotate=(-25, 0), color=coat, color2=breast,
-                pattern=P.Pattern(P.GRADIENT, (0.0, -3.0, 1.5), -0.3))
+                pattern=P.Pattern(L.GRADIENT, (0.0, -3.0, 1.5), -0.3))
     head = d.uniform(0.22, 0.28)
     y, z = fat * 0.75 + 0.12, long * 0.75
     p.ball((0, y, z), head, color=coat)
