@@ -27,13 +27,14 @@ from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
 from ..files import new_folder, one_line
 from .folder_formats import UPS, find_format, into_our_world, load_array, read_format
+from .pictures import OnWhite
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
     from .batches import MultiviewBatch
 
 
 @dataclass
-class MultiviewObject:
+class MultiviewObject(OnWhite):
     """One object seen by V cameras: those of an orbit first (view 0 is the condition view), then novel ones.
 
     rgba (V, 4, S, S) uint8, colour composited on white, alpha beside it; depth (V, 1, S, S) float32, along z, 0 where
@@ -47,16 +48,6 @@ class MultiviewObject:
     depth: Tensor | None = None
     info: dict = field(default_factory=dict)
 
-    @property
-    def images(self) -> Tensor:
-        """(V, 3, S, S) in [0, 1], on white."""
-        return self.rgba[:, :3].float() / 255
-
-    @property
-    def alpha(self) -> Tensor:
-        """(V, 1, S, S) in [0, 1]."""
-        return self.rgba[:, 3:].float() / 255
-
 
 def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
     """Objects of equal size and number of views as a batch; the `collate_fn` of a DataLoader. Raises InputError."""
@@ -68,9 +59,13 @@ def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
             a, b = (f"{o.name}: {o.num_orbit_views} orbit views of {len(o.rgba)}, {o.rgba.shape[-1]} pixels a side"
                     for o in (first, other))
             raise InputError(f"objects that do not fit in one batch: {a}; {b}; choose views and image_size")
-    rigs = [views.cameras for views in objects]
-    cameras = Cameras(torch.stack([rig.c2w for rig in rigs]), torch.stack([rig.intrinsics for rig in rigs]))
+    cameras = stack_rigs([views.cameras for views in objects])
     return MultiviewBatch(torch.stack([views.rgba for views in objects]), cameras, first.num_orbit_views)
+
+
+def stack_rigs(rigs: Sequence[Cameras]) -> Cameras:
+    """Cameras (V,) of each of B objects as (B, V)."""
+    return Cameras(torch.stack([rig.c2w for rig in rigs]), torch.stack([rig.intrinsics for rig in rigs]))
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

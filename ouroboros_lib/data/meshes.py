@@ -148,8 +148,6 @@ def render_mesh(mesh: TexturedMesh, cameras: Cameras, size: int, supersample: in
     """
     if len(cameras.shape) != 1:
         raise ValueError(f"cameras must have shape (V,), got {tuple(cameras.shape)}")
-    if supersample < 1:
-        raise ValueError(f"supersample must be at least 1, got {supersample}")
     cameras = cameras.to("cpu", torch.float32)
     views = len(cameras.c2w)
     rgba = np.empty((views, 4, size, size), np.uint8)

@@ -24,7 +24,7 @@ from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit
 from ..errors import InputError
 from ..files import one_line, read_json
 from ..speed.threads import prepare
-from .folders import MultiviewObject, write_object
+from .folders import MultiviewObject, stack_rigs, write_object
 from .mesh_files import find_mesh, mesh_files, object_name
 from .meshes import load_mesh, render_mesh
 
@@ -84,11 +84,10 @@ def find_meshes(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _entries(path: Path) -> list[Path]:
-    if path.is_file() or not path.is_dir():
+    if not path.is_dir():
         find_mesh(path)  # raises unless it is a mesh
         return [path]
-    here = mesh_files(path)
-    if here:
+    if here := mesh_files(path):
         return here
     if mesh_files(path / "meshes"):
         return [path]
@@ -227,7 +226,7 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
     for first in range(0, len(left), 16):
         some = left[first:first + 16]
         objects = sample_objects(split, some, seed=seed)
-        rig = held_out_cameras(some, views, novel, seed) if settings is None else _stack(
+        rig = held_out_cameras(some, views, novel, seed) if settings is None else stack_rigs(
             [settings.cameras(names[index]) for index in some])
         rendered = render_objects(objects, rig, size, supersample, depth=True)
         for row, index in enumerate(some):
@@ -236,7 +235,3 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
             write_object(out / names[index], MultiviewObject(names[index], rendered.rgba[row], rig[row], views,
                                                              rendered.depth[row], info))
             done(names[index])
-
-
-def _stack(rigs: list[Cameras]) -> Cameras:
-    return Cameras(torch.stack([rig.c2w for rig in rigs]), torch.stack([rig.intrinsics for rig in rigs]))

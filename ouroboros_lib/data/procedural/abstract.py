@@ -40,6 +40,3 @@ def abstract(p: Parts, d: Draws) -> None:
         p.add(kind, place, size, round=edge, axis=axis, color=d.choose(*colors), color2=d.choose(*colors),
               pattern=P.pattern(d, "plain", "plain", "rings", "checks", "spots", "gradient"),
               mirror="x", active=d.chance(0.75) if i > 1 else True)
-
-
-FAMILIES = {"abstract": abstract}

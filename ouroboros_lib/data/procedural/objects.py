@@ -14,7 +14,8 @@ from . import packing as L
 from .parts import Parts, finish
 from .randomness import MAX_INDEX, SPLITS, Draws, stream_keys
 
-_BUILDERS = {**home.FAMILIES, **vehicles.FAMILIES, **living.FAMILIES, **toys.FAMILIES, **abstract.FAMILIES}
+_BUILDERS = {**home.FAMILIES, **vehicles.FAMILIES, **living.FAMILIES, **toys.FAMILIES,
+             "abstract": abstract.abstract}
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 HELD_OUT_FAMILY = "teapot"
 _COMMON = tuple(name for name in FAMILIES if name != HELD_OUT_FAMILY)
