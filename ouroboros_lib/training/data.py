@@ -163,7 +163,7 @@ class _Shards(_Objects):
         return len(self.stream)
 
     def held_out(self) -> Iterator[MultiviewObject]:
-        in_order = itertools.chain.from_iterable(map(self.stream.in_order, self.stream.shards))
+        in_order = itertools.chain.from_iterable(map(self.stream.objects_of, self.stream.shards))
         return itertools.islice(in_order, len(self.validation))
 
     def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
