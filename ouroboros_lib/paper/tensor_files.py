@@ -31,8 +31,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # safetensors, zipfile, pickle and torch raise many kinds
         code = re.search(r"GLOBAL ([\w.]+)", str(error))  # that the file would have run
-        reason = f"it asks to run {code[1]}" if code else f"damaged: {one_line(error)}"
-        raise InputError(f"{path}: not a file of nothing but tensors ({reason}); fetch it again") from None
+        reason = f"it asks to run {code[1]}, in vain" if code else f"{one_line(error)}; is it damaged?"
+        raise InputError(f"{path}: not a file of nothing but tensors ({reason})") from None
     if not isinstance(tensors, Mapping):
         raise InputError(f"{path}: holds a {type(tensors).__name__}, expected tensors by name (a state dict)")
     for name, value in tensors.items():

@@ -146,7 +146,7 @@ def change(path, **values):
 SVD_REFUSED = {other_heads: "num_attention_heads is", other_scale: "scaling_factor is 0.13025, expected 0.18215",
                other_clip: "hidden_act is quick_gelu, expected gelu", other_mean: "image_mean is",
                other_prediction: "prediction_type is epsilon", no_vae: "vae: no diffusion_pytorch_model.safetensors",
-               no_config: "config.json: no such file", cut_unet: "not a file of nothing but tensors (damaged: ",
+               no_config: "config.json: no such file", cut_unet: "not a file of nothing but tensors (",
                other_width: "size mismatch for unet.conv_out.bias"}
 
 
