@@ -66,7 +66,7 @@ def paper_tables(results: str | Path) -> list[Table]:
     ablations = {path.name: read_json(path) for path in sorted(Path(results).glob("ablation*.json"))}
     measured = list(measurements(Path(results)))
     tables = [_table_1(published, measured), _table_2(published, ablations.get("ablation.json"))]
-    return tables + ([_comparisons(ablations), *_shapes(ablations)] if ablations else [])
+    return tables + (_comparisons(ablations) if ablations else [])
 
 
 def measurements(results: Path) -> Iterator[Measurement]:
@@ -162,40 +162,38 @@ MEASURED = (("3D PSNR", "3D views 1+", "psnr"), ("3D SSIM", "3D views 1+", "ssim
             ("dLPIPS", "difference", "lpips"), ("self-consistency", "self-consistency", "psnr"))
 
 
-def _interval(value: dict, digits: int, sign: str = "") -> str:
-    """Mean [low, high]."""
-    return f"{value['mean']:{sign}.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+def _interval(value: dict | None, digits: int, sign: str = "") -> str:
+    """Mean [low, high], and the verdict if there is one."""
+    if value is None:
+        return NOT_MEASURED
+    text = f"{value['mean']:{sign}.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    return f"{text} {value['verdict']}" if "verdict" in value else text
 
 
 def _cell(value: dict | None, metric: str) -> str:
-    return NOT_MEASURED if value is None else _interval(value, 2 if metric == "psnr" else 4)
+    return _interval(value, 2 if metric == "psnr" else 4)
 
 
-def _comparisons(ablations: dict[str, dict]) -> Table:
+def _comparisons(ablations: dict[str, dict]) -> list[Table]:
+    """By PSNR, and by geometry if any was measured."""
     quantities = ("3D views 1+", "3D novel", "views 1+", "self-consistency")
-    rows = []
-    for file, ablation in ablations.items():
-        for entry in ablation["comparisons"]:
-            cells = [f"{_interval(entry[quantity], 2, '+')} {entry[quantity]['verdict']}" if quantity in entry
-                     else NOT_MEASURED for quantity in quantities]
-            rows.append([entry["label"], str(len(entry["training seeds"])), *cells, file])
+    rows, shapes = [], []
+    for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
+        rows.append([entry["label"], str(len(entry["training seeds"])),
+                     *(_interval(entry.get(quantity), 2, "+") for quantity in quantities), file])
+        if shape := entry.get("geometry"):
+            shapes.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])),
+                           *(_interval(shape[name], 4, "+") for name in SHAPES), file])
     notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals. The rows "
              "of a file started from the same models, those of another file from others."]
     if missing := set.intersection(*(set(ablation["missing"]) for ablation in ablations.values())):
         notes.append("Not measured yet: " + ", ".join(sorted(missing)) + ".")
-    return Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)
-
-
-def _shapes(ablations: dict[str, dict]) -> list[Table]:
-    """The same comparisons by geometry, if any was measured."""
-    rows = []
-    for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
-        if shape := entry.get("geometry"):
-            cells = [f"{_interval(shape[name], 4, '+')} {shape[name]['verdict']}" for name in SHAPES]
-            rows.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])), *cells, file])
-    notes = ["Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
-             "better."]
-    return [Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], rows, notes)] if rows else []
+    found = [Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)]
+    if shapes:
+        found.append(Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], shapes, [
+            "Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
+            "better."]))
+    return found
 
 
 def render(table: Table, style: str = "text") -> str:

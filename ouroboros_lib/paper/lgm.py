@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
 from ..cameras import Cameras, relative_to_first
@@ -218,7 +219,4 @@ def as_slice(numbers: Sequence[int]) -> slice | list[int]:
 
 def noise_sinusoids(c_noise: Tensor, channels: int = NOISE_CHANNELS) -> Tensor:
     """(B,) to (B, channels): cosines, then sines (Ho et al. 2020, as in guided diffusion's order)."""
-    half = channels // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=c_noise.device) / half)
-    angles = c_noise[:, None].float() * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return get_timestep_embedding(c_noise, channels, flip_sin_to_cos=True, downscale_freq_shift=0)
