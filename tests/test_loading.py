@@ -28,14 +28,16 @@ def folder(_tiny, tmp_path_factory):
 
 
 def test_a_saved_folder_loads_in_a_fresh_process(tiny, picture, folder, tmp_path):
-    """Nothing but the pipeline's module is imported there."""
+    """Nothing but the pipeline's module is imported there; and whatever is, the published checkpoint's code is not."""
     torch.save(picture, tmp_path / "picture.pt")
     program = ("import sys, torch\n"
                "from ouroboros_lib.pipeline import Ouroboros3DPipeline\n"
                "pipeline = Ouroboros3DPipeline.from_pretrained(sys.argv[1])\n"
                "out = pipeline(torch.load(sys.argv[2]), num_inference_steps=2,"
                " generator=torch.Generator().manual_seed(4))\n"
-               "torch.save((out.views, out.gaussians.means, dict(pipeline.config)), sys.argv[3])\n")
+               "torch.save((out.views, out.gaussians.means, dict(pipeline.config)), sys.argv[3])\n"
+               "import ouroboros_lib.cli.main, ouroboros_lib.training, ouroboros_lib.paper.svd\n"
+               "sys.exit('ouroboros_lib.paper.released' in sys.modules)")
     subprocess.run([sys.executable, "-c", program, folder, tmp_path / "picture.pt", tmp_path / "out.pt"], check=True,
                    capture_output=True)
     views, means, config = torch.load(tmp_path / "out.pt", weights_only=False)
@@ -53,8 +55,8 @@ def test_settings_and_half_precision_weights_come_back(tiny, folder, tmp_path):
     assert loaded.config.coordinate_map == "released"
     assert loaded.config.reconstructor_sigma_min == 2.5 and loaded.multiview.dtype == torch.float32
     assert not loaded.multiview.training
-    for key, value in tiny.multiview.state_dict().items():
-        assert torch.equal(loaded.multiview.state_dict()[key], value.float())
+    state = loaded.multiview.state_dict()
+    assert all(torch.equal(state[key], value.float()) for key, value in tiny.multiview.state_dict().items())
     assert Ouroboros3DPipeline.from_pretrained(folder, torch_dtype=torch.float16).multiview.dtype == torch.float16
 
 

@@ -206,7 +206,7 @@ def test_protocols_and_recipes_can_be_read(run):
         assert code == 2 and errors.count("\n") == 1 and "expected one of" in errors
 
 
-def test_interrupted_rendering_goes_on(meshes, tmp_path):
+def test_interrupted_rendering_goes_on(run, meshes, tmp_path):
     for number in range(12):
         shutil.copy(meshes / "three.ply", meshes / f"copy_{number:02d}.ply")
     out = tmp_path / "out"
@@ -223,8 +223,8 @@ def test_interrupted_rendering_goes_on(meshes, tmp_path):
     before = stamps(out)
     finished = {path.name for path in out.iterdir()}
     assert 3 <= len(finished) < 15 and not any(name.startswith(".") for name in finished)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and "15 of 15 objects" in done.stdout
+    code, text, _ = run(*command[4:])
+    assert code == 0 and "15 of 15 objects" in text
     assert before.items() <= stamps(out).items() and len(list(out.iterdir())) == 15
     assert json.loads((out / "one" / "object.json").read_text())["render"]["size"] == 64
 

@@ -170,8 +170,9 @@ def test_models_save_and_load_as_folders(narrow_f, narrow_g, tmp_path):
         assert {key: value for key, value in loaded.config.items() if not key.startswith("_")} == {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in model.config.items() if not key.startswith("_")}
+        state = loaded.state_dict()
         for name, value in model.state_dict().items():
-            assert_close(loaded.state_dict()[name], value, atol=0, rtol=0)
+            assert_close(state[name], value, atol=0, rtol=0)
     with torch.no_grad():
         loaded = SVDMultiviewUNet.from_pretrained(tmp_path / "SVDMultiviewUNet").eval()
         assert_close(loaded(**f_inputs(1)), narrow_f(**f_inputs(1)))
