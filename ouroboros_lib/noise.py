@@ -1,8 +1,6 @@
 """Diffusion in the notation of EDM (Karras et al. 2022), with sigma_data = 1 and Stable Video Diffusion's
 v-prediction preconditioning, which the paper inherits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

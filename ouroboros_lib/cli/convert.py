@@ -1,7 +1,5 @@
 """`ouroboros convert ...`: published weights into a folder that `--preset PATH` and `--init PATH` take."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,18 +29,6 @@ def svd(
 
     with _quiet_and_clean():
         _report(out, convert_svd(source, out, lgm, preset))
-
-
-@convert_app.command()
-def lgm(
-    source: Annotated[str, typer.Argument(metavar="FILE|HUB-ID/FILE", help="LGM's safetensors.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that `convert svd` wrote; its G is replaced.")],
-) -> None:
-    """LGM's weights in the place of G; the layers for the noise level start at zero."""
-    from ..paper.convert import convert_lgm
-
-    with _quiet_and_clean():
-        _report(out, convert_lgm(source, out))
 
 
 @convert_app.command()

@@ -1,7 +1,5 @@
 """`ouroboros generate`: pictures to views and splats."""
 
-from __future__ import annotations
-
 import math
 import os
 import sys

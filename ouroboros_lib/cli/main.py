@@ -4,8 +4,6 @@ Commands import what they need when they run, so that --help is quick. Bad input
 code 2, an interrupt in one line and 130; results appear only when they are complete.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

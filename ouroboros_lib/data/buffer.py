@@ -1,7 +1,5 @@
 """Rendered procedural objects kept on one device, the oldest replaced as training goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -6,8 +6,6 @@
     zero123    000.png ...                000.npy ...     (3, 4) world to camera, OpenGL axes, fov 49.1 degrees
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ The steps: decode (any mode, EXIF rotation, colour profile) -> matte (alpha chan
 -> crop to the object -> scale it to the share of the frame that training objects have -> composite on white.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import struct

@@ -12,8 +12,6 @@ how its world lies in ours: x_ours = scale * R * x_theirs. `recipe` says in word
     unit_quaternions    false where the method's rasterizer does not normalise quaternions, see `Gaussians.load_ply`
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Image metrics, one number per image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pictures of other methods: read, brought to another size, enlarged about their centre."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What an evaluation leaves: partial results as it runs, then how it was made and a sheet of pictures."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """What an evaluation writes, a row per picture and a row per shape, and which rows a quantity is the mean of."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence

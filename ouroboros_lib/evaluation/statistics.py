@@ -1,7 +1,5 @@
 """Means over objects and seeds with 95 % bootstrap intervals, and paired differences between methods."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations

@@ -1,12 +1,11 @@
 """The paper's tables, published values beside measured ones in columns of their own: text, Markdown, LaTeX, CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from ..files import read_json
@@ -16,7 +15,6 @@ from .statistics import mean_interval, per_object
 
 PUBLISHED = Path(__file__).with_name("published.json")
 SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv"}
-FORMATS = tuple(SUFFIXES)
 NOT_MEASURED, NOT_PUBLISHED = "n/a", "-"
 TASKS = {"multiview": "image to multi-view", "render": "image to 3D"}  # of table 1, by kind of rows
 METRICS = ("psnr", "ssim", "lpips")  # and its metrics
@@ -42,18 +40,16 @@ class Table:
 class Measurement:
     """One method's views or 3D renders in one evaluation.
 
-    model: preset or folder of our weights, "" for other methods; pixels "" where not stated; values: metric -> mean,
-    low and high over objects and seeds, only those that were measured; file: the results' stem.
+    model: preset or folder of our weights, "" for other methods; pixels "" where not stated; cells: of table 1 from the
+    measured PSNR on; note: the results' file and the command that made it.
     """
 
     task: str
     method: str
     model: str
     pixels: str
-    protocol: str
-    objects: int
-    values: dict[str, dict[str, float]]
-    file: str
+    cells: list[str]
+    note: str
 
 
 def paper_tables(results: str | Path) -> list[Table]:
@@ -65,40 +61,36 @@ def paper_tables(results: str | Path) -> list[Table]:
     """
     published = read_json(PUBLISHED)
     ablations = {path.name: read_json(path) for path in sorted(Path(results).glob("ablation*.json"))}
-    tables = [_table_1(published, *measurements(Path(results))), _table_2(published, ablations.get("ablation.json"))]
-    return tables + ([_comparisons(ablations), *_shapes(ablations)] if ablations else [])
+    measured = list(measurements(Path(results)))
+    tables = [_table_1(published, measured), _table_2(published, ablations.get("ablation.json"))]
+    return tables + (_comparisons(ablations) if ablations else [])
 
 
-def measurements(results: Path) -> tuple[list[Measurement], dict[str, str]]:
-    """All that the results of `ouroboros evaluate` directly in a folder hold, and the command of each by file.
+def measurements(results: Path) -> Iterator[Measurement]:
+    """All that the results of `ouroboros evaluate` directly in a folder hold.
 
     Means are over the protocol's primary views; on procedural objects over the orbit without view 0. Raises InputError
     for an evaluation whose CSV is missing or not one.
     """
-    records = {path: read_json(path) for path in sorted(results.glob("*.json"))}
-    records = {path: record for path, record in records.items()  # the others are something else, as ablation.json is
-               if isinstance(record, dict) and {"settings", "summary"} <= record.keys()}
-    found = [measurement for path, record in records.items() for measurement in _of_one(path, record)]
-    return found, {path.stem: record.get("command", "") for path, record in records.items()}
-
-
-def _of_one(path: Path, record: dict) -> Iterator[Measurement]:
-    settings, rows = record["settings"], read_rows(path.with_suffix(".csv"))
-    primary = record["protocol"]["primary_views"] if "protocol" in record else range(1, settings.get("num_views", 8))
-    preset = re.search(r"--preset[ =](\S+)", record.get("command", ""))
-    model = settings.get("preset") or (preset[1] if preset else "small")
-    for method in dict.fromkeys(row.method for row in rows if row.method not in COMPONENTS):
-        for kind, task in TASKS.items():
+    for path, record in [(path, read_json(path)) for path in sorted(results.glob("*.json"))]:
+        if not isinstance(record, dict) or not {"settings", "summary"} <= record.keys():
+            continue  # something else, as ablation.json is
+        settings, rows = record["settings"], read_rows(path.with_suffix(".csv"))
+        of_folder, ours = "protocol" in record, settings.get("method", "ours") == "ours"
+        primary = record["protocol"]["primary_views"] if of_folder else range(1, settings.get("num_views", 8))
+        for method, (kind, task) in product(dict.fromkeys(row.method for row in rows), TASKS.items()):
             mine = [row for row in rows if row.method == method and row.kind == kind and row.view in primary]
-            if mine:
-                tables = {name: table for name, table in per_object(mine).items() if name in METRICS}
-                values = {name: mean_interval(table, digits=4) for name, table in tables.items()}
-                pixels = re.search(r"-(\d+)(-all)?$", mine[0].protocol) if "protocol" in record else None
-                yield Measurement(task, method, model if settings.get("method", "ours") == "ours" else "",
-                                  pixels[1] if pixels else "", mine[0].protocol, len(tables["psnr"]), values, path.stem)
+            if mine and method not in COMPONENTS:
+                tables, label = per_object(mine), mine[0].protocol
+                values = {name: mean_interval(tables[name], digits=4) for name in METRICS if name in tables}
+                pixels = re.search(r"-(\d+)(-all)?$", label) if of_folder else None
+                cells = [*(_cell(values.get(metric), metric) for metric in METRICS), str(len(tables["psnr"])), label]
+                yield Measurement(task, method, settings.get("preset", "small") if ours else "",
+                                  pixels[1] if pixels else "", [*cells, path.stem],
+                                  f"{path.stem}: {record.get('command', '')}")
 
 
-def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]) -> Table:
+def _table_1(published: dict, found: list[Measurement]) -> Table:
     """A line per published method and one per measurement; a measurement of a published method stands in its line."""
     table = published["table 1"]
     lines = {task: [] for task in dict.fromkeys(row[0] for row in table["rows"])}
@@ -111,18 +103,18 @@ def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]
         for measurement in mine or [None]:
             _, aligned, how = measurement.method.partition("-aligned-") if measurement else ("", "", "")
             lines[task].append([task, method + (f", aligned: {how}" if aligned else ""), str(pixels), *cells,
-                                *_measured(measurement)])
+                                *(measurement.cells if measurement else [NOT_MEASURED] * 3 + [""] * 3)])
             cells = [NOT_PUBLISHED] * 3  # once is enough
     for measurement in left:
         name = f"{measurement.model}: {measurement.method}" if measurement.model else measurement.method
         lines[measurement.task].append([measurement.task, name, measurement.pixels, *[NOT_PUBLISHED] * 3,
-                                        *_measured(measurement)])
+                                        *measurement.cells])
     notes = [f"Published: {published['source']}. {published['data']}.", *table["notes"]]
     if found:
         notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
                   "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
                   "which it does not name, nor with its cameras: compare only lines that name the same file.",
-                  *(f"{file}: {command}" for file, command in commands.items())]
+                  *dict.fromkeys(measurement.note for measurement in found)]
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
     if any(cell == NOT_MEASURED for rows in lines.values() for row in rows if row[-1] for cell in row[6:9]):
@@ -131,14 +123,6 @@ def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]
                "n", "protocol", "file"]
     return Table("Table 1 (GSO), published and measured", columns, [row for rows in lines.values() for row in rows],
                  notes)
-
-
-def _measured(measurement: Measurement | None) -> list[str]:
-    """The cells of table 1 from the measured PSNR on."""
-    if measurement is None:
-        return [NOT_MEASURED] * 3 + [""] * 3
-    return [*(_cell(measurement.values.get(metric), metric) for metric in METRICS),
-            str(measurement.objects), measurement.protocol, measurement.file]
 
 
 def _table_2(published: dict, ablation: dict | None) -> Table:
@@ -168,40 +152,38 @@ MEASURED = (("3D PSNR", "3D views 1+", "psnr"), ("3D SSIM", "3D views 1+", "ssim
             ("dLPIPS", "difference", "lpips"), ("self-consistency", "self-consistency", "psnr"))
 
 
-def _interval(value: dict, digits: int, sign: str = "") -> str:
-    """Mean [low, high]."""
-    return f"{value['mean']:{sign}.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+def _interval(value: dict | None, digits: int, sign: str = "") -> str:
+    """Mean [low, high], and the verdict if there is one."""
+    if value is None:
+        return NOT_MEASURED
+    text = f"{value['mean']:{sign}.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    return f"{text} {value['verdict']}" if "verdict" in value else text
 
 
 def _cell(value: dict | None, metric: str) -> str:
-    return NOT_MEASURED if value is None else _interval(value, 2 if metric == "psnr" else 4)
+    return _interval(value, 2 if metric == "psnr" else 4)
 
 
-def _comparisons(ablations: dict[str, dict]) -> Table:
+def _comparisons(ablations: dict[str, dict]) -> list[Table]:
+    """By PSNR, and by geometry if any was measured."""
     quantities = ("3D views 1+", "3D novel", "views 1+", "self-consistency")
-    rows = []
-    for file, ablation in ablations.items():
-        for entry in ablation["comparisons"]:
-            cells = [f"{_interval(entry[quantity], 2, '+')} {entry[quantity]['verdict']}" if quantity in entry
-                     else NOT_MEASURED for quantity in quantities]
-            rows.append([entry["label"], str(len(entry["training seeds"])), *cells, file])
+    rows, shapes = [], []
+    for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
+        rows.append([entry["label"], str(len(entry["training seeds"])),
+                     *(_interval(entry.get(quantity), 2, "+") for quantity in quantities), file])
+        if shape := entry.get("geometry"):
+            shapes.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])),
+                           *(_interval(shape[name], 4, "+") for name in SHAPES), file])
     notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals. The rows "
              "of a file started from the same models, those of another file from others."]
     if missing := set.intersection(*(set(ablation["missing"]) for ablation in ablations.values())):
         notes.append("Not measured yet: " + ", ".join(sorted(missing)) + ".")
-    return Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)
-
-
-def _shapes(ablations: dict[str, dict]) -> list[Table]:
-    """The same comparisons by geometry, if any was measured."""
-    rows = []
-    for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
-        if shape := entry.get("geometry"):
-            cells = [f"{_interval(shape[name], 4, '+')} {shape[name]['verdict']}" for name in SHAPES]
-            rows.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])), *cells, file])
-    notes = ["Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
-             "better."]
-    return [Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], rows, notes)] if rows else []
+    found = [Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)]
+    if shapes:
+        found.append(Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], shapes, [
+            "Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
+            "better."]))
+    return found
 
 
 def render(table: Table, style: str = "text") -> str:

@@ -1,7 +1,5 @@
 """The autoencoder of the `small` preset: images to latents of an eighth of the side, and back."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -35,14 +33,6 @@ class Autoencoder(ModelMixin, ConfigMixin):
             group_norm(a), nn.SiLU(), nn.Conv2d(a, 12, 3, padding=1), nn.PixelShuffle(2))
         self.register_buffer("latent_mean", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("latent_std", torch.ones(latent_channels, 1, 1))
-
-    @property
-    def latent_channels(self) -> int:
-        return self.config.latent_channels
-
-    @property
-    def downscale_factor(self) -> int:
-        return 8
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the unnormalised latents: (N, 3, H, W) in [0, 1] to 2 x (N, c, H / 8, W / 8)."""

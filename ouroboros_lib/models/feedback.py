@@ -1,7 +1,5 @@
 """3D-aware self-conditioning: what of the reconstruction is fed back to F, and the encoders that take it in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -70,13 +68,10 @@ def released_coordinate_map(depth: Tensor, cameras: Cameras) -> Tensor:
     out, and the factor 0.001 pulls them back towards 0.5, which is also the background: to within 0.05 for S = 32. The
     values depend on the resolution, and the same surface point has other values in every view.
     """
-    size, k = depth.shape[-1], cameras.intrinsics[..., None, None, :, :]
-    index = torch.arange(size, device=depth.device, dtype=depth.dtype)
+    index = torch.arange(depth.shape[-1], device=depth.device, dtype=depth.dtype)
     v, u = torch.meshgrid(index, index, indexing="ij")
-    local = torch.stack([(u - k[..., 0, 2]) / k[..., 0, 0], (v - k[..., 1, 2]) / k[..., 1, 1],
-                         torch.ones_like(u).expand(*cameras.shape, size, size)], dim=-1)
-    rotated = (cameras.c2w[..., None, None, :3, :3] * local[..., None, :]).sum(-1).movedim(-1, -3)
-    points = cameras.positions[..., None, None] + depth * rotated
+    directions = cameras.directions(torch.stack([u, v], dim=-1).flatten(0, 1)).unflatten(-2, v.shape).movedim(-1, -3)
+    points = cameras.positions[..., None, None] + depth * directions
     return points * (depth > 0) * 0.001 + 0.5
 
 

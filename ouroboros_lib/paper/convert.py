@@ -5,8 +5,6 @@ from the files and written in shards, and keep their precision. Measured with fi
 `released` in 24 s and 0.6 GiB of memory besides the mapped pages, `svd` with LGM in 26 s and 3.1 GiB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,41 +39,21 @@ def convert_svd(svd: str, out: Path, lgm: str | None = None, preset: str = "pape
     folder = fetch(svd, SVD_PATTERNS)
     components, sources = _svd_components(folder, scale)
     multiview, file = _on_meta(scale, "multiview"), _weights(folder / "unet")
-    _check_config(folder / "unet", _defaults(multiview, "block_out_channels", "num_attention_heads",
-                                             "cross_attention_dim", "layers_per_block"))
+    _check_config(folder / "unet", {key: multiview.config[key] for key in (
+        "block_out_channels", "num_attention_heads", "cross_attention_dim", "layers_per_block")})
     _fresh(multiview.add_cameras_and_feedback)
     load_exactly(multiview, read_tensors(file), file, "unet.",
                  [name for name in multiview.state_dict() if not name.startswith("unet.")])
     sources["multiview"] = f"{file}; cameras and feedback fresh"
     if lgm is None:
         reconstructor = _fresh(lambda: scale.create("reconstructor"))
-        sources["reconstructor"] = "fresh weights; `ouroboros convert lgm` puts LGM's in their place"
+        sources["reconstructor"] = "fresh weights; --lgm takes LGM's"
     else:
         reconstructor, sources["reconstructor"] = _lgm(lgm, scale.components["reconstructor"])
     components |= {"multiview": multiview, "reconstructor": reconstructor}
     _write(out, Ouroboros3DPipeline(**components, image_size=scale.image_size, num_views=scale.num_views,
                                     **scale.pipeline))
     return sources
-
-
-def convert_lgm(lgm: str, out: Path) -> dict[str, str]:
-    """LGM's weights in the place of G in a folder that `convert_svd` wrote; the rest of it stays as it is.
-
-    Raises InputError.
-    """
-    index = out / "model_index.json"
-    if not index.is_file():
-        raise InputError(f"{out}: no pipeline folder to put LGM into; make it first: ouroboros convert svd ... --out "
-                         f"{out}")
-    entry = read_json(index).get("reconstructor") or [None, None]
-    if entry[1] != "LGMReconstructor":
-        raise InputError(f"{out}: its reconstructor is a {entry[1]}, not an LGMReconstructor as LGM's weights need")
-    check_writable(out)
-    config = {key: value for key, value in read_json(out / "reconstructor" / "config.json").items() if key[0] != "_"}
-    reconstructor, source = _lgm(lgm, config)
-    with new_folder(out / "reconstructor") as part:
-        reconstructor.save_pretrained(part, max_shard_size=SHARD)
-    return {"reconstructor": source}
 
 
 def convert_released(source: str, svd: str, out: Path, preset: str = "paper") -> dict[str, str]:
@@ -140,8 +118,8 @@ def _svd_components(folder: Path, scale: Preset) -> tuple[dict, dict[str, str]]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; expected a folder of Stable Video Diffusion in diffusers' layout")
     autoencoder, vae = _on_meta(scale, "autoencoder"), _weights(folder / "vae")
-    _check_config(folder / "vae", _defaults(autoencoder, "block_out_channels", "layers_per_block", "latent_channels",
-                                            "scaling_factor"))
+    _check_config(folder / "vae", {key: autoencoder.config[key] for key in (
+        "block_out_channels", "layers_per_block", "latent_channels", "scaling_factor")})
     load_exactly(autoencoder, read_tensors(vae), vae, "vae.")
     encoder, clip = _on_meta(scale, "image_encoder"), _weights(folder / "image_encoder")
     _check_config(folder / "image_encoder", _sizes(scale.components["image_encoder"]))
@@ -184,10 +162,6 @@ def _fresh(make: Callable):
 
 def _sizes(entry: dict) -> dict:
     return {key: value for key, value in entry.items() if key != "class"}
-
-
-def _defaults(model: nn.Module, *keys: str) -> dict:
-    return {key: model.config[key] for key in keys}
 
 
 def _weights(folder: Path) -> Path:

@@ -4,8 +4,6 @@ torch's own copies such tensors into another layout first, and back for the next
 this is imported.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

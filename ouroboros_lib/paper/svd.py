@@ -11,8 +11,6 @@ found by comparing with outputs of the released modules (tests/parity):
 - Harmonics: all sines, all cosines, then the input; within each, the octaves of one coordinate lie side by side.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNetSpatioTemporalConditionModel
@@ -21,7 +19,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..cameras import Cameras
-from ..models.camera_features import CameraFeatures
+from ..models.condition import CameraFeatures
 from ..models.layers import constant, zero_init
 from .fused import use_single_token_attention
 

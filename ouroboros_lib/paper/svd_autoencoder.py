@@ -1,7 +1,5 @@
 """Stable Video Diffusion's autoencoder behind the interface of `models/autoencoder.py`."""
 
-from __future__ import annotations
-
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -35,14 +33,6 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
             down_block_types=("DownEncoderBlock2D",) * len(block_out_channels), latent_channels=latent_channels,
             scaling_factor=scaling_factor)
         use_fused_layers(self.vae)
-
-    @property
-    def latent_channels(self) -> int:
-        return self.config.latent_channels
-
-    @property
-    def downscale_factor(self) -> int:
-        return 2 ** (len(self.config.block_out_channels) - 1)
 
     @apply_forward_hook
     def encode(self, images: Tensor) -> Tensor:

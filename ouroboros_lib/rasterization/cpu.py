@@ -5,8 +5,6 @@ tiles are then independent of each other, so threads share nothing and no sum de
 the loop runs over Gaussians first and over the pixels of their ellipse second: small Gaussians cost what they cover.
 """
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 import torch

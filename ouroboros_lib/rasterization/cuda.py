@@ -1,7 +1,5 @@
 """The same compositing by gsplat's CUDA kernels (Ye et al. 2024). gsplat compiles them at the first call: a minute."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

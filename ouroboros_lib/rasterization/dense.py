@@ -4,8 +4,6 @@ Slow and hungry for memory (pixels x Gaussians), but differentiable by autograd 
 to test the fast backends against.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

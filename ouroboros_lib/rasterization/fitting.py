@@ -1,7 +1,5 @@
 """Gaussians fitted to given views through the rasterizer: what G does in one pass, done in hundreds of steps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ Zwicker et al. 2001, "EWA volume splatting" (the linearised projection); Kerbl e
 Radl et al. 2024, "StopThePop", appendix B.2 (bounding boxes that know the opacity).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

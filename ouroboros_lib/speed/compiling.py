@@ -1,7 +1,5 @@
 """torch.compile for F, decoder and G, in inference and training."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

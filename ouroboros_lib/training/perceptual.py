@@ -1,7 +1,5 @@
 """LPIPS as a loss: with gradient, unlike the metric of evaluation/metrics.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch.nn.functional as F

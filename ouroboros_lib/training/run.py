@@ -1,7 +1,5 @@
 """What a training run is made of: models wrapped for their processes, optimizers, averages, data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

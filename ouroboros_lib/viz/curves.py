@@ -1,7 +1,5 @@
 """The curves of a training run, redrawn while it runs."""
 
-from __future__ import annotations
-
 import contextvars
 import io
 import json

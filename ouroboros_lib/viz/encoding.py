@@ -1,7 +1,5 @@
 """Pictures as few bytes, so that an executed notebook stays small."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,8 +1,6 @@
 """What the notebooks show: sheets as small PNGs, code in colours, and step-through controls that live on in a static
 HTML export."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import warnings

@@ -1,7 +1,5 @@
 """What `ouroboros generate` leaves behind: written beside, moved into place when everything is there."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

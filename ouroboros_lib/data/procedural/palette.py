@@ -1,12 +1,9 @@
 """Colors and patterns to draw from. Everything stays away from white, the background."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
 
-from .packing import GRADIENT
 from .parts import PLAIN, Pattern, band, checks, gradient, spots, stripes
 from .randomness import Draws, select
 
@@ -73,8 +70,3 @@ _NAMED = {
     "gradient": lambda length, phase: gradient(2 * length),
     "belt": lambda length, phase: band(0.2 * length * np.cos(phase), 0.5 * length),
 }
-
-
-__all__ = ["GRADIENT", "Pattern", "any_of", "band", "checks", "color", "dark", "earth", "fur", "glass", "gradient",
-           "gray", "hsv", "leaf", "light", "mixed", "orange", "pale", "pattern", "select", "shade_of", "spots",
-           "stripes", "vivid", "wood"]

@@ -5,8 +5,6 @@ The hash is the output function of SplitMix64 (Steele, Lea and Flood, "Fast spli
 2014), a bijection of the 64-bit words: keys of different (split, index) of one seed can never be equal.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 SPLITS = ("train", "val", "test", "heldout")

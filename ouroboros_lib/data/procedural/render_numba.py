@@ -3,8 +3,6 @@
 All arithmetic is float32; constants are typed so that numba does not widen to float64.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -17,7 +15,6 @@ ZERO, HALF, ONE, TWO = _f(0), _f(0.5), _f(1), _f(2)
 TINY = _f(1e-6)
 STEP_CAP = _f(0.5)
 HIT, LATE_HIT, NORMAL_STEP = _f(L.HIT_DISTANCE), _f(L.LATE_HIT_DISTANCE), _f(L.NORMAL_STEP)
-LIGHT_X, LIGHT_Y, LIGHT_Z = (_f(c) for c in L.LIGHT)
 SHADE_BASE, SHADE_GAIN = _f(L.SHADE_BASE), _f(L.SHADE_GAIN)
 SPOT_LEVEL, SPOT_SHARP, STRIPE_SHARP, CHECK_SHARP, BAND_SHARP = _f(1.2), _f(2), _f(3), _f(8), _f(8)
 FAR = _f(9)

@@ -1,7 +1,5 @@
 """Networks that learn, compiled, and the decoder of training, which does not learn."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 

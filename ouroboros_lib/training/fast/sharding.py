@@ -1,7 +1,5 @@
 """What fully sharded data parallelism (FSDP2) needs beside accelerate: each process holds a share of every weight."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

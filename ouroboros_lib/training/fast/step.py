@@ -5,8 +5,6 @@ learns from estimates and clean views in one pass; each loss goes backward as so
 replayed from recordings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
