@@ -30,7 +30,6 @@ from .shapes import Shape, mesh_shape, splat_shape
 from .sources import Source
 
 KINDS = ("images", "splat", "mesh")
-CLEAN_SIGMA = 0.002
 Images = dict[int, Tensor]  # view -> (3, S, S)
 
 
@@ -175,7 +174,7 @@ class Ours(Method):
             yield Part(i, "G-clean", 0, "render", shape=splat_shape(gaussians[i]))
 
     def _from_clean_views(self, views: Tensor, cameras: Cameras) -> Gaussians:
-        clean = c_noise(torch.full((len(views),), CLEAN_SIGMA, device=self.device))
+        clean = c_noise(torch.full((len(views),), self.pipeline.clean_sigma, device=self.device))
         return self.pipeline.reconstructor(views, cameras.to(self.device), clean)
 
 

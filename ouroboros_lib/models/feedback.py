@@ -66,7 +66,8 @@ def released_coordinate_map(depth: Tensor, cameras: Cameras) -> Tensor:
 
     It mixes units: pixel *indices* meet intrinsics for an image of side 1, so that "world" points lie S times too far
     out, and the factor 0.001 pulls them back towards 0.5, which is also the background: to within 0.05 for S = 32. The
-    values depend on the resolution, and the same surface point has other values in every view.
+    values depend on the resolution, and the same surface point has other values in every view. At 512 pixels they leave
+    [0, 1] and are clamped.
     """
     size, k = depth.shape[-1], cameras.intrinsics[..., None, None, :, :]
     index = torch.arange(size, device=depth.device, dtype=depth.dtype)
@@ -75,7 +76,7 @@ def released_coordinate_map(depth: Tensor, cameras: Cameras) -> Tensor:
                          torch.ones_like(u).expand(*cameras.shape, size, size)], dim=-1)
     rotated = (cameras.c2w[..., None, None, :3, :3] * local[..., None, :]).sum(-1).movedim(-1, -3)
     points = cameras.positions[..., None, None] + depth * rotated
-    return points * (depth > 0) * 0.001 + 0.5
+    return (points * (depth > 0) * 0.001 + 0.5).clamp(0, 1)
 
 
 class FeedbackEncoder(nn.Module):
