@@ -163,24 +163,26 @@ class _Folder(Mapping):
 
 def read_object(folder: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
                 novel_views: int | None = None, depth: bool | None = None, up: str = "auto",
-                name: str | None = None, draw: random.Random | None = None) -> MultiviewObject:
+                name: str | None = None, draw: random.Random | None = None, start: str = "first") -> MultiviewObject:
     """One object from a folder in any of the formats.
 
     image_size: pixels a side, by averaging if the files have more. views: which of the orbit's, all by default, in that
     order; the first is the condition view. novel_views: how many others, evenly chosen from all that are left, or at
     random by `draw` (None: those that the folder itself calls novel). depth: True insists, False leaves it out, None
-    takes what is there. up: the upward axis of the renders' world; "auto" is y for ours, and what the cameras hold
+    takes what is there. start: "random" lets a closed orbit begin at a frame that `draw` chooses, and turns the world
+    so that it stands at azimuth 0; frames are then counted from there. up: the upward axis of the renders' world; "auto" is y for ours, and what the cameras hold
     upwards for the others, which are turned so that y is up and the condition view stands at azimuth 0.
     Raises InputError, one line that names the folder and the file, for whatever is missing or does not fit.
     """
     folder = Path(folder)
     return decode_object(_Folder(folder), folder, image_size, views, novel_views, depth, up, name or folder.name,
-                         draw)
+                         draw, start)
 
 
 def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int | None = None,
                   views: Sequence[int] | None = None, novel_views: int | None = None, depth: bool | None = None,
-                  up: str = "auto", name: str = "", draw: random.Random | None = None) -> MultiviewObject:
+                  up: str = "auto", name: str = "", draw: random.Random | None = None, start: str = "first"
+                  ) -> MultiviewObject:
     """`read_object` for files that are at hand by name, such as a shard's; `where` is for messages."""
     where = Path(where)
     if up not in UPS:
@@ -190,6 +192,9 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int
     if not 1 <= orbit <= len(images):
         raise InputError(f"{where}: object.json speaks of {orbit} orbit views, but there are {len(images)} views")
     chosen, count = _choose(where, len(images), orbit, views, novel_views, draw)
+    if start == "random" and draw is not None:
+        first = draw.randrange(orbit)
+        chosen = [(view + first) % orbit if view < orbit else view for view in chosen]
     pictures = [_read_image(files, images[i], where) for i in chosen]
     size = about.get("size", pictures[0].shape[-1])
     for i, picture in zip(chosen, pictures, strict=True):
@@ -204,8 +209,8 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int
                              f"{image_size}")
         rgba, maps = _shrink(rgba, image_size, where / images[chosen[0]]), None
     cameras = cameras.views(chosen)
-    if kind != "ours" or up == "z":
-        cameras = into_our_world(cameras, up, where)
+    if kind != "ours" or up == "z" or start == "random":
+        cameras = into_our_world(cameras, "y" if kind == "ours" and up == "auto" else up, where)
     info = {key: value for key, value in about.items() if key not in ("name", "num_orbit_views", "size")}
     return MultiviewObject(name or about.get("name", where.name), rgba, cameras, count, maps, info)
 

@@ -129,7 +129,8 @@ class _Folders:
         names, count = find_objects(root), config.validation_objects
         self.root, self.seed = root, config.seed
         self.validation, self.names = names[:count], names[count:]
-        self.settings = {"image_size": image_size, "views": None, "novel_views": config.novel_views, "depth": False}
+        self.settings = {"image_size": image_size, "views": None, "novel_views": config.novel_views, "depth": False,
+                         "start": config.condition_view}
 
     def __len__(self) -> int:
         return len(self.validation) + len(self.names)
@@ -150,7 +151,8 @@ class _Shards:
     """Many objects a file. Reader r of R takes every R-th shard of one endless sequence of shuffled epochs."""
 
     def __init__(self, root: Path, image_size: int, config: TrainingConfig):
-        self.settings = {"image_size": image_size, "views": None, "novel_views": config.novel_views, "depth": False}
+        self.settings = {"image_size": image_size, "views": None, "novel_views": config.novel_views, "depth": False,
+                         "start": config.condition_view}
         self.stream = ShardStream(root, shuffle=config.shuffle)
         self.seed, self.paths = config.seed, list(self.stream.shards)
         names = (name for objects in self.stream.shards.values() for name in objects)
