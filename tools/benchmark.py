@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ import torch
 
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.evaluation.profiling import median_seconds, synchronize
 from ouroboros_lib.files import replace_file
 from ouroboros_lib.loading import HALF_PRECISION, channels_last, convert_weights
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
@@ -101,6 +101,24 @@ def measure(run: Callable[[], object], device: torch.device, runs: int,
     peaks = (torch.cuda.max_memory_allocated(device) + kept_by_graphs(), torch.cuda.max_memory_reserved(device)
              ) if on_gpu else ()
     return Timing(seconds, *(peak / 2**30 for peak in peaks))
+
+
+def median_seconds(function: Callable[[], object], runs: int, device: torch.device) -> float:
+    """Of so many calls, each until the GPU has done its work."""
+    times = []
+    for _ in range(runs):
+        synchronize(device)
+        start = time.perf_counter()
+        function()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def kept_by_graphs() -> int:

@@ -25,7 +25,6 @@ import torch
 from accelerate import Accelerator
 
 from ouroboros_lib.errors import one_line_for_bad_input
-from ouroboros_lib.evaluation.profiling import synchronize
 from ouroboros_lib.files import check_writable
 from ouroboros_lib.losses import denoising_loss, rendering_loss
 from ouroboros_lib.noise import c_noise, denoise
@@ -36,7 +35,7 @@ from ouroboros_lib.training.fast.step import pad_with_zeros
 from ouroboros_lib.training.loop import take_step, update, update_averages
 from ouroboros_lib.training.run import Run, set_up
 from ouroboros_lib.training.stages import next_batch
-from tools.benchmark import Timing, measure, write_records
+from tools.benchmark import Timing, measure, synchronize, write_records
 
 RUNS = 9
 WITHOUT, WITH, AVERAGES = "a step without feedback", "a step with feedback for all", "one without, averages updated"

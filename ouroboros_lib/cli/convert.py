@@ -32,18 +32,6 @@ def svd(
 
 
 @convert_app.command()
-def lgm(
-    source: Annotated[str, typer.Argument(metavar="FILE|HUB-ID/FILE", help="LGM's safetensors.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A folder that `convert svd` wrote; its G is replaced.")],
-) -> None:
-    """LGM's weights in the place of G; the layers for the noise level start at zero."""
-    from ..paper.convert import convert_lgm
-
-    with _quiet_and_clean():
-        _report(out, convert_lgm(source, out))
-
-
-@convert_app.command()
 def released(
     source: Annotated[str, typer.Argument(metavar="DIR|HUB-ID", help="Where the published mv_model_unet.pth and "
                                           "recon_model.pth are.")],

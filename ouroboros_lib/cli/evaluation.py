@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ import typer
 from ..errors import InputError
 from ..evaluation.config import EvaluationConfig as Config
 from ..speed.devices import resolve_device
-from .options import check_choice, load_pipeline
+from .options import load_pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -140,32 +141,21 @@ def _metrics(config: Config, device: torch.device) -> dict:
 def tables(
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder with what `evaluate` wrote, and ablation.json."
                                           )] = Path("results"),
-    style: Annotated[str, typer.Option("--format", metavar="text|markdown|latex|csv", help="How to write; text is the "
-                                       "default.")] = "",
-    out: Annotated[Path | None, typer.Option(metavar="FILE|DIR", help="Write here instead of printing: a file with all "
-                                             "tables (.md, .tex, .csv and .txt say the format), or a folder with a "
-                                             "file for each table, in all formats.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of printing them, write each table here as "
+                                             "text, Markdown, LaTeX and CSV.")] = None,
 ) -> None:
     """The paper's tables: published values, and measured ones in columns of their own."""
-    from ..evaluation.tables import FORMATS, SUFFIXES, paper_tables, render
+    from ..evaluation.tables import SUFFIXES, paper_tables, render
     from ..files import check_writable, replace_file
 
-    check_choice("--format", style or "text", FORMATS)
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
     found = paper_tables(results)
     if out is None:
-        print("\n".join(render(table, style or "text") for table in found), end="")
+        print("\n".join(map(render, found)), end="")
         return
-    if out.suffix and not out.is_dir():
-        by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-        style = style or by_suffix.get(out.suffix.lower(), "text")
-        files = {out: "\n".join(render(table, style) for table in found)}
-    else:
-        files = {out / f"{table.name}{SUFFIXES[name]}": render(table, name) for table in found
-                 for name in ([style] if style else FORMATS)}
-    for path, text in files.items():
-        check_writable(path.parent)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text.encode())
-        print(f"wrote {path}")
+    check_writable(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for table, (style, suffix) in product(found, SUFFIXES.items()):
+        replace_file(out / f"{table.name}{suffix}", render(table, style).encode())
+    print(f"wrote {len(found)} tables to {out}")

@@ -75,4 +75,4 @@ def recipe(
 
         collect(out / "evaluation", out / "ablation", comparisons)
         print("\n".join(render(table) for table in paper_tables(out)[1:]))
-        print(f"wrote {out / 'ablation.csv'} and {out / 'ablation.json'}")
+        print(f"wrote {out / 'ablation.json'}")

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from ..files import read_json
@@ -14,7 +15,6 @@ from .statistics import mean_interval, per_object
 
 PUBLISHED = Path(__file__).with_name("published.json")
 SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv"}
-FORMATS = tuple(SUFFIXES)
 NOT_MEASURED, NOT_PUBLISHED = "n/a", "-"
 TASKS = {"multiview": "image to multi-view", "render": "image to 3D"}  # of table 1, by kind of rows
 METRICS = ("psnr", "ssim", "lpips")  # and its metrics
@@ -41,7 +41,7 @@ class Measurement:
     """One method's views or 3D renders in one evaluation.
 
     model: preset or folder of our weights, "" for other methods; pixels "" where not stated; values: metric -> mean,
-    low and high over objects and seeds, only those that were measured; file: the results' stem.
+    low and high over objects and seeds, only those that were measured; file: the results' stem; command: that made it.
     """
 
     task: str
@@ -52,6 +52,7 @@ class Measurement:
     objects: int
     values: dict[str, dict[str, float]]
     file: str
+    command: str
 
 
 def paper_tables(results: str | Path) -> list[Table]:
@@ -63,40 +64,35 @@ def paper_tables(results: str | Path) -> list[Table]:
     """
     published = read_json(PUBLISHED)
     ablations = {path.name: read_json(path) for path in sorted(Path(results).glob("ablation*.json"))}
-    tables = [_table_1(published, *measurements(Path(results))), _table_2(published, ablations.get("ablation.json"))]
+    measured = list(measurements(Path(results)))
+    tables = [_table_1(published, measured), _table_2(published, ablations.get("ablation.json"))]
     return tables + ([_comparisons(ablations), *_shapes(ablations)] if ablations else [])
 
 
-def measurements(results: Path) -> tuple[list[Measurement], dict[str, str]]:
-    """All that the results of `ouroboros evaluate` directly in a folder hold, and the command of each by file.
+def measurements(results: Path) -> Iterator[Measurement]:
+    """All that the results of `ouroboros evaluate` directly in a folder hold.
 
     Means are over the protocol's primary views; on procedural objects over the orbit without view 0. Raises InputError
     for an evaluation whose CSV is missing or not one.
     """
-    records = {path: read_json(path) for path in sorted(results.glob("*.json"))}
-    records = {path: record for path, record in records.items()  # the others are something else, as ablation.json is
-               if isinstance(record, dict) and {"settings", "summary"} <= record.keys()}
-    found = [measurement for path, record in records.items() for measurement in _of_one(path, record)]
-    return found, {path.stem: record.get("command", "") for path, record in records.items()}
-
-
-def _of_one(path: Path, record: dict) -> Iterator[Measurement]:
-    settings, rows = record["settings"], read_rows(path.with_suffix(".csv"))
-    primary = record["protocol"]["primary_views"] if "protocol" in record else range(1, settings.get("num_views", 8))
-    preset = re.search(r"--preset[ =](\S+)", record.get("command", ""))
-    model = settings.get("preset") or (preset[1] if preset else "small")
-    for method in dict.fromkeys(row.method for row in rows if row.method not in COMPONENTS):
-        for kind, task in TASKS.items():
+    for path, record in [(path, read_json(path)) for path in sorted(results.glob("*.json"))]:
+        if not isinstance(record, dict) or not {"settings", "summary"} <= record.keys():
+            continue  # something else, as ablation.json is
+        settings, rows = record["settings"], read_rows(path.with_suffix(".csv"))
+        of_folder, ours = "protocol" in record, settings.get("method", "ours") == "ours"
+        primary = record["protocol"]["primary_views"] if of_folder else range(1, settings.get("num_views", 8))
+        for method, (kind, task) in product(dict.fromkeys(row.method for row in rows), TASKS.items()):
             mine = [row for row in rows if row.method == method and row.kind == kind and row.view in primary]
-            if mine:
+            if mine and method not in COMPONENTS:
                 tables = {name: table for name, table in per_object(mine).items() if name in METRICS}
-                values = {name: mean_interval(table, digits=4) for name, table in tables.items()}
-                pixels = re.search(r"-(\d+)(-all)?$", mine[0].protocol) if "protocol" in record else None
-                yield Measurement(task, method, model if settings.get("method", "ours") == "ours" else "",
-                                  pixels[1] if pixels else "", mine[0].protocol, len(tables["psnr"]), values, path.stem)
+                pixels = re.search(r"-(\d+)(-all)?$", mine[0].protocol) if of_folder else None
+                yield Measurement(task, method, settings.get("preset", "small") if ours else "",
+                                  pixels[1] if pixels else "", mine[0].protocol, len(tables["psnr"]),
+                                  {name: mean_interval(table, digits=4) for name, table in tables.items()}, path.stem,
+                                  record.get("command", ""))
 
 
-def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]) -> Table:
+def _table_1(published: dict, found: list[Measurement]) -> Table:
     """A line per published method and one per measurement; a measurement of a published method stands in its line."""
     table = published["table 1"]
     lines = {task: [] for task in dict.fromkeys(row[0] for row in table["rows"])}
@@ -120,7 +116,7 @@ def _table_1(published: dict, found: list[Measurement], commands: dict[str, str]
         notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
                   "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
                   "which it does not name, nor with its cameras: compare only lines that name the same file.",
-                  *(f"{file}: {command}" for file, command in commands.items())]
+                  *dict.fromkeys(f"{measurement.file}: {measurement.command}" for measurement in found)]
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
     if any(cell == NOT_MEASURED for rows in lines.values() for row in rows if row[-1] for cell in row[6:9]):

@@ -47,33 +47,13 @@ def convert_svd(svd: str, out: Path, lgm: str | None = None, preset: str = "pape
     sources["multiview"] = f"{file}; cameras and feedback fresh"
     if lgm is None:
         reconstructor = _fresh(lambda: scale.create("reconstructor"))
-        sources["reconstructor"] = "fresh weights; `ouroboros convert lgm` puts LGM's in their place"
+        sources["reconstructor"] = "fresh weights; --lgm takes LGM's"
     else:
         reconstructor, sources["reconstructor"] = _lgm(lgm, scale.components["reconstructor"])
     components |= {"multiview": multiview, "reconstructor": reconstructor}
     _write(out, Ouroboros3DPipeline(**components, image_size=scale.image_size, num_views=scale.num_views,
                                     **scale.pipeline))
     return sources
-
-
-def convert_lgm(lgm: str, out: Path) -> dict[str, str]:
-    """LGM's weights in the place of G in a folder that `convert_svd` wrote; the rest of it stays as it is.
-
-    Raises InputError.
-    """
-    index = out / "model_index.json"
-    if not index.is_file():
-        raise InputError(f"{out}: no pipeline folder to put LGM into; make it first: ouroboros convert svd ... --out "
-                         f"{out}")
-    entry = read_json(index).get("reconstructor") or [None, None]
-    if entry[1] != "LGMReconstructor":
-        raise InputError(f"{out}: its reconstructor is a {entry[1]}, not an LGMReconstructor as LGM's weights need")
-    check_writable(out)
-    config = {key: value for key, value in read_json(out / "reconstructor" / "config.json").items() if key[0] != "_"}
-    reconstructor, source = _lgm(lgm, config)
-    with new_folder(out / "reconstructor") as part:
-        reconstructor.save_pretrained(part, max_shard_size=SHARD)
-    return {"reconstructor": source}
 
 
 def convert_released(source: str, svd: str, out: Path, preset: str = "paper") -> dict[str, str]:

@@ -1,9 +1,8 @@
 """Files like the published ones, of narrow models: made once for all tests of this folder."""
 
 import pytest
-from stand_ins import run
+from stand_ins import run, write_stand_ins
 
-from ouroboros_lib.paper.stand_ins import write_stand_ins
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 
 

@@ -74,18 +74,6 @@ def test_svd_and_lgm_are_the_start_of_training(perturbed_narrow, published, tmp_
     assert result.views.isfinite().all() and result.cameras.c2w[0, 7, 0, 3] < -1  # the paper's last view: 315 degrees
 
 
-def test_lgm_can_be_put_in_later(published, tmp_path):
-    out = tmp_path / "start"
-    convert.convert_svd(str(published / "svd"), out, preset="narrow")
-    assert convert.convert_lgm(str(published / "lgm.safetensors"), out).keys() == {"reconstructor"}
-    convert.convert_svd(str(published / "svd"), tmp_path / "at_once", str(published / "lgm.safetensors"), "narrow")
-    one, other = (load_file(folder / "reconstructor" / "diffusion_pytorch_model.safetensors")
-                  for folder in (out, tmp_path / "at_once"))
-    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-    assert Ouroboros3DPipeline.from_pretrained(out).reconstructor.config.image_size == 64
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["at_once", "start"]
-
-
 def test_half_precision_files_stay_half_and_load_as_float(published, tmp_path):
     svd = tmp_path / "svd"
     shutil.copytree(published / "svd", svd)
@@ -192,8 +180,9 @@ def test_full_size_models_take_the_published_names_and_shapes_and_no_others(kind
     odd[another] = torch.empty(3, 2, device="meta")
     with pytest.raises(InputError) as caught:
         load_exactly(model, odd, Path("x.pth"))
-    assert str(caught.value) == (f"x.pth: not the expected weights: lacks {some}; has unexpected surplus.weight; has "
-                                 f"{another} (3, 2) instead of {tuple(shapes[another])}")
+    message = str(caught.value)
+    assert message.startswith(f'x.pth: not the expected weights: Missing key(s) in state_dict: "{some}"')
+    assert '"surplus.weight"' in message and f"size mismatch for {another}: " in message and "\n" not in message
 
 
 def test_the_published_starts_are_parts_of_the_full_size_models():
@@ -209,5 +198,5 @@ def test_the_published_starts_are_parts_of_the_full_size_models():
     load_exactly(multiview, svd, Path("svd"), "unet.", [k for k in multiview.state_dict() if k[:5] != "unet."])
     load_exactly(reconstructor, lgm, Path("lgm"),
                  fresh=[key for key in reconstructor.state_dict() if "time_embed" in key or "emb_layers" in key])
-    with pytest.raises(InputError, match=r"lacks .*unet.time_embed.\* \(4\)"):
+    with pytest.raises(InputError, match="Missing key.*unet.time_embed"):
         load_exactly(reconstructor, lgm, Path("lgm"))

@@ -36,10 +36,6 @@ def evil_plain_pickle(path):
     path.write_bytes(pickle.dumps(Evil(path), protocol=2))
 
 
-def evil_newer_pickle(path):
-    path.write_bytes(pickle.dumps({"conv.weight": Evil(path)}, protocol=4))
-
-
 def truncated(path):
     path.write_bytes(path.read_bytes()[:-5000])
 
@@ -87,11 +83,10 @@ def missing(path):
     path.unlink()
 
 
-REFUSED = {evil: r"asks to run code when it is opened \(\w+.mkdir\)", evil_plain_pickle: "asks to run code",
-           evil_newer_pickle: "not a file of tensors", truncated: "damaged", flipped_bits: "damaged",
-           empty: "damaged", text: "not a file of tensors", a_list: "holds a list", wrapped: "'model' is a",
-           not_numbers: "not numbers in conv.weight", lacking: "lacks conv.bias, unet.norm_out.weight",
-           foreign: r"lacks conv.bias, conv.weight, unet.\* \(\d+\); has unexpected layer.weight",
+REFUSED = {evil: r"it asks to run \w+.mkdir", evil_plain_pickle: "not a file of nothing but tensors",
+           truncated: "damaged", flipped_bits: "damaged", empty: "damaged", text: "not a file of nothing but tensors",
+           a_list: "holds a list", wrapped: "'model' is a", not_numbers: "not numbers in conv.weight",
+           lacking: 'Missing key.*: "conv.bias", "unet.norm_out.weight"', foreign: 'Missing key.*: "unet',
            missing: "no file recon_model.pth"}
 
 
@@ -151,8 +146,8 @@ def change(path, **values):
 SVD_REFUSED = {other_heads: "num_attention_heads is", other_scale: "scaling_factor is 0.13025, expected 0.18215",
                other_clip: "hidden_act is quick_gelu, expected gelu", other_mean: "image_mean is",
                other_prediction: "prediction_type is epsilon", no_vae: "vae: no diffusion_pytorch_model.safetensors",
-               no_config: "config.json: no such file", cut_unet: "not a whole safetensors file",
-               other_width: "conv_out.bias (5,) instead of (4,)"}
+               no_config: "config.json: no such file", cut_unet: "not a file of nothing but tensors (",
+               other_width: "size mismatch for unet.conv_out.bias"}
 
 
 @pytest.mark.parametrize("damage", SVD_REFUSED, ids=lambda function: function.__name__)
@@ -171,7 +166,6 @@ def test_unfit_targets_and_options(published, tmp_path, capsys):
     svd, lgm = published / "svd", published / "lgm.safetensors"
     for arguments, message in (
             (("svd", svd, "--out", tmp_path / "photos", *NARROW), "is a folder of something else"),
-            (("lgm", lgm, "--out", tmp_path / "photos"), "no pipeline folder to put LGM into"),
             (("svd", svd, "--out", tmp_path / "x", "--preset", "small"), "expected paper or narrow"),
             (("svd", lgm, "--out", tmp_path / "x", *NARROW), "is a file; expected a folder"),
             (("svd", svd, "--lgm", svd, "--out", tmp_path / "x", *NARROW), "give LGM's safetensors file"),
@@ -186,8 +180,7 @@ def test_tensors_are_read_from_both_kinds_of_files(tmp_path):
     tensors = {"a.weight": torch.randn(3, 2), "b": torch.randn(4).half()}
     save_file(tensors, tmp_path / "x.safetensors")
     torch.save(tensors, tmp_path / "x.pth")
-    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    for name in ("x.safetensors", "x.pth", "old.pth"):
+    for name in ("x.safetensors", "x.pth"):
         read = read_tensors(tmp_path / name)
         assert read.keys() == tensors.keys() and all(torch.equal(read[key], tensors[key]) for key in tensors), name
     with pytest.raises(InputError, match="no such file"):
