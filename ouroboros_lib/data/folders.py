@@ -169,9 +169,9 @@ def read_object(folder: str | Path, image_size: int | None = None, views: Sequen
     image_size: pixels a side, by averaging if the files have more. views: which of the orbit's, all by default, in that
     order; the first is the condition view. novel_views: how many others, evenly chosen from all that are left, or at
     random by `draw` (None: those that the folder itself calls novel). depth: True insists, False leaves it out, None
-    takes what is there. start: "random" lets a closed orbit begin at a frame that `draw` chooses, and turns the world
-    so that it stands at azimuth 0; frames are then counted from there. up: the upward axis of the renders' world; "auto" is y for ours, and what the cameras hold
+    takes what is there. up: the upward axis of the renders' world; "auto" is y for ours, and what the cameras hold
     upwards for the others, which are turned so that y is up and the condition view stands at azimuth 0.
+    start: "random" lets a closed orbit begin at a frame that `draw` chooses, and turns the world of ours as well.
     Raises InputError, one line that names the folder and the file, for whatever is missing or does not fit.
     """
     folder = Path(folder)
