@@ -37,13 +37,13 @@ pytest: $(STAMP)  ## the tests alone
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 # papermill: each notebook runs from top to bottom with smaller parameters than its own; nbval: with its own, and the
-# solutions, and what is marked compares. Two at a time: a notebook keeps little more than one core busy.
-QUICK_00_quickstart := -p steps 10
-QUICK_01_multiview_diffusion := -p steps 6
+# solutions, and what is marked compares. Two at a time, a thread each: small models are no faster with two.
+QUICK_00_quickstart := -p steps 5
+QUICK_01_multiview_diffusion := -p steps 3
 QUICK_02_gaussian_reconstruction := -p fit_steps 100 -p fit_count 3000
-QUICK_03_self_conditioning_feedback := -p steps 8
-QUICK_04_joint_training := -p joint_steps 15
-QUICK_05_gso_evaluation := -p samples 2
+QUICK_03_self_conditioning_feedback := -p steps 4
+QUICK_04_joint_training := -p autoencoder_steps 30 -p joint_steps 10
+QUICK_05_gso_evaluation := -p samples 2 -p steps 2
 QUICK_06_paper_scale := -p steps 2
 # With PRESET or DEVICE the experiments are rerun at that size or there, one after the other; the executed notebooks
 # stay, and nothing is compared with the committed ones.
@@ -58,11 +58,12 @@ ifdef RERUN
 		echo "$$(basename $$notebook) $$((SECONDS - start)) s $$result"; \
 	done; echo "executed notebooks: outputs/notebooks-$(RERUN)"; exit $$failed
 else
-	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	export OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv/bin:$$PATH"; \
 	printf '%s\n' $(foreach notebook,$(NOTEBOOKS),"$(notebook) $(QUICK_$(basename $(notdir $(notebook))))") | \
 		xargs -P 2 -L 1 sh -c 'echo "papermill $$*"; notebook=$$1; shift; \
 			$(PAPERMILL) --cwd notebooks "$$@" "$$notebook" "$$0/$$(basename "$$notebook")"' "$$folder"
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests $(PY) -m pytest -p kernels_over_ipc \
+	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests $(PY) -m pytest -p kernels_over_ipc \
 		--nbval-lax --nbval-current-env -n 2 --dist loadfile \
 		$(NOTEBOOKS) $(SOLUTIONS)
 endif

@@ -28,7 +28,6 @@ from torch import Tensor
 
 from .errors import InputError
 
-CONVENTIONS = __doc__
 RADIUS = 1.742  # world units; the released renders' orbit
 FOV = 39.6  # degrees, horizontal and vertical
 OBJECT_RADIUS = 0.55  # every object fits in this ball
@@ -93,15 +92,17 @@ class Cameras:
         inverse[..., 3, 3] = 1
         return inverse
 
+    def directions(self, uv: Tensor) -> Tensor:
+        """World directions, of camera depth 1, through image positions (N, 2) in sides: (..., V, N, 3)."""
+        k = self.intrinsics[..., None, :, :]
+        x, y = (uv[:, 0] - k[..., 0, 2]) / k[..., 0, 0], (uv[:, 1] - k[..., 1, 2]) / k[..., 1, 1]
+        return _rotate(self.c2w[..., None, :3, :3], torch.stack([x, y, torch.ones_like(x)], dim=-1))
+
     def pixel_directions(self, size: int) -> Tensor:
-        """World directions through the pixel centres, of camera depth 1: (..., V, size, size, 3)."""
+        """`directions` through the pixel centres: (..., V, size, size, 3)."""
         centres = (torch.arange(size, device=self.device, dtype=self.c2w.dtype) + 0.5) / size
         v, u = torch.meshgrid(centres, centres, indexing="ij")
-        k = self.intrinsics[..., None, None, :, :]
-        x = (u - k[..., 0, 2]) / k[..., 0, 0]
-        y = (v - k[..., 1, 2]) / k[..., 1, 1]
-        local = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-        return _rotate(self.c2w[..., None, None, :3, :3], local)
+        return self.directions(torch.stack([u, v], dim=-1).flatten(0, 1)).unflatten(-2, (size, size))
 
     def rays(self, size: int) -> tuple[Tensor, Tensor]:
         """Origins and unit directions of the rays through the pixel centres, each (..., V, size, size, 3)."""

@@ -36,15 +36,19 @@ def check_writable(folder: Path) -> None:
         raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from None
 
 
-def read_json(path: str | Path):
-    """The contents of a JSON file. Raises InputError with one line that names it."""
-    path = Path(path)
+def read_bytes(path: str | Path) -> bytes:
+    """The contents of a file. Raises InputError with one line that names it."""
     try:
-        return parse_json(path.read_bytes(), path)
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path: str | Path):
+    """The contents of a JSON file. Raises InputError."""
+    return parse_json(read_bytes(path), path)
 
 
 def parse_json(data: bytes, path: str | Path):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .export.ply import read_ply, write_ply
-from .export.splat import read_splat, write_splat
+from .export.splat import read_splat, splat_bytes
 
 
 @dataclass
@@ -100,7 +100,11 @@ class Gaussians:
 
     def save_splat(self, path: str | Path) -> None:
         """Write N Gaussians (no batch dimension) as the `.splat` of web viewers, see `export.splat`."""
-        write_splat(path, *self._unbatched())
+        Path(path).write_bytes(self.splat_bytes())
+
+    def splat_bytes(self) -> bytes:
+        """What `save_splat` writes."""
+        return splat_bytes(*self._unbatched())
 
     @classmethod
     def load_splat(cls, path: str | Path) -> Gaussians:

@@ -1,6 +1,5 @@
 """Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
 
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,17 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from .errors import InputError
-from .plans import PLANS, Plan
+from .plans import PLANS
 from .presets import load_preset, preset_names
 
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
-# modules that folders of the first edition name in model_index.json, and where their classes are now
-MOVED = {"ouroboros_lib.models.svd": "ouroboros_lib.paper.svd", "ouroboros_lib.models.lgm": "ouroboros_lib.paper.lgm",
-         "ouroboros_lib.models.svd_autoencoder": "ouroboros_lib.paper.svd_autoencoder",
-         "ouroboros_lib.released": "ouroboros_lib.paper.released"}
+FIRST_EDITION = ('is of the first edition; in its model_index.json replace "feedback_options" by "plan": "paper", or '
+                 f"another of {', '.join(PLANS)}, and ouroboros_lib.models.svd, .svd_autoencoder, .lgm and "
+                 "ouroboros_lib.released by ouroboros_lib.paper.svd, .svd_autoencoder, .lgm and .released")
 
 
 def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> DiffusionPipeline:
@@ -32,6 +29,8 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
     try:
         where = {key: options[key] for key in HUB_OPTIONS & options.keys()}
         index = cls.load_config(str(folder), **where)
+        if "feedback_options" in index:
+            raise InputError(FIRST_EDITION)
         kind = _import_classes(index, cls) or cls
         pipeline = DiffusionPipeline.from_pretrained.__func__(kind, str(folder), **options)
         _check_complete({name: model for name, model in pipeline.components.items() if name not in options})
@@ -47,8 +46,6 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
                          "is a file damaged, missing or of another model?") from error
     if not isinstance(pipeline, cls):
         raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an {cls.__name__}")
-    if "feedback_options" in index and "plan" not in options:  # the first edition's
-        pipeline.register_to_config(plan=_plan_of_first_edition(index["feedback_options"], name))
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             if not options.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
@@ -82,8 +79,6 @@ def _import_classes(index: dict, base: type[DiffusionPipeline]) -> type[Diffusio
     library = import_module("ouroboros_lib")
     entries = [entry for entry in index.values() if isinstance(entry, (list, tuple)) and len(entry) == 2
                and str(entry[0]).split(".")[0] == "ouroboros_lib"]
-    for module in {entry[0] for entry in entries} & MOVED.keys():
-        sys.modules.setdefault(module, import_module(MOVED[module]))
     for name in {index["_class_name"], *(entry[1] for entry in entries)} & set(library.__all__):
         getattr(library, name)
     kind = getattr(library, index["_class_name"], None)
@@ -99,20 +94,6 @@ def _check_complete(components: dict) -> None:
             stored = {key for file in files for key in safe_open(file, "pt").keys()}
             if odd := sorted(stored ^ model.state_dict().keys()):
                 raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
-
-
-def _plan_of_first_edition(options: dict | None, name: str | Path) -> str:
-    """feedback_options of commit 29852eb and earlier as a plan. Raises InputError for what plans no longer do."""
-    try:
-        options = dict(options or {})
-        every, project_every = options.pop("feedback_every", 1), options.pop("project_every", 1)
-        if "project_above" in options and every != project_every:
-            raise ValueError("two intervals")
-        return str(Plan(every=every, **options))
-    except (TypeError, ValueError):
-        raise InputError(f"{name}: its feedback_options in model_index.json are of the first edition and no plan does "
-                         f"them; replace them by \"plan\": one of {', '.join(PLANS)}, or such as \"calm,every=3\""
-                         ) from None
 
 
 def convert_weights(pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
@@ -135,20 +116,14 @@ def takes_half_weights(pipeline: DiffusionPipeline) -> bool:
 
 def convert_model(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """One model of `convert_weights`."""
-    exact = [module for name, module in model.named_modules()
-             if name.split(".")[-1] in (getattr(model, "_keep_in_fp32_modules", None) or ())]
-    keep = {id(tensor) for module in exact for tensor in (*module.parameters(), *module.buffers())}
+    exact = {part for name, module in model.named_modules() for part in module.modules()
+             if name.split(".")[-1] in (getattr(model, "_keep_in_fp32_modules", None) or ())}
 
-    def converted(tensor: Tensor) -> Tensor:
-        wanted = torch.float32 if id(tensor) in keep else dtype
-        return tensor.to(wanted) if tensor.is_floating_point() else tensor
+    def convert(module: torch.nn.Module, wanted: torch.dtype) -> None:
+        module._apply(lambda tensor: tensor.to(wanted) if tensor.is_floating_point() else tensor, recurse=False)
 
     for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            parameter.data = converted(parameter).data
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = converted(buffer)
+        convert(module, torch.float32 if module in exact else dtype)
     return model
 
 

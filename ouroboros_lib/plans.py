@@ -53,23 +53,15 @@ class Plan:
             name, changes = "paper", [name, *changes]
         if name not in PLANS:
             raise InputError(f"plan {name!r}: expected one of {', '.join(PLANS)}, and changes such as calm,every=3")
-        kinds: dict[str, Callable] = {field.name: type(field.default) for field in fields(cls)}
-        values: dict[str, Any] = {}
-        for change in changes:
-            key, _, value = change.partition("=")
-            try:
-                values[key] = _BOOLEANS[value.lower()] if kinds[key] is bool else kinds[key](value)
-            except (KeyError, ValueError):
-                raise InputError(f"plan {text!r}: {change!r} is no change to a plan; expected field=value with one of "
-                                 f"{', '.join(kinds)}") from None
-        return replace(PLANS[name], **values)
+        return changed(PLANS[name], changes, f"plan {text!r}, ")
 
     def __str__(self) -> str:
         """The shortest text that `parse` reads back: the named plan with the fewest changes."""
-        def changed(base: Plan) -> list[str]:
-            return [f"{field.name}={_text(getattr(self, field.name))}" for field in fields(self)
-                    if getattr(self, field.name) != getattr(base, field.name)]
-        return min((",".join([name, *changed(base)]) for name, base in PLANS.items()), key=lambda text: text.count(","))
+        def differences(base: Plan) -> list[str]:
+            values = [(field.name, getattr(self, field.name), getattr(base, field.name)) for field in fields(self)]
+            return [f"{name}={str(own).lower().removesuffix('.0')}" for name, own, other in values if own != other]
+        return min((",".join([name, *differences(base)]) for name, base in PLANS.items()),
+                   key=lambda text: text.count(","))
 
     def reconstructs(self, t: int, sigmas: Sequence[float] | Tensor) -> bool:
         """Whether step t decodes, reconstructs and renders, sigmas (T + 1,) being those of the run.
@@ -107,10 +99,19 @@ PLANS = {
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def _text(value) -> str:
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value).lower()
+def changed(base, changes: Sequence[str], where: str):
+    """A copy of a dataclass with fields as `key=value` texts say. Raises InputError that begins with `where`."""
+    kinds: dict[str, Callable] = {field.name: type(field.default) for field in fields(base)}
+    values: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or key not in kinds:
+            raise InputError(f"{where}{change}: expected key=value with one of these keys: {', '.join(kinds)}")
+        try:
+            values[key] = _BOOLEANS[text.lower()] if kinds[key] is bool else kinds[key](text)
+        except (KeyError, ValueError):
+            raise InputError(f"{where}{change}: {text!r} is not a {kinds[key].__name__}") from None
+    return replace(base, **values)
 
 
 def _with_first_view(views: Tensor, first: Tensor) -> Tensor:

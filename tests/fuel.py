@@ -37,8 +37,8 @@ def gso_zip(seed=0, without=(), extra=()):
 class Fuel:
     """Serves `archives` by name. `moods[name]` is a list of what happens to the first requests of an object: "break"
     (half of it, then the line is cut), "stall" (half, then silence), "short" (half, announced as all there is),
-    "garbage", "wrong range", "norange" (the whole, asked or not), or a status code; after these, all is well. A mood
-    that lasts is a plain string or number instead of a list."""
+    "garbage", or a status code; after these, all is well. A mood that lasts is a plain string or number instead of a
+    list."""
 
     def __init__(self):
         self.archives: dict[str, bytes] = {}
@@ -47,8 +47,6 @@ class Fuel:
         self.page_size = 3
         self.delay = 0.0
         self.requests = Counter()
-        self.ranges: list[tuple[str, str]] = []
-        self.bytes = Counter()
         fuel = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -93,37 +91,21 @@ class Fuel:
 
     def archive(self, handler, name, mood):
         data = self.archives[name]
-        asked = handler.headers.get("Range")
         if mood == "garbage":
             data = data[:40] + bytes(len(data) - 80) + data[-40:]
-        first = 0
-        if asked and mood != "norange":
-            self.ranges.append((name, asked))
-            first = int(asked.removeprefix("bytes=").removesuffix("-"))
-            if first >= len(data):
-                handler.send_response(416)
-                handler.send_header("Content-Range", f"bytes */{len(data)}")
-                handler.end_headers()
-                return
-            handler.send_response(206)
-            start = 0 if mood == "wrong range" else first
-            handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        else:
-            handler.send_response(200)
-        rest = data[first:]
-        half = rest[:len(rest) // 2]
-        handler.send_header("Content-Length", str(len(half if mood == "short" else rest)))
+        half = data[:len(data) // 2]
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(half if mood == "short" else data)))
         handler.end_headers()
         if mood in ("break", "stall", "short"):
-            rest = half
-        for i in range(0, len(rest), 2048):
+            data = half
+        for i in range(0, len(data), 2048):
             if self.delay:
                 time.sleep(self.delay)
             try:
-                handler.wfile.write(rest[i:i + 2048])
+                handler.wfile.write(data[i:i + 2048])
             except OSError:  # the other side has hung up, as tests of interrupts do
                 return
-            self.bytes[name] += len(rest[i:i + 2048])
         if mood == "stall":
             handler.wfile.flush()
             time.sleep(1.0)

@@ -6,8 +6,8 @@ Run as one of several processes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
 import sys
 
 import torch
+from quickly_on_cpu import main
 
-from ouroboros_lib.cli.main import main
 from ouroboros_lib.training import run
 
 plain_share = run.share_by_hand
@@ -24,4 +24,4 @@ def share_after_a_difference(accelerator, model):
 run.share_by_hand = share_after_a_difference
 run.check_recordable = lambda accelerator: None
 run.CudaGraphs = lambda parameters: lambda name, function, *arguments: function(*arguments)
-sys.exit(main(sys.argv[1:]))
+main(sys.argv[1:])

@@ -7,8 +7,8 @@ import sys
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from quickly_on_cpu import main
 
-from ouroboros_lib.cli.main import main
 from ouroboros_lib.training import run
 
 plain_accelerator = run.new_accelerator
@@ -22,4 +22,4 @@ def sharded_accelerator(out, config):
 
 
 run.new_accelerator = sharded_accelerator
-sys.exit(main(sys.argv[1:]))
+main(sys.argv[1:])

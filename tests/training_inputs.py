@@ -4,10 +4,10 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
+import warm
 
 import ouroboros_lib
 from ouroboros_lib.training import TrainingConfig
@@ -68,8 +68,8 @@ def launch(arguments, processes=1, module="ouroboros_lib", **environment):
               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": "0", "ACCELERATE_USE_CPU": "true",
               "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     common = os.environ | common | environment
-    runs = [subprocess.Popen([sys.executable, "-m", module, *arguments], env=common | {"RANK": str(rank)}, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in range(processes)]
+    runs = [warm.run([module, *arguments], env=common | {"RANK": str(rank)}, text=True, stdout=subprocess.PIPE,
+                     stderr=subprocess.PIPE) for rank in range(processes)]
     outputs = [run.communicate() for run in runs]
     assert all(run.returncode == 0 for run in runs), "\n".join(error[-3000:] for _, error in outputs)
     return outputs[0][0].splitlines()

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.data.batches import held_out_objects
-from ouroboros_lib.errors import InputError, one_line_for_bad_input
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.loading import convert_weights
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.plans import Plan
+from tools import one_line_for_bad_input
 from tools.benchmark import MODES, dtype_of, load, write_records
 
 SIGMAS = (700.0, 20.0, 1.0, 0.05)

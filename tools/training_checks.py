@@ -28,13 +28,14 @@ from accelerate import PartialState
 from ouroboros_lib.cameras import Cameras
 from ouroboros_lib.data.batches import MultiviewBatch
 from ouroboros_lib.data.buffer import ObjectBuffer
-from ouroboros_lib.errors import InputError, one_line_for_bad_input
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.files import read_json
 from ouroboros_lib.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from ouroboros_lib.training.config import TrainingConfig
 from ouroboros_lib.training.loop import take_step
 from ouroboros_lib.training.run import Run, set_up
 from ouroboros_lib.training.stages import next_losses
+from tools import one_line_for_bad_input
 from tools.benchmark import write_records
 
 OWN = {"preset": "narrow", "out": "checks", "json": None, "against": None, "global_batch": "2", "steps": "50"}

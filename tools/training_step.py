@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from ouroboros_lib.errors import one_line_for_bad_input
 from ouroboros_lib.files import check_writable
 from ouroboros_lib.losses import denoising_loss, rendering_loss
 from ouroboros_lib.noise import c_noise, denoise
@@ -35,6 +34,7 @@ from ouroboros_lib.training.fast.step import pad_with_zeros
 from ouroboros_lib.training.loop import take_step, update, update_averages
 from ouroboros_lib.training.run import Run, set_up
 from ouroboros_lib.training.stages import next_batch
+from tools import one_line_for_bad_input
 from tools.benchmark import Timing, measure, synchronize, write_records
 
 RUNS = 9

@@ -10,13 +10,17 @@ import dataclasses
 import json
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import InputError
 from .options import check_choice, check_range
+
+if TYPE_CHECKING:
+    from ..data.folders import MultiviewObject
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make, fetch, render, check and pack "
                        "multi-view folders.")
@@ -25,17 +29,14 @@ gso_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Google 
 data_app.add_typer(gso_app, name="gso")
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; finished ones in it are kept.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what was made in another way.")]
 Views = Annotated[int, typer.Option(min=1, max=999, help="Views of the orbit; the first is the condition view.")]
 Novel = Annotated[int, typer.Option(min=0, max=999, help="Further views, at random.")]
-Supersample = Annotated[int, typer.Option(min=1, max=8, help="Rays per pixel and axis, for colour and alpha.")]
 ProtocolName = Annotated[str, typer.Option("--protocol", metavar="NAME|FILE", help="Cameras and size of a protocol of "
                                            "`ouroboros evaluate`, instead of options about cameras.")]
 ConventionName = Annotated[str, typer.Option("--convention", metavar="NAME", help="With --protocol: the cameras of "
                                              "this method's views instead of the protocol's.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of multi-view folders, in any of the formats of "
                                         "data/folder_formats.py.")]
-Server = Annotated[str, typer.Option(metavar="URL", help="Address of the list of models; default: Fuel.")]
 
 
 class Tally:
@@ -83,59 +84,23 @@ def gso_download(
     out: Out,
     everything: Annotated[bool, typer.Option("--all", help="All 1,030 objects instead of the 100 of the evaluation."
                                              )] = False,
-    objects: Annotated[str, typer.Option(metavar="NAME,...|FILE", help="These, or those listed in a file.")] = "",
-    server: Server = "",
+    objects: Annotated[str, typer.Option(metavar="NAME,...", help="These.")] = "",
+    server: Annotated[str, typer.Option(metavar="URL", help="Address of the list of models; default: Fuel.")] = "",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Downloads at a time.")] = 8,
-    retries: Annotated[int, typer.Option(min=0, max=100, help="How often to try again what broke off.")] = 5,
-    timeout: Annotated[float, typer.Option(help="Seconds without an answer after which a try has failed.")] = 30.0,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash the files that are there already.")] = False,
 ) -> None:
     """Fetch objects: resumed, checked, with a manifest of sizes and hashes, and licence and attribution beside them."""
     from ..data import gso
     from ..files import check_writable, termination_cleans_up
 
-    check_range("--timeout", timeout, 0.1, 3600)
     if everything and objects:
         raise InputError("--all and --objects: choose one of them")
     check_writable(out)
-    how = gso.Download(server or gso.SERVER, workers, retries, timeout)
-    names = gso.all_objects(how) if everything else _names(objects) if objects else gso.evaluation_objects()
+    how = gso.Download(server or gso.SERVER, workers)
+    names = gso.all_objects(how) if everything else objects.split(",") if objects else gso.evaluation_objects()
     with Tally(len(names)) as tally, termination_cleans_up():
-        received = [0]
-
-        def progress(count: int) -> None:
-            received[0] += count
-            tally.bar.set_postfix_str(f"{received[0] / 2**20:.0f} MiB", refresh=False)
-
-        gso.download_objects(gso.check_names(names), out, how, progress, tally.done, verify)
+        gso.download_objects(gso.check_names(names), out, how, tally.done)
     print(f"{gso.LICENCE}: see {out / gso.ATTRIBUTION_FILE}; sizes and hashes: {out / gso.MANIFEST}")
     tally.finish(out)
-
-
-@gso_app.command("list")
-def gso_list(
-    everything: Annotated[bool, typer.Option("--all", help="All that the server has; asks it.")] = False,
-    server: Server = "",
-) -> None:
-    """Print the names of the 100 objects of the evaluation, or of all."""
-    from ..data import gso
-
-    print("\n".join(gso.all_objects(gso.Download(server or gso.SERVER)) if everything else gso.evaluation_objects()))
-
-
-def _names(text: str) -> list[str]:
-    """Names from a comma-separated list, or from a file with one a line."""
-    path = Path(text)
-    if "," not in text and path.is_file():
-        try:
-            names = path.read_text(encoding="utf-8").split()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--objects {path}: cannot be read as a list of names ({error})") from None
-    else:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise InputError(f"--objects {text}: no name in it")
-    return names
 
 
 # ---- rendering ------------------------------------------------------------------------------------------------------
@@ -151,30 +116,21 @@ def render(
     novel: Novel = 0,
     elevation: Annotated[str, typer.Option(metavar="DEGREES|random", help="Of the orbit; random: one an object, from "
                                            "the training range.")] = "10",
-    radius: Annotated[float, typer.Option(help="Distance of the cameras; the object fits in a ball of 0.55.")] = 1.742,
-    fov: Annotated[float, typer.Option(help="Field of view in degrees.")] = 39.6,
-    supersample: Supersample = 2,
     up: Annotated[str, typer.Option(metavar="auto|y|z", help="The meshes' upward axis; auto: z in GSO folders, else y."
                                     )] = "auto",
     yaw: Annotated[float, typer.Option(help="Degrees to turn the objects by, to face the condition view.")] = 0.0,
     texture: Annotated[Path | None, typer.Option(metavar="FILE", help="Image for meshes that name none.")] = None,
     depth: Annotated[bool, typer.Option(help="Also write exact z-depth.")] = True,
-    ccm: Annotated[bool, typer.Option("--ccm", help="Also write pictures of the canonical coordinate maps.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of random views and elevations.")] = 0,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes; 0: one a core.")] = 0,
     protocol: ProtocolName = "",
     convention: ConventionName = "",
-    overwrite: Overwrite = False,
 ) -> None:
     """Render meshes into multi-view folders: unlit albedo on a transparent background, exact depth."""
     from ..files import check_writable, termination_cleans_up
 
-    check_range("--radius", radius, 0.6, 100)
-    check_range("--fov", fov, 1, 170)
     check_range("--yaw", yaw, -360, 360)
     check_choice("--up", up, ("auto", "y", "z"))
-    if ccm and not depth:
-        raise InputError("--ccm is made from depth; leave --no-depth out")
     if texture is not None and not texture.is_file():
         raise InputError(f"--texture {texture}: no such file")
     degrees = _elevation(elevation)
@@ -182,15 +138,13 @@ def render(
     from ..data.renders import RenderSettings, default_workers, find_meshes, render_meshes
 
     found = find_meshes(meshes)
-    common = {"supersample": supersample, "up": up, "yaw": yaw, "texture": None if texture is None else str(texture),
-              "depth": depth, "ccm": ccm, "seed": seed}
-    given = {"--views": views != 8, "--novel": novel != 0, "--elevation": elevation != "10",
-             "--radius": radius != 1.742, "--fov": fov != 39.6}
+    common = {"up": up, "yaw": yaw, "texture": None if texture is None else str(texture), "depth": depth, "seed": seed}
+    given = {"--views": views != 8, "--novel": novel != 0, "--elevation": elevation != "10"}
     settings = _protocol_settings(protocol, convention, size, common, given) or RenderSettings(
-        size or 256, views, novel, degrees, radius, fov, **common)
+        size or 256, views, novel, degrees, **common)
     with Tally(len(found)) as tally, termination_cleans_up():
         render_meshes(found, out, settings, workers or default_workers(),
-                      lambda name, notes, error: tally.done(name, error, notes), overwrite)
+                      lambda name, notes, error: tally.done(name, error, notes))
     tally.finish(out)
 
 
@@ -236,26 +190,21 @@ def objects(
     size: Annotated[int | None, typer.Option(min=8, max=1024, help="Pixels a side; 128, or the protocol's.")] = None,
     views: Views = 8,
     novel: Novel = 4,
-    supersample: Supersample = 2,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the universe of objects.")] = 0,
     protocol: ProtocolName = "",
     convention: ConventionName = "",
-    overwrite: Overwrite = False,
 ) -> None:
     """Write procedural objects as multi-view folders, with exact depth: those that the small models are measured on."""
     from ..files import check_writable, termination_cleans_up
 
     check_choice("--split", split, ("train", "val", "test", "heldout"))
-    if supersample not in (1, 2, 4):
-        raise InputError(f"--supersample {supersample}: expected one of 1, 2, 4")
     check_writable(out)
     from ..data.renders import render_procedural
 
-    rig = _protocol_settings(protocol, convention, size, {"supersample": supersample, "seed": seed},
-                             {"--views": views != 8, "--novel": novel != 4})
+    rig = _protocol_settings(protocol, convention, size, {"seed": seed}, {"--views": views != 8, "--novel": novel != 4})
     with Tally(count) as tally, termination_cleans_up():
-        render_procedural(split, range(start, start + count), out, size or 128, views, novel, seed, supersample,
-                          tally.done, overwrite, settings=rig)
+        render_procedural(split, range(start, start + count), out, size or 128, views, novel, seed, 2, tally.done,
+                          settings=rig)
     tally.finish(out)
 
 
@@ -298,11 +247,11 @@ def _print_record(record: dict) -> None:
 @data_app.command()
 def check(folder: Folder) -> None:
     """Read every object of a folder and name what is wrong with it."""
-    from ..data.folders import MultiviewFolder
+    from ..data.folders import find_objects
 
-    dataset = MultiviewFolder(folder)
-    with Tally(len(dataset)) as tally:
-        for _ in _readable(dataset, tally):
+    names = find_objects(folder)
+    with Tally(len(names)) as tally:
+        for _ in _readable(folder, names, tally):
             pass
     tally.finish(folder)
 
@@ -318,23 +267,25 @@ def shards(
 
     check_range("--shard-mb", shard_mb, 0.001, 100_000)
     check_writable(out)
-    from ..data.folders import MultiviewFolder, find_objects
+    from ..data.folders import find_objects
     from ..data.shards import write_shards, written_objects
 
     names, there = find_objects(folder), written_objects(out)
-    dataset = MultiviewFolder(folder, objects=[name for name in names if name not in there])
     with Tally(len(names)) as tally, termination_cleans_up():
         for name in there.intersection(names):
             tally.done(name)
-        write_shards(_readable(dataset, tally), out, int(shard_mb * 2**20))
+        write_shards(_readable(folder, [name for name in names if name not in there], tally), out,
+                     int(shard_mb * 2**20))
     tally.finish(out)
 
 
-def _readable(dataset, tally: Tally):
+def _readable(folder: Path, names: list[str], tally: Tally) -> Iterator[MultiviewObject]:
     """The objects that can be read; the others are skipped with a line."""
-    for index, name in enumerate(dataset.names):
+    from ..data.folders import read_object
+
+    for name in names:
         try:
-            views = dataset[index]
+            views = read_object(folder / name, folder.name if name == "." else name)
         except InputError as error:
             tally.done(name, error)
         else:

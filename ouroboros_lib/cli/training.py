@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .options import check_range
 
 
 def train(
@@ -43,7 +42,6 @@ def recipe(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
     gpus: Annotated[int, typer.Option(min=-1, max=1024, help="How many to use; -1: all; 0: the CPU.")] = -1,
     per_gpu: Annotated[int, typer.Option(min=1, max=64, help="How many stages may share a GPU.")] = 1,
-    minutes_scale: Annotated[float, typer.Option(help="Multiplies all time limits of the recipe.")] = 1.0,
     only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages, or all seeds of these rows, and what "
                                       "they start from.")] = "",
     show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
@@ -54,11 +52,10 @@ def recipe(
     """Run the training stages of a recipe in order, side by side where there are GPUs for it."""
     from ..files import check_writable
 
-    check_range("--minutes-scale", minutes_scale, 0.001, 10_000)
     check_writable(out)
     from ..training.recipe import check_needs, choose_stages, command_line, load_comparisons, load_recipe, run_recipe
 
-    stages = choose_stages(load_recipe(name, minutes_scale, init, data), only)
+    stages = choose_stages(load_recipe(name, init, data), only)
     check_needs(name, init=init, data=data)
     if show:
         print("\n".join(command_line(stage.arguments(out)) + (f"  # on {stage.gpus} GPUs" if stage.gpus > 1 else "")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ..cameras import ELEVATION_RANGE, Cameras, evenly_spaced_orbit, orbit_cameras
+from .pictures import OnWhite
 from .procedural import render_objects, sample_objects
 
 
 @dataclass
-class MultiviewBatch:
+class MultiviewBatch(OnWhite):
     """B objects seen by V cameras of an orbit, then N novel ones.
 
     rgba (B, V + N, 4, S, S) uint8, colour on white with alpha beside it; cameras (B, V + N); latents (B, V, c, h, w)
@@ -23,16 +24,6 @@ class MultiviewBatch:
     cameras: Cameras
     num_orbit_views: int
     latents: Tensor = None  # type: ignore[assignment]  # None until encoded; Algorithm 1 gets them always
-
-    @property
-    def images(self) -> Tensor:
-        """(B, V + N, 3, S, S) in [0, 1]."""
-        return self.rgba[:, :, :3].float() / 255
-
-    @property
-    def alpha(self) -> Tensor:
-        """(B, V + N, 1, S, S) in [0, 1]."""
-        return self.rgba[:, :, 3:].float() / 255
 
     @property
     def orbit_images(self) -> Tensor:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +27,14 @@ from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
 from ..files import new_folder, one_line
 from .folder_formats import UPS, find_format, into_our_world, load_array, read_format
+from .pictures import OnWhite
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
     from .batches import MultiviewBatch
 
 
 @dataclass
-class MultiviewObject:
+class MultiviewObject(OnWhite):
     """One object seen by V cameras: those of an orbit first (view 0 is the condition view), then novel ones.
 
     rgba (V, 4, S, S) uint8, colour composited on white, alpha beside it; depth (V, 1, S, S) float32, along z, 0 where
@@ -47,23 +48,6 @@ class MultiviewObject:
     depth: Tensor | None = None
     info: dict = field(default_factory=dict)
 
-    @property
-    def images(self) -> Tensor:
-        """(V, 3, S, S) in [0, 1], on white."""
-        return self.rgba[:, :3].float() / 255
-
-    @property
-    def alpha(self) -> Tensor:
-        """(V, 1, S, S) in [0, 1]."""
-        return self.rgba[:, 3:].float() / 255
-
-    @property
-    def ccm(self) -> Tensor:
-        """(V, 3, S, S), the canonical coordinate map of the depth; needs depth."""
-        if self.depth is None:
-            raise ValueError(f"{self.name} has no depth, from which coordinate maps are made")
-        return self.cameras.canonical_map(self.depth)
-
 
 def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
     """Objects of equal size and number of views as a batch; the `collate_fn` of a DataLoader. Raises InputError."""
@@ -75,9 +59,13 @@ def collate(objects: Sequence[MultiviewObject]) -> MultiviewBatch:
             a, b = (f"{o.name}: {o.num_orbit_views} orbit views of {len(o.rgba)}, {o.rgba.shape[-1]} pixels a side"
                     for o in (first, other))
             raise InputError(f"objects that do not fit in one batch: {a}; {b}; choose views and image_size")
-    rigs = [views.cameras for views in objects]
-    cameras = Cameras(torch.stack([rig.c2w for rig in rigs]), torch.stack([rig.intrinsics for rig in rigs]))
+    cameras = stack_rigs([views.cameras for views in objects])
     return MultiviewBatch(torch.stack([views.rgba for views in objects]), cameras, first.num_orbit_views)
+
+
+def stack_rigs(rigs: Sequence[Cameras]) -> Cameras:
+    """Cameras (V,) of each of B objects as (B, V)."""
+    return Cameras(torch.stack([rig.c2w for rig in rigs]), torch.stack([rig.intrinsics for rig in rigs]))
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -87,7 +75,9 @@ def encode_object(views: MultiviewObject) -> dict[str, bytes]:
     """The files of a folder in our format, by name; `object.json`, the last, says how many views are the orbit's."""
     files = {}
     for number, rgba in enumerate(views.rgba.cpu()):
-        files[f"view_{number:03d}.png"] = _png(_straight(rgba.permute(1, 2, 0).numpy()))
+        buffer = io.BytesIO()
+        Image.fromarray(_straight(rgba.permute(1, 2, 0).numpy())).save(buffer, "PNG", compress_level=6)
+        files[f"view_{number:03d}.png"] = buffer.getvalue()
     for number, depth in enumerate(() if views.depth is None else views.depth.float().cpu()):
         buffer = io.BytesIO()
         np.save(buffer, depth[0].numpy())
@@ -98,25 +88,12 @@ def encode_object(views: MultiviewObject) -> dict[str, bytes]:
     return files
 
 
-def write_object(folder: str | Path, views: MultiviewObject, coordinate_maps: bool = False) -> None:
-    """Write one object in our format, beside `folder` first and then into its place.
-
-    coordinate_maps (which need depth): also `ccm_000.png` ..., pictures of the coordinate maps with alpha.
-    """
+def write_object(folder: str | Path, views: MultiviewObject) -> None:
+    """Write one object in our format, beside `folder` first and then into its place."""
     files = encode_object(views)
-    if coordinate_maps:
-        mapped = torch.cat([views.ccm.cpu(), (views.depth > 0).float().cpu()], 1)
-        for number, planes in enumerate((255 * mapped).round().clamp(0, 255).byte()):
-            files[f"ccm_{number:03d}.png"] = _png(planes.permute(1, 2, 0).numpy())
     with new_folder(Path(folder)) as stage:
         for name, data in files.items():
             (stage / name).write_bytes(data)
-
-
-def _png(rgba: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(rgba).save(buffer, "PNG", compress_level=6)
-    return buffer.getvalue()
 
 
 def _straight(on_white: np.ndarray) -> np.ndarray:
@@ -161,10 +138,16 @@ class _Folder(Mapping):
         return len(self.names)
 
 
-def read_object(folder: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
-                novel_views: int | None = None, depth: bool | None = None, up: str = "auto",
-                name: str | None = None, draw: random.Random | None = None, start: str = "first") -> MultiviewObject:
-    """One object from a folder in any of the formats.
+def read_object(folder: str | Path, name: str = "", **settings) -> MultiviewObject:
+    """One object from a folder in any of the formats; settings: those of `decode_object`. Raises InputError."""
+    folder = Path(folder)
+    return decode_object(_Folder(folder), folder, name or folder.name, **settings)
+
+
+def decode_object(files: Mapping[str, bytes], where: str | Path, name: str = "", image_size: int | None = None,
+                  views: Sequence[int] | None = None, novel_views: int | None = None, depth: bool | None = None,
+                  up: str = "auto", draw: random.Random | None = None, start: str = "first") -> MultiviewObject:
+    """One object from files at hand by name, of a folder or a shard; `where` is for messages.
 
     image_size: pixels a side, by averaging if the files have more. views: which of the orbit's, all by default, in that
     order; the first is the condition view. novel_views: how many others, evenly chosen from all that are left, or at
@@ -174,16 +157,6 @@ def read_object(folder: str | Path, image_size: int | None = None, views: Sequen
     start: "random" lets a closed orbit begin at a frame that `draw` chooses, and turns the world of ours as well.
     Raises InputError, one line that names the folder and the file, for whatever is missing or does not fit.
     """
-    folder = Path(folder)
-    return decode_object(_Folder(folder), folder, image_size, views, novel_views, depth, up, name or folder.name,
-                         draw, start)
-
-
-def decode_object(files: Mapping[str, bytes], where: str | Path, image_size: int | None = None,
-                  views: Sequence[int] | None = None, novel_views: int | None = None, depth: bool | None = None,
-                  up: str = "auto", name: str = "", draw: random.Random | None = None, start: str = "first"
-                  ) -> MultiviewObject:
-    """`read_object` for files that are at hand by name, such as a shard's; `where` is for messages."""
     where = Path(where)
     if up not in UPS:
         raise InputError(f"up={up!r}: expected one of {', '.join(UPS)}")
@@ -306,28 +279,3 @@ def find_objects(root: str | Path) -> list[str]:
     if not names:
         raise InputError(f"{root}: no multi-view folder in it")
     return sorted(names)
-
-
-class MultiviewFolder(torch.utils.data.Dataset):
-    """The objects below a folder, in any of the formats; items are `MultiviewObject`s, batches come from `collate`.
-
-    objects: names, all that are found by default. The other settings are those of `read_object`.
-    """
-
-    def __init__(self, root: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
-                 novel_views: int | None = None, depth: bool | None = None, up: str = "auto",
-                 objects: Sequence[str] | None = None):
-        self.root = Path(root)
-        self.names = find_objects(root) if objects is None else list(objects)
-        self.settings = {"image_size": image_size, "views": views, "novel_views": novel_views, "depth": depth, "up": up}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> MultiviewObject:
-        name = self.names[index]
-        return read_object(self.root / name, **self.settings, name=self.root.name if name == "." else name)
-
-    def batch(self, indices: Iterable[int]) -> MultiviewBatch:
-        """Some of the objects, in this order."""
-        return collate([self[index] for index in indices])

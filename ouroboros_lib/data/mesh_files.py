@@ -49,8 +49,7 @@ def find_mesh(path: Path) -> Path:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
     for folder in (path, path / "meshes"):
-        found = mesh_files(folder)
-        if len(found) > 1:
+        if len(found := mesh_files(folder)) > 1:
             raise InputError(f"{folder}: holds {len(found)} meshes ({found[0].name}, {found[1].name}, ...); name one")
         if found:
             return found[0]

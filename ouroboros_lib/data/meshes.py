@@ -1,7 +1,7 @@
 """Pictures, exact depth and coordinate maps of meshes, by ray casting with embree on the CPU.
 
     mesh = load_mesh("duck.glb")
-    views = render_mesh(mesh, evenly_spaced_orbit(8, 20), size=256)      # views.images, .alpha, .depth, .ccm
+    views = render_mesh(mesh, evenly_spaced_orbit(8, 20), size=256)      # views.images, .alpha, .depth
 
 Colours are *unlit albedo*, straight from texture, vertex colours or material: no lamp, no shadow, no reflection, so
 that pictures do not depend on a lighting that others would have to copy. The background is white. Surfaces are opaque
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import map_coordinates
 
 from ..cameras import OBJECT_RADIUS, Cameras
 from ..errors import InputError
@@ -73,16 +74,14 @@ class TexturedMesh:
         for p, part in enumerate(self.parts):
             mine = np.nonzero(number == p)[0] if len(self.parts) > 1 else slice(None)
             local = triangle[mine] - self.first[p]
-            corners, a, b = part.faces[local], u[mine], v[mine]
-            color = None
+            weights = np.stack([1 - u[mine] - v[mine], u[mine], v[mine]], 1)
+            color = PLAIN / 255 if part.texture is None and part.colors is None else 1
             if part.texture is not None:
-                uv = (1 - a - b) * part.uv[corners[:, 0]] + a * part.uv[corners[:, 1]] + b * part.uv[corners[:, 2]]
+                uv = (weights * part.uv[part.faces[local]]).sum(1)
                 color = _lookup(self._pyramids[p], uv, self._densities[p][local] * footprint[mine])
             if part.colors is not None:
-                tint = (1 - a - b) * part.colors[corners[:, 0]] + a * part.colors[corners[:, 1]] \
-                    + b * part.colors[corners[:, 2]]
-                color = tint if color is None else color * tint
-            out[mine] = PLAIN / 255 if color is None else color
+                color = color * (weights * part.colors[part.faces[local]]).sum(1)
+            out[mine] = color
         return out
 
     def _texel_density(self, number: int) -> np.ndarray | None:
@@ -149,8 +148,6 @@ def render_mesh(mesh: TexturedMesh, cameras: Cameras, size: int, supersample: in
     """
     if len(cameras.shape) != 1:
         raise ValueError(f"cameras must have shape (V,), got {tuple(cameras.shape)}")
-    if supersample < 1:
-        raise ValueError(f"supersample must be at least 1, got {supersample}")
     cameras = cameras.to("cpu", torch.float32)
     views = len(cameras.c2w)
     rgba = np.empty((views, 4, size, size), np.uint8)
@@ -202,16 +199,8 @@ def _lookup(pyramid: list[np.ndarray], uv: np.ndarray, texels: np.ndarray) -> np
         mine = np.nonzero(level == number)[0]
         if len(mine) == 0:
             continue
-        image = pyramid[number]
-        height, width = image.shape[:2]
-        x = uv[mine, 0] * width - 0.5
-        y = (1 - uv[mine, 1]) * height - 0.5
-        left, above = np.floor(x), np.floor(y)
-        a, b = (x - left).astype(np.float32)[:, None], (y - above).astype(np.float32)[:, None]
-        columns = [(left.astype(np.int64) + step) % width for step in (0, 1)]
-        rows = [((above.astype(np.int64) + step) % height) * width for step in (0, 1)]
-        flat = image.reshape(-1, 3)
-        top = (1 - a) * flat[rows[0] + columns[0]] + a * flat[rows[0] + columns[1]]
-        bottom = (1 - a) * flat[rows[1] + columns[0]] + a * flat[rows[1] + columns[1]]
-        out[mine] = ((1 - b) * top + b * bottom) / 255
-    return out
+        height, width = pyramid[number].shape[:2]
+        places = np.stack([(1 - uv[mine, 1]) * height, uv[mine, 0] * width]) - 0.5
+        for c in range(3):
+            out[mine, c] = map_coordinates(pyramid[number][..., c], places, np.float32, order=1, mode="grid-wrap")
+    return out / 255

@@ -12,20 +12,19 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras
 from ..errors import InputError
-from ..files import read_json
+from ..files import one_line, read_json
 from ..speed.threads import prepare
-from .folders import MultiviewObject, write_object
+from .folders import MultiviewObject, stack_rigs, write_object
 from .mesh_files import find_mesh, mesh_files, object_name
 from .meshes import load_mesh, render_mesh
 
@@ -46,7 +45,6 @@ class RenderSettings:
     yaw: float = 0.0
     texture: str | None = None
     depth: bool = True
-    ccm: bool = False
     seed: int = 0
 
     def cameras(self, name: str) -> Cameras:
@@ -86,11 +84,10 @@ def find_meshes(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _entries(path: Path) -> list[Path]:
-    if path.is_file() or not path.is_dir():
+    if not path.is_dir():
         find_mesh(path)  # raises unless it is a mesh
         return [path]
-    here = mesh_files(path)
-    if here:
+    if here := mesh_files(path):
         return here
     if mesh_files(path / "meshes"):
         return [path]
@@ -105,12 +102,11 @@ def is_done(folder: Path, how: dict) -> bool:
     if not (folder / "object.json").is_file():
         return False
     about = read_json(folder / "object.json")
-    if not isinstance(about, dict) or about.get("render") != how:
-        before = about.get("render") if isinstance(about, dict) else None
-        changed = [f"{key} {before[key]} instead of {value}" for key, value in how.items()
-                   if before.get(key) != value and key in before] if isinstance(before, dict) else []
-        raise InputError(f"{folder}: was made otherwise ({', '.join(changed) or 'by something else'}); choose another "
-                         "--out, or --overwrite")
+    before = about.get("render") if isinstance(about, dict) else None
+    before = before if isinstance(before, dict) else {}
+    changed = [f"{key} {before.get(key)} instead of {value}" for key, value in how.items() if before.get(key) != value]
+    if changed:
+        raise InputError(f"{folder}: was made otherwise ({', '.join(changed)}); choose another --out")
     views = how["views"] + how["novel"]
     wanted = [f"view_{i:03d}.png" for i in range(views)] + (
         [f"depth_{i:03d}.npy" for i in range(views)] if how["depth"] else []) + ["cameras.json"]
@@ -129,7 +125,7 @@ def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettin
     if not settings.depth:
         views.depth = None
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_object(folder, views, coordinate_maps=settings.ccm)
+    write_object(folder, views)
     return mesh.notes
 
 
@@ -145,76 +141,61 @@ def _origin(mesh: Path) -> dict:
 
 
 def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, workers: int,
-                  done: Callable[[str, list[str], InputError | None], None], overwrite: bool = False) -> None:
+                  done: Callable[[str, list[str], InputError | None], None]) -> None:
     """Render meshes by name into `out / name`, `workers` at a time; `done(name, notes, error)` is called for each.
 
     A mesh that cannot be rendered does not keep the others from being rendered.
     """
     waiting = []
-    how = settings.record()
     for name, path in meshes.items():
-        if not overwrite and is_done(out / name, how):
+        if is_done(out / name, settings.record()):
             done(name, [], None)
         else:
             waiting.append((path, out / name, name, settings))
-    if min(workers, len(waiting)) <= 1:
-        for job in waiting:
-            try:
-                notes, error = render_to_folder(*job), None
-            except InputError as caught:
-                notes, error = [], caught
-            done(job[2], notes, error)
-        return
-    # spawned, not forked: torch's threads do not survive a fork
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), multiprocessing.get_context("spawn"), _start_worker)
+    # each worker has one thread; spawned, because torch's threads do not survive a fork
+    workers = min(workers, len(waiting)) if workers > 1 else 0
+    loader = DataLoader(waiting, batch_size=None, collate_fn=_render_one, num_workers=workers, in_order=False,
+                        multiprocessing_context="spawn" if workers else None, worker_init_fn=_start_worker,
+                        generator=torch.Generator())
+    with _deaf_children():
+        results = iter(loader)
     try:
-        with _interrupts_wait():  # which the workers, started here, inherit: they are deaf from their first import on
-            jobs = {pool.submit(render_to_folder, *job): job[2] for job in waiting}
-        pending = set(jobs)
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for job in finished:
-                name = jobs[job]
-                try:
-                    notes, error = job.result(), None
-                except InputError as caught:
-                    notes, error = [], caught
-                except BrokenProcessPool:
-                    raise InputError(f"{name}: a worker process died, perhaps of too little memory; try --workers 1"
-                                     ) from None
-                done(name, notes, error)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for result in results:
+            done(*result)
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise InputError(f"{out}: {one_line(error)}, perhaps of too little memory; try --workers 1") from None
+
+
+def _render_one(job: tuple) -> tuple[str, list[str], InputError | None]:
+    try:
+        return job[2], render_to_folder(*job), None
+    except InputError as error:
+        return job[2], [], error
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Ctrl-C reaches the whole group of processes, but only the first one decides, and not before this is over."""
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield  # Windows, or a thread that gets no interrupts
+def _deaf_children() -> Iterator[None]:
+    """Processes started inside do not hear Ctrl-C, which reaches the whole group: only the first one decides."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
         return
-    heard: list[tuple] = []
-    resource_tracker.ensure_running()  # with the first worker it would start, and lift the mask
-    handler = signal.signal(signal.SIGINT, lambda *call: heard.append(call))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes have it, but not the handler
+    resource_tracker.ensure_running()  # with the first child it would start, and lift the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-    if heard and callable(handler):
-        handler(*heard[0])
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker(number: int) -> None:
     prepare()
-    torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot end its workers: they would wait for their next mesh for ever."""
+    """A killed parent cannot end its workers: the loader's own watch lets them finish what they have been given."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -224,8 +205,7 @@ def default_workers() -> int:
 
 
 def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, views: int, novel: int, seed: int,
-                      supersample: int, done: Callable[[str], None], overwrite: bool = False, chunk: int = 16,
-                      settings: RenderSettings | None = None) -> None:
+                      supersample: int, done: Callable[[str], None], settings: RenderSettings | None = None) -> None:
     """Held-out or training objects with their fixed rigs into `out / SPLIT_000000` ..., with exact depth.
 
     Object i of a split has the cameras of `held_out_objects`, so that files and memory hold the same pictures; or those
@@ -240,13 +220,13 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
         size, views, supersample = settings.size, settings.views, settings.supersample
         how = settings.record() | {"split": split, "seed": seed}
     names = {index: f"{split}_{index:06d}" for index in indices}
-    left = [index for index, name in names.items() if overwrite or not is_done(out / name, how)]
+    left = [index for index, name in names.items() if not is_done(out / name, how)]
     for index in sorted(set(names) - set(left)):
         done(names[index])
-    for first in range(0, len(left), chunk):
-        some = left[first:first + chunk]
+    for first in range(0, len(left), 16):
+        some = left[first:first + 16]
         objects = sample_objects(split, some, seed=seed)
-        rig = held_out_cameras(some, views, novel, seed) if settings is None else _stack(
+        rig = held_out_cameras(some, views, novel, seed) if settings is None else stack_rigs(
             [settings.cameras(names[index]) for index in some])
         rendered = render_objects(objects, rig, size, supersample, depth=True)
         for row, index in enumerate(some):
@@ -255,7 +235,3 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
             write_object(out / names[index], MultiviewObject(names[index], rendered.rgba[row], rig[row], views,
                                                              rendered.depth[row], info))
             done(names[index])
-
-
-def _stack(rigs: list[Cameras]) -> Cameras:
-    return Cameras(torch.stack([rig.c2w for rig in rigs]), torch.stack([rig.intrinsics for rig in rigs]))

@@ -10,11 +10,9 @@ import itertools
 import json
 import random
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
-
-import torch
 
 from ..errors import InputError
 from ..files import read_json, replace_file
@@ -90,18 +88,15 @@ def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, 
     return names
 
 
-class ShardStream(torch.utils.data.IterableDataset):
-    """The objects of a folder of shards, one after the other, as `MultiviewObject`s; `collate` makes batches.
+class ShardStream:
+    """The objects of a folder of shards, one after the other, as `MultiviewObject`s.
 
-    Processes of a distributed run and workers of a DataLoader share the shards out among them, so have more shards than
-    readers. shuffle: size of the buffer that objects are drawn from, with shards in random order; 0 keeps the order of
-    writing. `epoch` enters the seed: raise it to see another order. Other settings are those of `read_object`.
+    shuffle: size of the buffer that `objects_of` draws from, 0 for the order of writing. settings: those of
+    `decode_object`.
     """
 
-    def __init__(self, folder: str | Path, image_size: int | None = None, views: Sequence[int] | None = None,
-                 novel_views: int | None = None, depth: bool | None = None, shuffle: int = 0, seed: int = 0):
-        self.folder, self.shuffle, self.seed, self.epoch = Path(folder), shuffle, seed, 0
-        self.settings = {"image_size": image_size, "views": views, "novel_views": novel_views, "depth": depth}
+    def __init__(self, folder: str | Path, shuffle: int = 0, **settings):
+        self.folder, self.shuffle, self.settings = Path(folder), shuffle, settings
         self.shards = {}
         for shard in read_index(folder):
             path = (self.folder / shard["file"]).resolve()
@@ -117,41 +112,28 @@ class ShardStream(torch.utils.data.IterableDataset):
         return sum(map(len, self.shards.values()))
 
     def __iter__(self) -> Iterator[MultiviewObject]:
-        import webdataset
+        for path in self.shards:
+            yield from self.objects_of(path)
 
-        paths = list(webdataset.split_by_worker(webdataset.split_by_node(self.shards)))
-        order = random.Random(self.seed + self.epoch)
-        if self.shuffle:
-            order.shuffle(paths)
-        samples = (sample for path in paths for sample in self._samples(path))
-        if self.shuffle:
-            samples = webdataset.shuffle(self.shuffle, rng=order)(samples)
-        for path, name, files in samples:
-            yield decode_object(files, Path(path) / name, **self.settings, name=name)
-
-    def in_order(self, path: str) -> Iterator[MultiviewObject]:
-        """The objects of one shard in the order of writing."""
-        for _, name, files in self._samples(path):
-            yield decode_object(files, Path(path) / name, **self.settings, name=name)
-
-    def objects_of(self, path: str, order: random.Random, skip: int = 0,
+    def objects_of(self, path: str, order: random.Random | None = None, skip: int = 0,
                    leave_out: Collection[str] = ()) -> Iterator[MultiviewObject]:
         """The objects of one shard, without those named in `leave_out` and the first `skip` of the rest.
 
-        order: draws from the buffer, if there is one, and the novel views; what is skipped is not decoded.
+        order: draws from the buffer, if there is one, and the novel views; None keeps the order of writing. What is
+        skipped is not decoded.
         """
-        import webdataset
+        samples = (sample for sample in self._samples(path) if sample[0] not in leave_out)
+        if order and self.shuffle:
+            import webdataset
 
-        samples = (sample for sample in self._samples(path) if sample[1] not in leave_out)
-        if self.shuffle:
             samples = webdataset.shuffle(self.shuffle, rng=order)(samples)
-        seed = order.random()
-        for _, name, files in itertools.islice(samples, skip, None):
-            yield decode_object(files, Path(path) / name, **self.settings, name=name,
-                                draw=random.Random(f"{seed} {name}"))
+        seed = order and order.random()
+        for name, files in itertools.islice(samples, skip, None):
+            yield decode_object(files, Path(path) / name, name, **self.settings,
+                                draw=order and random.Random(f"{seed} {name}"))
 
-    def _samples(self, path: str) -> Iterator[tuple[str, str, dict[str, bytes]]]:
-        """Path, name and files of the objects of one shard; raises InputError where it is not as the index says."""
+    def _samples(self, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Name and files of the objects of one shard; raises InputError where it is not as the index says."""
         from webdataset.tariterators import tarfile_samples
 
         left = list(self.shards[path])
@@ -166,6 +148,6 @@ class ShardStream(torch.utils.data.IterableDataset):
             name = unquote(sample["__key__"])
             if not left or left.pop(0) != name:
                 raise InputError(f"{path}: holds {name} where {INDEX} lists something else")
-            yield path, name, {key: value for key, value in sample.items() if not key.startswith("__")}
+            yield name, {key: value for key, value in sample.items() if not key.startswith("__")}
         if left:
             raise InputError(f"{path}: this shard ends before its object {left[0]}")

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from ..data.folders import MultiviewObject
-from ..errors import InputError
-from .config import CHOICES
 from .pictures import resized, zoomed
 from .shapes import Shape
 
@@ -48,13 +46,6 @@ def align_pictures(pictures: dict[int, Tensor], truth: MultiviewObject, views: t
         return float((zoomed(resized(mine, size), scale) - resized(target, size)).square().mean())
 
     return _search(error, "scale", target.shape[-1])[1]
-
-
-def check_alignment(align: str, kind: str) -> None:
-    if align not in CHOICES["align"]:
-        raise InputError(f"--align {align}: expected one of {', '.join(CHOICES['align'])}")
-    if align in ("azimuth", "both") and kind == "images":
-        raise InputError(f"--align {align}: pictures cannot be turned; scale or none")
 
 
 def _spread(views: Sequence[int]) -> list[int]:

@@ -22,7 +22,7 @@ from ..data.folders import MultiviewObject
 from ..errors import InputError
 from ..files import replace_file
 from ..plans import Plan
-from .alignment import align_pictures, align_shape, check_alignment
+from .alignment import align_pictures, align_shape
 from .geometry import Surface, measure_shape
 from .methods import Images, Method, Part
 from .metrics import psnr, ssim
@@ -47,7 +47,8 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
     measured `out`_geometry.csv (`ShapeRow`s). Raises InputError when nothing can be measured.
     """
     started, out = time.monotonic(), Path(out)
-    check_alignment(align, method.kind)
+    if align in ("azimuth", "both") and method.kind == "images":
+        raise InputError(f"--align {align}: pictures cannot be turned; scale or none")
     source.prepare(method)
     method.check(source)
     run = Run(source, method, method.plans(plans), align, {"psnr": psnr, "ssim": ssim} | (metrics or {}))

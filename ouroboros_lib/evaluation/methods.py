@@ -2,6 +2,7 @@
 
 import math
 import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -131,10 +132,11 @@ class Ours(Method):
         if self.components and own_rig and size == pipe.image_size:
             yield from self._components(batch)
         picture, elevation = self._input(batch, source.input_view, own_rig)
+        own = [name if isinstance(name, int) else zlib.crc32(name.encode()) for name in (o.name for o in objects)]
         for seed, plan in product(self.seeds, plans):
             # one generator an object, so that its noise does not depend on the batch; the same for every plan
-            generators = [torch.Generator(pipe.device).manual_seed((1_000_003 * seed + source.noise_seed(truth.name))
-                                                                   % 2**63) for truth in objects]
+            generators = [torch.Generator(pipe.device).manual_seed((1_000_003 * seed + number) % 2**63)
+                          for number in own]
             result = pipe(picture, elevation, batch.orbit_cameras.to(pipe.device) if own_rig else None, self.steps,
                           plan, self.guidance, generators)
             views = resized(result.views, size)

@@ -18,6 +18,8 @@ from ..data.meshes import load_mesh, render_mesh
 from ..gaussians import Gaussians
 from ..rasterization import rasterize
 
+SAME = torch.eye(4, dtype=torch.float64)
+
 
 @dataclass
 class Shape:
@@ -55,7 +57,7 @@ def _scale(similarity: Tensor) -> float:
     return float(torch.linalg.det(similarity[:3, :3].double())) ** (1 / 3)
 
 
-def splat_shape(gaussians: Gaussians, to_ours: Tensor | None = None) -> Shape:
+def splat_shape(gaussians: Gaussians, to_ours: Tensor = SAME) -> Shape:
     """A splat (N,); to_ours: (4, 4), from its coordinates to ours."""
     @torch.no_grad()
     def draw(cameras: Cameras, size: int):
@@ -65,10 +67,10 @@ def splat_shape(gaussians: Gaussians, to_ours: Tensor | None = None) -> Shape:
                              for name in ("rgb", "alpha", "depth"))
         return rgb.clamp(0, 1), alpha, depth
 
-    return Shape(draw, _inverse(to_ours))
+    return Shape(draw, torch.linalg.inv(to_ours))
 
 
-def mesh_shape(path: Path, to_ours: Tensor | None = None, supersample: int = 2, texture: Path | None = None) -> Shape:
+def mesh_shape(path: Path, to_ours: Tensor, supersample: int = 2, texture: Path | None = None) -> Shape:
     """A mesh file, drawn by casting rays; texture: an image for one that names none. Raises InputError."""
     mesh = load_mesh(path, texture=texture)  # comes in the unit of our world, by to_world
 
@@ -76,8 +78,4 @@ def mesh_shape(path: Path, to_ours: Tensor | None = None, supersample: int = 2, 
         views = render_mesh(mesh, cameras, size, supersample)
         return views.images, views.alpha, views.depth
 
-    return Shape(draw, torch.from_numpy(mesh.to_world) @ _inverse(to_ours), tuple(mesh.notes))
-
-
-def _inverse(to_ours: Tensor | None) -> Tensor:
-    return torch.eye(4, dtype=torch.float64) if to_ours is None else torch.linalg.inv(to_ours.double())
+    return Shape(draw, torch.from_numpy(mesh.to_world) @ torch.linalg.inv(to_ours), tuple(mesh.notes))

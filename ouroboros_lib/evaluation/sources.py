@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,10 +50,6 @@ class Source(ABC):
         """The true surface of an object, where shapes are measured. Raises InputError."""
 
     @abstractmethod
-    def noise_seed(self, name) -> int:
-        """Of an object: its noise must not depend on the others."""
-
-    @abstractmethod
     def settings(self) -> dict:
         """All that the figures depend on, for the record."""
 
@@ -94,9 +89,6 @@ class Procedural(Source):
         if truth.name >= self.geometry:
             return None
         return procedural_surface(sample_objects(self.split, [truth.name]).to(self.device))
-
-    def noise_seed(self, name: int) -> int:
-        return name
 
     def settings(self) -> dict:
         return {"split": self.split, "objects": len(self.names), "num_views": self.num_views}
@@ -184,9 +176,6 @@ class Folder(Source):
         if not np.allclose(mesh.to_world, source.get("to_world", np.nan), atol=1e-6):
             raise InputError(f"{mesh.path}: is not the mesh that {truth.name} was rendered from, or placed otherwise")
         return mesh_surface(mesh, surrounding_cameras())
-
-    def noise_seed(self, name: str) -> int:
-        return zlib.crc32(name.encode())
 
     def files(self, name: str) -> list[Path]:
         return [self.data / name, *([self.meshes[name]] if name in self.meshes else ())]

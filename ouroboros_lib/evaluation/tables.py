@@ -40,19 +40,16 @@ class Table:
 class Measurement:
     """One method's views or 3D renders in one evaluation.
 
-    model: preset or folder of our weights, "" for other methods; pixels "" where not stated; values: metric -> mean,
-    low and high over objects and seeds, only those that were measured; file: the results' stem; command: that made it.
+    model: preset or folder of our weights, "" for other methods; pixels "" where not stated; cells: of table 1 from the
+    measured PSNR on; note: the results' file and the command that made it.
     """
 
     task: str
     method: str
     model: str
     pixels: str
-    protocol: str
-    objects: int
-    values: dict[str, dict[str, float]]
-    file: str
-    command: str
+    cells: list[str]
+    note: str
 
 
 def paper_tables(results: str | Path) -> list[Table]:
@@ -66,7 +63,7 @@ def paper_tables(results: str | Path) -> list[Table]:
     ablations = {path.name: read_json(path) for path in sorted(Path(results).glob("ablation*.json"))}
     measured = list(measurements(Path(results)))
     tables = [_table_1(published, measured), _table_2(published, ablations.get("ablation.json"))]
-    return tables + ([_comparisons(ablations), *_shapes(ablations)] if ablations else [])
+    return tables + (_comparisons(ablations) if ablations else [])
 
 
 def measurements(results: Path) -> Iterator[Measurement]:
@@ -84,12 +81,13 @@ def measurements(results: Path) -> Iterator[Measurement]:
         for method, (kind, task) in product(dict.fromkeys(row.method for row in rows), TASKS.items()):
             mine = [row for row in rows if row.method == method and row.kind == kind and row.view in primary]
             if mine and method not in COMPONENTS:
-                tables = {name: table for name, table in per_object(mine).items() if name in METRICS}
-                pixels = re.search(r"-(\d+)(-all)?$", mine[0].protocol) if of_folder else None
+                tables, label = per_object(mine), mine[0].protocol
+                values = {name: mean_interval(tables[name], digits=4) for name in METRICS if name in tables}
+                pixels = re.search(r"-(\d+)(-all)?$", label) if of_folder else None
+                cells = [*(_cell(values.get(metric), metric) for metric in METRICS), str(len(tables["psnr"])), label]
                 yield Measurement(task, method, settings.get("preset", "small") if ours else "",
-                                  pixels[1] if pixels else "", mine[0].protocol, len(tables["psnr"]),
-                                  {name: mean_interval(table, digits=4) for name, table in tables.items()}, path.stem,
-                                  record.get("command", ""))
+                                  pixels[1] if pixels else "", [*cells, path.stem],
+                                  f"{path.stem}: {record.get('command', '')}")
 
 
 def _table_1(published: dict, found: list[Measurement]) -> Table:
@@ -105,18 +103,18 @@ def _table_1(published: dict, found: list[Measurement]) -> Table:
         for measurement in mine or [None]:
             _, aligned, how = measurement.method.partition("-aligned-") if measurement else ("", "", "")
             lines[task].append([task, method + (f", aligned: {how}" if aligned else ""), str(pixels), *cells,
-                                *_measured(measurement)])
+                                *(measurement.cells if measurement else [NOT_MEASURED] * 3 + [""] * 3)])
             cells = [NOT_PUBLISHED] * 3  # once is enough
     for measurement in left:
         name = f"{measurement.model}: {measurement.method}" if measurement.model else measurement.method
         lines[measurement.task].append([measurement.task, name, measurement.pixels, *[NOT_PUBLISHED] * 3,
-                                        *_measured(measurement)])
+                                        *measurement.cells])
     notes = [f"Published: {published['source']}. {published['data']}.", *table["notes"]]
     if found:
         notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
                   "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
                   "which it does not name, nor with its cameras: compare only lines that name the same file.",
-                  *dict.fromkeys(f"{measurement.file}: {measurement.command}" for measurement in found)]
+                  *dict.fromkeys(measurement.note for measurement in found)]
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
     if any(cell == NOT_MEASURED for rows in lines.values() for row in rows if row[-1] for cell in row[6:9]):
@@ -125,14 +123,6 @@ def _table_1(published: dict, found: list[Measurement]) -> Table:
                "n", "protocol", "file"]
     return Table("Table 1 (GSO), published and measured", columns, [row for rows in lines.values() for row in rows],
                  notes)
-
-
-def _measured(measurement: Measurement | None) -> list[str]:
-    """The cells of table 1 from the measured PSNR on."""
-    if measurement is None:
-        return [NOT_MEASURED] * 3 + [""] * 3
-    return [*(_cell(measurement.values.get(metric), metric) for metric in METRICS),
-            str(measurement.objects), measurement.protocol, measurement.file]
 
 
 def _table_2(published: dict, ablation: dict | None) -> Table:
@@ -162,40 +152,38 @@ MEASURED = (("3D PSNR", "3D views 1+", "psnr"), ("3D SSIM", "3D views 1+", "ssim
             ("dLPIPS", "difference", "lpips"), ("self-consistency", "self-consistency", "psnr"))
 
 
-def _interval(value: dict, digits: int, sign: str = "") -> str:
-    """Mean [low, high]."""
-    return f"{value['mean']:{sign}.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+def _interval(value: dict | None, digits: int, sign: str = "") -> str:
+    """Mean [low, high], and the verdict if there is one."""
+    if value is None:
+        return NOT_MEASURED
+    text = f"{value['mean']:{sign}.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    return f"{text} {value['verdict']}" if "verdict" in value else text
 
 
 def _cell(value: dict | None, metric: str) -> str:
-    return NOT_MEASURED if value is None else _interval(value, 2 if metric == "psnr" else 4)
+    return _interval(value, 2 if metric == "psnr" else 4)
 
 
-def _comparisons(ablations: dict[str, dict]) -> Table:
+def _comparisons(ablations: dict[str, dict]) -> list[Table]:
+    """By PSNR, and by geometry if any was measured."""
     quantities = ("3D views 1+", "3D novel", "views 1+", "self-consistency")
-    rows = []
-    for file, ablation in ablations.items():
-        for entry in ablation["comparisons"]:
-            cells = [f"{_interval(entry[quantity], 2, '+')} {entry[quantity]['verdict']}" if quantity in entry
-                     else NOT_MEASURED for quantity in quantities]
-            rows.append([entry["label"], str(len(entry["training seeds"])), *cells, file])
+    rows, shapes = [], []
+    for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
+        rows.append([entry["label"], str(len(entry["training seeds"])),
+                     *(_interval(entry.get(quantity), 2, "+") for quantity in quantities), file])
+        if shape := entry.get("geometry"):
+            shapes.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])),
+                           *(_interval(shape[name], 4, "+") for name in SHAPES), file])
     notes = ["Differences of PSNR in dB, paired by object and training seed, with 95 % bootstrap intervals. The rows "
              "of a file started from the same models, those of another file from others."]
     if missing := set.intersection(*(set(ablation["missing"]) for ablation in ablations.values())):
         notes.append("Not measured yet: " + ", ".join(sorted(missing)) + ".")
-    return Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)
-
-
-def _shapes(ablations: dict[str, dict]) -> list[Table]:
-    """The same comparisons by geometry, if any was measured."""
-    rows = []
-    for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
-        if shape := entry.get("geometry"):
-            cells = [f"{_interval(shape[name], 4, '+')} {shape[name]['verdict']}" for name in SHAPES]
-            rows.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])), *cells, file])
-    notes = ["Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
-             "better."]
-    return [Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], rows, notes)] if rows else []
+    found = [Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)]
+    if shapes:
+        found.append(Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], shapes, [
+            "Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "
+            "better."]))
+    return found
 
 
 def render(table: Table, style: str = "text") -> str:

@@ -1,5 +1,6 @@
 """3D Gaussian splatting's `.ply`: what every viewer reads. Plain tensors in and out; `Gaussians` has the methods."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import read_bytes
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic; 3DGS stores (colour - 0.5) / SH_C0
 
@@ -39,8 +41,9 @@ def read_ply(path: str | Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     ignored. Raises InputError."""
     from plyfile import PlyData, PlyParseError
 
+    data = read_bytes(path)
     try:
-        table = PlyData.read(str(path))["vertex"].data
+        table = PlyData.read(BytesIO(data))["vertex"].data
 
         def columns(*names: str) -> Tensor:
             return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in names], axis=-1))
@@ -48,9 +51,5 @@ def read_ply(path: str | Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return (columns("x", "y", "z"), torch.sigmoid(columns("opacity")[:, 0]),
                 columns("scale_0", "scale_1", "scale_2").exp(), columns("rot_0", "rot_1", "rot_2", "rot_3"),
                 columns("f_dc_0", "f_dc_1", "f_dc_2") * SH_C0 + 0.5)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (PlyParseError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a 3D Gaussian splatting .ply ({error})") from None

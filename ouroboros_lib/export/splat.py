@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import read_bytes
 
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
 
 
-def write_splat(path: str | Path, means: Tensor, opacities: Tensor, scales: Tensor, quaternions: Tensor,
-                colors: Tensor) -> None:
-    """Write N Gaussians, most visible first; shapes as in `write_ply`.
+def splat_bytes(means: Tensor, opacities: Tensor, scales: Tensor, quaternions: Tensor, colors: Tensor) -> bytes:
+    """N Gaussians, most visible first; shapes as in `write_ply`.
 
     Positions and scales stay float32; colour, opacity and rotation are rounded to 8 bits.
     """
@@ -25,17 +25,12 @@ def write_splat(path: str | Path, means: Tensor, opacities: Tensor, scales: Tens
     record["mean"], record["scale"] = means.numpy(), scales.numpy()
     record["rgba"] = (rgba * 255).round().byte().numpy()
     record["rotation"] = (quaternions * 128 + 128).round().clamp(0, 255).byte().numpy()
-    Path(path).write_bytes(record.tobytes())
+    return record.tobytes()
 
 
 def read_splat(path: str | Path) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The inverse of `write_splat`. Raises InputError when the file is not a whole number of records."""
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    """The inverse of `splat_bytes`, from a file. Raises InputError when the file is not a whole number of records."""
+    data = read_bytes(path)
     if not data or len(data) % RECORD.itemsize:
         raise InputError(f"{path}: {len(data)} bytes are not a whole number of 32-byte .splat records")
     record = np.frombuffer(data, dtype=RECORD)

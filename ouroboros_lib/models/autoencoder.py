@@ -34,14 +34,6 @@ class Autoencoder(ModelMixin, ConfigMixin):
         self.register_buffer("latent_mean", torch.zeros(latent_channels, 1, 1))
         self.register_buffer("latent_std", torch.ones(latent_channels, 1, 1))
 
-    @property
-    def latent_channels(self) -> int:
-        return self.config.latent_channels
-
-    @property
-    def downscale_factor(self) -> int:
-        return 8
-
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the unnormalised latents: (N, 3, H, W) in [0, 1] to 2 x (N, c, H / 8, W / 8)."""
         return self.encoder(F.pixel_unshuffle(images * 2 - 1, 2)).float().chunk(2, dim=1)

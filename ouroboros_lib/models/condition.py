@@ -1,4 +1,4 @@
-"""What F is given of the condition view, in training and inference."""
+"""What F is given of the condition view and of its cameras, in training and inference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .camera_features import CameraFeatures
+
+@dataclass
+class CameraFeatures:
+    """What F makes of its cameras alone, computed once: the same in every step of the recursion.
+
+    stages: features (B, V, ...) to be added at the input of each stage of F, in the order in which F takes them.
+    """
+
+    stages: list[Tensor]
+
+    def __getitem__(self, index) -> CameraFeatures:
+        """Index the batch dimension, as with `Cameras`."""
+        return CameraFeatures([features[index] for features in self.stages])
 
 
 @dataclass

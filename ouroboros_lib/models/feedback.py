@@ -69,13 +69,10 @@ def released_coordinate_map(depth: Tensor, cameras: Cameras) -> Tensor:
     values depend on the resolution, and the same surface point has other values in every view. At 512 pixels they leave
     [0, 1] and are clamped.
     """
-    size, k = depth.shape[-1], cameras.intrinsics[..., None, None, :, :]
-    index = torch.arange(size, device=depth.device, dtype=depth.dtype)
+    index = torch.arange(depth.shape[-1], device=depth.device, dtype=depth.dtype)
     v, u = torch.meshgrid(index, index, indexing="ij")
-    local = torch.stack([(u - k[..., 0, 2]) / k[..., 0, 0], (v - k[..., 1, 2]) / k[..., 1, 1],
-                         torch.ones_like(u).expand(*cameras.shape, size, size)], dim=-1)
-    rotated = (cameras.c2w[..., None, None, :3, :3] * local[..., None, :]).sum(-1).movedim(-1, -3)
-    points = cameras.positions[..., None, None] + depth * rotated
+    directions = cameras.directions(torch.stack([u, v], dim=-1).flatten(0, 1)).unflatten(-2, v.shape).movedim(-1, -3)
+    points = cameras.positions[..., None, None] + depth * directions
     return (points * (depth > 0) * 0.001 + 0.5).clamp(0, 1)
 
 

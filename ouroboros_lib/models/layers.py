@@ -1,6 +1,7 @@
 """The few blocks that F, G and the autoencoder of the `small` preset are made of."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -119,15 +120,6 @@ class MultiviewAttention(Attention):
         return x + self.attend(tokens).view(n, h, w, c).movedim(-1, 1)
 
 
-class SpatialAttention(Attention):
-    """Self-attention over the pixels of each view alone, (B * V, C, H, W)."""
-
-    def forward(self, x: Tensor, num_views: int) -> Tensor:
-        n, c, h, w = x.shape
-        tokens = self.norm(x).movedim(1, -1).reshape(n, h * w, c)
-        return x + self.attend(tokens).view(n, h, w, c).movedim(-1, 1)
-
-
 class TemporalAttention(Attention):
     """Self-attention of each pixel over the views, (B * V, C, H, W): what lies at one place of all V pictures."""
 
@@ -140,14 +132,14 @@ class TemporalAttention(Attention):
 
 
 class FactorisedAttention(nn.Module):
-    """Spatial, then temporal attention, as in Stable Video Diffusion (Blattmann et al. 2023): the orbit as video."""
+    """Within each view, then over the views, as in Stable Video Diffusion (Blattmann et al. 2023)."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.spatial, self.temporal = SpatialAttention(channels), TemporalAttention(channels)
+        self.spatial, self.temporal = MultiviewAttention(channels), TemporalAttention(channels)
 
     def forward(self, x: Tensor, num_views: int) -> Tensor:
-        return self.temporal(self.spatial(x, num_views), num_views)
+        return self.temporal(self.spatial(x, 1), num_views)
 
 
 VIEW_ATTENTIONS = {"joint": MultiviewAttention, "factorised": FactorisedAttention}
@@ -177,29 +169,53 @@ class UNetStage(nn.Module):
         return x, outputs
 
 
-def way_down(channels: tuple[int, ...], embedding: int, depths: tuple[int, ...], attention: tuple[bool, ...],
-             kind: type = MultiviewAttention) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """The stages of a U-Net from fine to coarse, and the strided convolutions between them.
+class UNet:
+    """What the networks of F and G share: layers to add to a module of their own, and the way through these."""
 
-    attention: which stages have it; kind: its class.
-    """
-    stages, shrink = nn.ModuleList(), nn.ModuleList()
-    for stage, width in enumerate(channels):
-        stages.append(UNetStage(width, width, embedding, depths[stage], kind if attention[stage] else None))
-        if stage + 1 < len(channels):
-            shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
-    return stages, shrink
+    def add_unet(self, channels: tuple[int, ...], channels_out: int, embedding: int, depths: tuple[int, ...],
+                 depth_up: int, attention: tuple[bool, ...], kind: type = MultiviewAttention) -> None:
+        """Make the layers of all stages, from fine to coarse and back.
 
+        depths: blocks of each stage on the way down; depth_up: of all on the way up. attention: which stages have it,
+        beside the middle; kind: its class.
+        """
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        for stage, width in enumerate(channels):
+            self.down.append(UNetStage(width, width, embedding, depths[stage], kind if attention[stage] else None))
+            if stage + 1 < len(channels):
+                self.shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
+        self.middle = ResBlock(channels[-1], channels[-1], embedding)
+        self.middle_attention = kind(channels[-1])
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for stage, width in reversed(list(enumerate(channels))):
+            self.up.append(UNetStage(width, width, embedding, depth_up, kind if attention[stage] else None, width))
+            if stage:
+                self.grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
+        self.output_norm = group_norm(channels[0])
+        self.output = zero_init(nn.Conv2d(channels[0], channels_out, 3, padding=1))
 
-def way_up(channels: tuple[int, ...], embedding: int, depth: int, attention: tuple[bool, ...],
-           kind: type = MultiviewAttention) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """The stages from coarse to fine, each block with a skip connection, and the convolutions after upsampling."""
-    stages, grow = nn.ModuleList(), nn.ModuleList()
-    for stage, width in reversed(list(enumerate(channels))):
-        stages.append(UNetStage(width, width, embedding, depth, kind if attention[stage] else None, width))
-        if stage:
-            grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
-    return stages, grow
+    def run_unet(self, h: Tensor, embedding: Tensor, views: int, added: Sequence[Sequence[Tensor]] = ()) -> Tensor:
+        """(B V, C, h, w), with an embedding (B V, E), to (B, V, out, h, w).
+
+        added: features for the input of each stage, on the way down and then up.
+        """
+        skips: list[Tensor] = []
+        added = added or [()] * (2 * len(self.down))
+        for stage, blocks in enumerate(self.down):
+            for features in added[stage]:
+                h = h + features
+            h, outputs = blocks(h, embedding, views)
+            skips += outputs[-len(self.up[0].blocks):]
+            if stage + 1 < len(self.down):
+                h = self.shrink[stage](h)
+        h = self.middle_attention(self.middle(h, embedding), views)
+        for stage, blocks in enumerate(self.up):
+            for features in added[len(self.down) + stage]:
+                h = h + features
+            h, _ = blocks(h, embedding, views, skips)
+            if stage + 1 < len(self.up):
+                h = self.grow[stage](upsample(h))
+        return self.output(F.silu(self.output_norm(h))).unflatten(0, (-1, views))
 
 
 def upsample(x: Tensor) -> Tensor:

@@ -1,29 +1,18 @@
 """F of the `small` preset: a latent U-Net that denoises all views of an object together."""
 
 import torch
-import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..cameras import Cameras
-from .camera_features import CameraFeatures
+from .condition import CameraFeatures
 from .feedback import FeedbackEncoder, feedback_names
-from .layers import (
-    VIEW_ATTENTIONS,
-    NoiseEmbedding,
-    ResBlock,
-    group_norm,
-    harmonic_embedding,
-    upsample,
-    way_down,
-    way_up,
-    zero_init,
-)
+from .layers import VIEW_ATTENTIONS, NoiseEmbedding, UNet, harmonic_embedding
 
 
-class MultiviewUNet(ModelMixin, ConfigMixin):
+class MultiviewUNet(ModelMixin, ConfigMixin, UNet):
     """F's network: noisy latents of V views, the condition view, cameras and feedback to the raw output of eq. 7, EDM.
 
     Conditions: the condition view's latents, concatenated to every noisy view and pooled into the noise embedding;
@@ -38,7 +27,6 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
                  camera_octaves: int = 2, feedback: str = "both", feedback_width: int = 64,
                  view_attention: str = "joint"):
         super().__init__()
-        kind = VIEW_ATTENTIONS[view_attention]
         self.input = nn.Conv2d(2 * latent_channels, channels[0], 3, padding=1)
         self.noise_embedding = NoiseEmbedding(embedding)
         self.condition_embedding = nn.Sequential(
@@ -52,12 +40,8 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
         self.feedback_encoders = nn.ModuleDict({
             name: FeedbackEncoder(tuple(channels), feedback_width) for name in feedback_names(feedback)})
 
-        self.down, self.shrink = way_down(channels, embedding, (depth,) * len(channels), attention, kind)
-        self.middle = ResBlock(channels[-1], channels[-1], embedding)
-        self.middle_attention = kind(channels[-1])
-        self.up, self.grow = way_up(channels, embedding, depth, attention, kind)
-        self.output_norm = group_norm(channels[0])
-        self.output = zero_init(nn.Conv2d(channels[0], latent_channels, 3, padding=1))
+        self.add_unet(channels, latent_channels, embedding, (depth,) * len(channels), depth, attention,
+                      VIEW_ATTENTIONS[view_attention])
 
     @property
     def feedbacks(self) -> tuple[str, ...]:
@@ -74,27 +58,13 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
         embedding = embedding.repeat_interleave(views, dim=0)
         if not isinstance(cameras, CameraFeatures):
             cameras = self.embed_cameras(cameras, x.shape[-1])
-        cameras = [features.flatten(0, 1) for features in cameras.stages]
-        feedback = self._encode_feedback(self_cond, x)
+        added = [[features.flatten(0, 1)] for features in cameras.stages]
+        for stage, features in zip(added, self._encode_feedback(self_cond, x), strict=False):
+            stage.append(features)
 
         condition = cond_latents[:, None].expand_as(x)
         h = self.input(torch.cat([x, condition], dim=2).flatten(0, 1))  # (B V, channels, h, w)
-        skips: list[Tensor] = []
-        for stage, blocks in enumerate(self.down):
-            h = h + cameras[stage]
-            if feedback is not None:
-                h = h + feedback[stage]
-            h, outputs = blocks(h, embedding, views)
-            skips += outputs
-            if stage + 1 < len(self.down):
-                h = self.shrink[stage](h)
-        h = self.middle_attention(self.middle(h, embedding), views)
-        for stage, blocks in enumerate(self.up):
-            h = h + cameras[len(self.down) + stage]
-            h, _ = blocks(h, embedding, views, skips)
-            if stage + 1 < len(self.up):
-                h = self.grow[stage](upsample(h))
-        return self.output(F.silu(self.output_norm(h))).unflatten(0, (batch, views))
+        return self.run_unet(h, embedding, views, added)
 
     @apply_forward_hook
     def embed_cameras(self, cameras: Cameras, size: int) -> CameraFeatures:
@@ -105,14 +75,13 @@ class MultiviewUNet(ModelMixin, ConfigMixin):
                     for mlp, ray in zip(mlps, order, strict=True)]
         return CameraFeatures([value.unflatten(0, cameras.shape) for value in features])
 
-    def _encode_feedback(self, self_cond: dict[str, Tensor] | None, x: Tensor) -> list[Tensor] | None:
-        if not self.feedback_encoders:
-            return None
-        size, total = self.config.image_size, None
+    def _encode_feedback(self, self_cond: dict[str, Tensor] | None, x: Tensor) -> list[Tensor]:
+        """The features of all maps together, one for each stage on the way down; none without encoders."""
+        size, total = self.config.image_size, []
         zero = x.new_zeros(1, 1, 3, size, size)  # the same for all views: encoded once and broadcast
         for name, encoder in self.feedback_encoders.items():
             features = encoder((self_cond or {}).get(name, zero).flatten(0, 1))
-            total = features if total is None else [a + b for a, b in zip(total, features, strict=True)]
+            total = [a + b for a, b in zip(total, features, strict=True)] if total else features
         return total
 
 

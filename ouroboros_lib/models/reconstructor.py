@@ -8,22 +8,12 @@ from torch import Tensor, nn
 
 from ..cameras import RADIUS, Cameras
 from ..gaussians import Gaussians
-from .layers import (
-    MultiviewAttention,
-    NoiseEmbedding,
-    ResBlock,
-    constant,
-    group_norm,
-    upsample,
-    way_down,
-    way_up,
-    zero_init,
-)
+from .layers import NoiseEmbedding, UNet, constant
 
 DEPTH_RANGE = 0.75  # world units around the orbit's radius in which Gaussians may lie
 
 
-class GaussianReconstructor(ModelMixin, ConfigMixin):
+class GaussianReconstructor(ModelMixin, ConfigMixin, UNet):
     """G's network: after LGM (Tang et al. 2024), with the noise level of the views as a further input.
 
     One Gaussian for each pixel of a half-size grid of every view: its depth along the pixel's ray, a shift of up to
@@ -37,12 +27,7 @@ class GaussianReconstructor(ModelMixin, ConfigMixin):
         self.input = nn.Conv2d(9 * 4, channels[0], 3, padding=1)
         self.noise_embedding = NoiseEmbedding(embedding)
         depths = (1,) + (2,) * (len(channels) - 1)  # one block suffices where pixels are many
-        self.down, self.shrink = way_down(channels, embedding, depths, attention)
-        self.middle = ResBlock(channels[-1], channels[-1], embedding)
-        self.middle_attention = MultiviewAttention(channels[-1])
-        self.up, self.grow = way_up(channels, embedding, 1, attention)
-        self.output_norm = group_norm(channels[0])
-        self.output = zero_init(nn.Conv2d(channels[0], 14, 3, padding=1))
+        self.add_unet(channels, 14, embedding, depths, 1, attention)
 
     def forward(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Gaussians:
         """images (B, V, 3, S, S) in [0, 1] at cameras (B, V), with noise levels c_noise (B,).
@@ -54,22 +39,10 @@ class GaussianReconstructor(ModelMixin, ConfigMixin):
 
     def network(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Tensor:
         """The U-Net alone: 14 unactivated numbers a grid pixel, (B, V, 14, S / 2, S / 2)."""
-        batch, views = images.shape[:2]
+        views = images.shape[1]
         embedding = self.noise_embedding(c_noise).repeat_interleave(views, dim=0)
         x = torch.cat([images * 2 - 1, cameras.pluecker(images.shape[-1])], dim=2).flatten(0, 1)
-        h = self.input(F.pixel_unshuffle(x, 2))
-        skips: list[Tensor] = []
-        for stage, blocks in enumerate(self.down):
-            h, outputs = blocks(h, embedding, views)
-            skips.append(outputs[-1])
-            if stage + 1 < len(self.down):
-                h = self.shrink[stage](h)
-        h = self.middle_attention(self.middle(h, embedding), views)
-        for stage, blocks in enumerate(self.up):
-            h, _ = blocks(h, embedding, views, skips)
-            if stage + 1 < len(self.up):
-                h = self.grow[stage](upsample(h))
-        return self.output(F.silu(self.output_norm(h))).unflatten(0, (batch, views))
+        return self.run_unet(self.input(F.pixel_unshuffle(x, 2)), embedding, views)
 
     @staticmethod
     def to_gaussians(raw: Tensor, images: Tensor, cameras: Cameras) -> Gaussians:

@@ -39,8 +39,8 @@ def convert_svd(svd: str, out: Path, lgm: str | None = None, preset: str = "pape
     folder = fetch(svd, SVD_PATTERNS)
     components, sources = _svd_components(folder, scale)
     multiview, file = _on_meta(scale, "multiview"), _weights(folder / "unet")
-    _check_config(folder / "unet", _defaults(multiview, "block_out_channels", "num_attention_heads",
-                                             "cross_attention_dim", "layers_per_block"))
+    _check_config(folder / "unet", {key: multiview.config[key] for key in (
+        "block_out_channels", "num_attention_heads", "cross_attention_dim", "layers_per_block")})
     _fresh(multiview.add_cameras_and_feedback)
     load_exactly(multiview, read_tensors(file), file, "unet.",
                  [name for name in multiview.state_dict() if not name.startswith("unet.")])
@@ -126,8 +126,8 @@ def _svd_components(folder: Path, scale: Preset) -> tuple[dict, dict[str, str]]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; expected a folder of Stable Video Diffusion in diffusers' layout")
     autoencoder, vae = _on_meta(scale, "autoencoder"), _weights(folder / "vae")
-    _check_config(folder / "vae", _defaults(autoencoder, "block_out_channels", "layers_per_block", "latent_channels",
-                                            "scaling_factor"))
+    _check_config(folder / "vae", {key: autoencoder.config[key] for key in (
+        "block_out_channels", "layers_per_block", "latent_channels", "scaling_factor")})
     load_exactly(autoencoder, read_tensors(vae), vae, "vae.")
     encoder, clip = _on_meta(scale, "image_encoder"), _weights(folder / "image_encoder")
     _check_config(folder / "image_encoder", _sizes(scale.components["image_encoder"]))
@@ -170,10 +170,6 @@ def _fresh(make: Callable):
 
 def _sizes(entry: dict) -> dict:
     return {key: value for key, value in entry.items() if key != "class"}
-
-
-def _defaults(model: nn.Module, *keys: str) -> dict:
-    return {key: model.config[key] for key in keys}
 
 
 def _weights(folder: Path) -> Path:

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 
 from ..cameras import Cameras, relative_to_first
@@ -120,7 +121,8 @@ class LGMUNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """x (B v, 9, S, S), c_noise (B,)."""
-        embedding = self.time_embed(noise_sinusoids(c_noise).to(x.dtype))
+        sinusoids = get_timestep_embedding(c_noise, NOISE_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0)
+        embedding = self.time_embed(sinusoids.to(x.dtype))
         embedding = embedding.repeat_interleave(len(x) // len(c_noise), dim=0)
         h = self.conv_in(x)
         skips = [h]
@@ -214,11 +216,3 @@ def as_slice(numbers: Sequence[int]) -> slice | list[int]:
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     spaced = range(numbers[0], numbers[-1] + 1, step) if step > 0 else ()
     return slice(spaced.start, spaced.stop, step) if list(spaced) == list(numbers) else list(numbers)
-
-
-def noise_sinusoids(c_noise: Tensor, channels: int = NOISE_CHANNELS) -> Tensor:
-    """(B,) to (B, channels): cosines, then sines (Ho et al. 2020, as in guided diffusion's order)."""
-    half = channels // 2
-    frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=c_noise.device) / half)
-    angles = c_noise[:, None].float() * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -19,7 +19,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from ..cameras import Cameras
-from ..models.camera_features import CameraFeatures
+from ..models.condition import CameraFeatures
 from ..models.layers import constant, zero_init
 from .fused import use_single_token_attention
 

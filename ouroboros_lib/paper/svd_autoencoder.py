@@ -34,14 +34,6 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
             scaling_factor=scaling_factor)
         use_fused_layers(self.vae)
 
-    @property
-    def latent_channels(self) -> int:
-        return self.config.latent_channels
-
-    @property
-    def downscale_factor(self) -> int:
-        return 2 ** (len(self.config.block_out_channels) - 1)
-
     @apply_forward_hook
     def encode(self, images: Tensor, sample: bool = False) -> Tensor:
         """Scaled latents: (..., 3, H, W) in [0, 1] to (..., 4, H / 8, W / 8), float32.

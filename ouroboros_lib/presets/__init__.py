@@ -1,8 +1,7 @@
 """Presets: the sizes of all models at one scale, one small JSON file each (tiny, small, narrow, paper)."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,22 +71,16 @@ def random_models(preset: Preset, seed: int = 0, device: torch.device | str | No
     device, dtype: the weights are drawn there and in this type from the start; at the paper's size a copy in float32,
     on the CPU or beside the one that is wanted, would cost 12 GB and minutes.
     """
-    device = None if device is None else torch.device(device)
+    device, usual = None if device is None else torch.device(device), torch.get_default_dtype()
     with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(seed)
-        with device or nullcontext(), _default_dtype(dtype):
-            models = {name: preset.create(name) for name in preset.components}
+        torch.set_default_dtype(dtype or usual)
+        try:
+            with device or nullcontext():
+                models = {name: preset.create(name) for name in preset.components}
+        finally:
+            torch.set_default_dtype(usual)
     for model in models.values():
         if isinstance(model, torch.nn.Module) and (device or dtype):
             torch.nn.Module.to(model, device=device, dtype=dtype)  # the few tensors that heeded neither; no others move
     return models
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype or before)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -58,11 +59,8 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
         if backend == "gsplat":
             from .cuda import splat
             accumulated, transmittance = splat(flat, rig, features, size)
-        elif backend == "numba":
-            from .cpu import composite
-            accumulated, transmittance = composite(project(flat, rig, size), flat.opacities, features, size)
         else:
-            from .dense import composite
+            composite = import_module(".cpu" if backend == "numba" else ".dense", __name__).composite
             accumulated, transmittance = composite(project(flat, rig, size), flat.opacities, features, size)
 
         accumulated = accumulated.movedim(-1, -3).reshape(*leading, views, features.shape[-1] + 1, size, size)

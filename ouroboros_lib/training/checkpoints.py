@@ -59,9 +59,6 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
     # for processes that the checkpoint does not know; load_state brings the random states of the others back
     set_seed(run.config.seed + int(checkpoint.name.rpartition("-")[2]), device_specific=True)
     run.accelerator.load_state(checkpoint)
-    if run.config.ema_device == "same":
-        for averages in run.averages.values():  # accelerate loads what is not a model onto the CPU
-            averages.to(run.accelerator.device)
 
 
 def export(run: Run) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 
 from ..errors import InputError
 from ..models.feedback import COORDINATE_MAPS, feedback_names
 from ..models.layers import VIEW_ATTENTIONS
+from ..plans import changed
 
 STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
 CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
@@ -16,6 +17,15 @@ CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
            "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
            "condition_view": ("first", "random"),
            "ema_device": ("same", "cpu"), "gradient_exchange": ("fp32", "bf16")}
+LIMITS = (  # lowest and highest values, in words, and of what
+    (1, math.inf, "be at least 1", "steps batch_size accumulation ema_every reconstruction_batch objects "
+                                   "refresh_objects refresh_every log_every validation_objects lpips_size"),
+    (sys.float_info.min, sys.float_info.max, "be a positive number",
+     "learning_rate reconstructor_learning_rate gradient_clip"),
+    (0, 2**32 - 1, f"lie between 0 and {2**32 - 1}", "seed"),
+    (0, math.inf, "not be negative", "novel_views workers shuffle condition_noise_std"),
+    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision "
+                                  "adam_beta2"))
 
 
 @dataclass
@@ -88,41 +98,16 @@ class TrainingConfig:
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
         feedback_names(self.feedback)
-        for name in ("steps", "batch_size", "accumulation", "ema_every", "reconstruction_batch", "objects",
-                     "refresh_objects", "refresh_every", "log_every", "validation_objects", "lpips_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("learning_rate", "reconstructor_learning_rate", "gradient_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name}={getattr(self, name)}: must be a positive number")
+        for low, high, rule, names in LIMITS:
+            for name in names.split():
+                if not low <= getattr(self, name) <= high:
+                    raise InputError(f"{name}={getattr(self, name)}: must {rule}")
         if self.cuda_graphs and (self.stage != "joint" or self.decoder_gradient or not self.detach_feedback
                                  or self.mixed_precision == "fp16"):
             raise InputError("cuda_graphs=true: is for stage=joint, detach_feedback=true and decoder_gradient=false, "
                              "and not for mixed_precision=fp16")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed={self.seed}: must lie between 0 and {2**32 - 1}")
-        for name in ("novel_views", "workers", "shuffle", "condition_noise_std"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"{name}={getattr(self, name)}: must not be negative")
-        for name in ("self_conditioning_probability", "condition_dropout", "warmup", "ema_decay", "orbit_supervision",
-                     "adam_beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}={getattr(self, name)}: must lie between 0 and 1")
 
     @classmethod
     def from_settings(cls, settings: list[str]) -> TrainingConfig:
         """From `key=value` strings, as `--set` gives them. Raises InputError for unknown keys or unfit values."""
-        types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        values = {}
-        for setting in settings:
-            key, equals, text = setting.partition("=")
-            if not equals or key not in types:
-                raise InputError(f"--set {setting}: expected key=value with one of these keys: {', '.join(types)}")
-            try:
-                values[key] = _BOOLEANS[text.lower()] if types[key] is bool else types[key](text)
-            except (ValueError, KeyError):
-                raise InputError(f"--set {setting}: {text!r} is not a {types[key].__name__}") from None
-        return cls(**values)
-
-
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        return changed(cls(), settings, "--set ")

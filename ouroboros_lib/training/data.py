@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -29,48 +30,44 @@ class RenderedObjects:
     def __init__(self, folder: str | Path, preset: Preset, config: TrainingConfig, device, rank: int = 0,
                  world_size: int = 1):
         self.folder, self.num_views, self.device = Path(folder), preset.num_views, torch.device(device)
-        self.rank, self.world_size, self.workers = rank, world_size, config.workers
-        self.views = preset.num_views + config.novel_views
+        self.workers, self.views = config.workers, preset.num_views + config.novel_views
+        self.next = 0  # number of the object that comes next, counted in this process
         kind = _Shards if (self.folder / INDEX).is_file() else _Folders
-        self.objects = kind(self.folder, preset.image_size, config)
-        if len(self.objects) <= config.validation_objects:
-            raise InputError(f"{folder}: holds {len(self.objects)} objects, of which validation_objects="
+        settings = {"image_size": preset.image_size, "views": None, "novel_views": None, "depth": False,
+                    "start": config.condition_view}
+        self.objects = kind(self.folder, config, settings, rank, world_size)
+        if len(self) <= config.validation_objects:
+            raise InputError(f"{folder}: holds {len(self)} objects, of which validation_objects="
                              f"{config.validation_objects} are kept out of training: none is left")
-        self.objects.settings["views"] = self._orbit(config.orbit_views)
-        self.given = 0  # objects that this process has been given
-        self.iterator: Iterator | None = None
+        settings |= {"views": self._orbit(config.orbit_views), "novel_views": config.novel_views}
 
     def __len__(self) -> int:
         return len(self.objects)
 
-    @property
-    def next(self) -> int:
-        """Number of the object that comes next, counted in this process."""
-        return self.given
-
     def restart(self, next: int) -> None:
         """Go on with object number `next`, as after an interruption: the same ones for the same number of readers."""
-        self.given, self.iterator = next, None
+        self.next = next
 
     def fill(self) -> None:
         """Start to read."""
-        dataset = _Endless(self.objects, self.rank, self.world_size, self.given)
+        self.objects.start = self.next
         own = torch.Generator().manual_seed(0)  # it would draw from the global one, and a resumed run then differ
-        self.iterator = iter(DataLoader(dataset, batch_size=None, num_workers=self.workers, generator=own))
+        self.iterator = iter(DataLoader(self.objects, batch_size=None, num_workers=self.workers, generator=own))
 
     def refresh(self) -> None:
         """Nothing to do: every batch is new."""
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
         """The next `size` objects, on the device; without latents. Pictures always come along."""
-        objects = [self._valid(next(self.iterator)) for _ in range(size)]
-        self.given += size
-        batch = collate(objects)
-        return MultiviewBatch(batch.rgba.to(self.device), batch.cameras.to(self.device), batch.num_orbit_views)
+        self.next += size
+        return self._collated(itertools.islice(self.iterator, size))
 
     def held_out(self) -> MultiviewBatch:
         """The objects that are kept out of training."""
-        batch = collate([self._valid(views) for views in self.objects.held_out()])
+        return self._collated(self.objects.held_out())
+
+    def _collated(self, objects: Iterator[MultiviewObject | InputError]) -> MultiviewBatch:
+        batch = collate([self._valid(views) for views in objects])
         return MultiviewBatch(batch.rgba.to(self.device), batch.cameras.to(self.device), batch.num_orbit_views)
 
     def _valid(self, item: MultiviewObject | InputError) -> MultiviewObject:
@@ -91,8 +88,7 @@ class RenderedObjects:
             if len(views) != self.num_views:
                 raise InputError(f"orbit_views={wanted}: {len(views)} views, the preset takes {self.num_views}")
             return views
-        settings = self.objects.settings | {"novel_views": None}
-        there = next(iter(self.objects.held_out(settings))).num_orbit_views
+        there = next(iter(self.objects.held_out())).num_orbit_views
         if there == self.num_views:
             return None
         if there % self.num_views:
@@ -101,15 +97,17 @@ class RenderedObjects:
         return list(range(0, there, there // self.num_views))
 
 
-class _Endless(IterableDataset):
-    """What one worker of one process reads, from object number `start` of the process on.
+class _Objects(IterableDataset):
+    """What the workers of one process read, from object number `start` of the process on.
 
     Workers take turns, so object k of a process comes from worker k modulo their number. After an interruption each
     takes the role that its first turn belongs to. What cannot be used is handed on, to be raised where it is asked for.
     """
 
-    def __init__(self, objects: _Folders | _Shards, rank: int, world_size: int, start: int):
-        self.objects, self.rank, self.world_size, self.start = objects, rank, world_size, start
+    start = 0
+
+    def __init__(self, root: Path, config: TrainingConfig, settings: dict, rank: int, world_size: int):
+        self.root, self.config, self.settings, self.rank, self.world_size = root, config, settings, rank, world_size
 
     def __iter__(self) -> Iterator[MultiviewObject | InputError]:
         info = get_worker_info()
@@ -117,74 +115,61 @@ class _Endless(IterableDataset):
         role = (worker + self.start) % workers
         before = len(range(role, self.start, workers))
         try:
-            yield from self.objects.endless(self.rank * workers + role, self.world_size * workers, before)
+            yield from self.endless(self.rank * workers + role, self.world_size * workers, before)
         except InputError as error:
             yield error
 
+    def in_epochs(self, items: list, first: int, step: int) -> Iterator[tuple[random.Random, Any]]:
+        """Every `step`-th of an endless sequence: all items in one order, then all in another one, ... With a generator
+        of its own for each."""
+        seed, epoch = self.config.seed, -1
+        for number in itertools.count(first, step):
+            if number // len(items) != epoch:
+                epoch = number // len(items)
+                order = random.Random(f"{seed} {epoch}").sample(items, len(items))
+            yield random.Random(f"{seed} {number}"), order[number % len(items)]
 
-class _Folders:
-    """One folder an object. Reader r of R takes every R-th object of one endless sequence of shuffled epochs."""
 
-    def __init__(self, root: Path, image_size: int, config: TrainingConfig):
+class _Folders(_Objects):
+    """One folder an object. Reader r of R takes every R-th object."""
+
+    def __init__(self, root: Path, config: TrainingConfig, *given):
+        super().__init__(root, config, *given)
         names, count = find_objects(root), config.validation_objects
-        self.root, self.seed = root, config.seed
         self.validation, self.names = names[:count], names[count:]
-        self.settings = {"image_size": image_size, "views": None, "novel_views": config.novel_views, "depth": False,
-                         "start": config.condition_view}
 
     def __len__(self) -> int:
         return len(self.validation) + len(self.names)
 
-    def held_out(self, settings: dict | None = None) -> Iterator[MultiviewObject]:
+    def held_out(self) -> Iterator[MultiviewObject]:
         for name in self.validation:
-            yield read_object(self.root / name, **settings or self.settings, name=name)
+            yield read_object(self.root / name, **self.settings, name=name)
 
     def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
-        orders = _Orders(self.names, self.seed)
-        for number in itertools.count(reader + skip * readers, readers):
-            name = orders[number]
-            yield read_object(self.root / name, **self.settings, name=name,
-                              draw=random.Random(f"{self.seed} {number}"))
+        for draw, name in self.in_epochs(self.names, reader + skip * readers, readers):
+            yield read_object(self.root / name, **self.settings, name=name, draw=draw)
 
 
-class _Shards:
-    """Many objects a file. Reader r of R takes every R-th shard of one endless sequence of shuffled epochs."""
+class _Shards(_Objects):
+    """Many objects a file. Reader r of R takes every R-th shard."""
 
-    def __init__(self, root: Path, image_size: int, config: TrainingConfig):
-        self.settings = {"image_size": image_size, "views": None, "novel_views": config.novel_views, "depth": False,
-                         "start": config.condition_view}
+    def __init__(self, root: Path, config: TrainingConfig, *given):
+        super().__init__(root, config, *given)
         self.stream = ShardStream(root, shuffle=config.shuffle)
-        self.seed, self.paths = config.seed, list(self.stream.shards)
-        names = (name for objects in self.stream.shards.values() for name in objects)
-        self.validation = list(itertools.islice(names, config.validation_objects))
+        self.stream.settings = self.settings
+        names = itertools.chain.from_iterable(self.stream.shards.values())
+        self.validation = set(itertools.islice(names, config.validation_objects))
 
     def __len__(self) -> int:
         return len(self.stream)
 
-    def held_out(self, settings: dict | None = None) -> Iterator[MultiviewObject]:
-        self.stream.settings = settings or self.settings
-        in_order = itertools.chain.from_iterable(self.stream.in_order(path) for path in self.paths)
+    def held_out(self) -> Iterator[MultiviewObject]:
+        in_order = itertools.chain.from_iterable(map(self.stream.objects_of, self.stream.shards))
         return itertools.islice(in_order, len(self.validation))
 
     def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
-        self.stream.settings = self.settings
-        orders, left_out = _Orders(self.paths, self.seed), set(self.validation)
-        for number in itertools.count(reader, readers):
-            path = orders[number]
-            count = len(set(self.stream.shards[path]) - left_out)
+        for draw, path in self.in_epochs(list(self.stream.shards), reader, readers):
+            count = len(set(self.stream.shards[path]) - self.validation)
             if skip < count:
-                yield from self.stream.objects_of(path, random.Random(f"{self.seed} {number}"), skip, left_out)
+                yield from self.stream.objects_of(path, draw, skip, self.validation)
             skip = max(0, skip - count)
-
-
-class _Orders:
-    """An endless sequence: all items in one order, then all in another one, ..."""
-
-    def __init__(self, items: list, seed: int):
-        self.items, self.seed, self.epoch, self.order = items, seed, -1, []
-
-    def __getitem__(self, number: int):
-        epoch, place = divmod(number, len(self.items))
-        if epoch != self.epoch:
-            self.epoch, self.order = epoch, random.Random(f"{self.seed} {epoch}").sample(self.items, len(self.items))
-        return self.order[place]

@@ -1,7 +1,5 @@
 """Where a run starts, and the pipeline folder that it leaves behind."""
 
-import os
-import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import torch
 from diffusers import ConfigMixin
 
 from ..errors import InputError
+from ..files import new_folder
 from ..models.feedback import feedback_names
 from ..pipeline import SETTINGS, Ouroboros3DPipeline
 from ..plans import Plan
@@ -29,7 +28,12 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
     and zero maps stand for what is not fed back. device: where random weights are drawn, for models that take minutes
     elsewhere. Raises InputError.
     """
-    sources = _sources(init)
+    sources = []  # what each entry of --init replaces
+    for entry in init:
+        component, equals, _ = entry.partition("=")
+        if equals and component not in COMPONENTS:
+            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)}")
+        sources.append(((component,) if equals else COMPONENTS, entry))
     # a whole folder leaves nothing random: draw no weights that are thrown away
     where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else (
         torch.device(device) if device else nullcontext())
@@ -75,17 +79,6 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
     return pipeline
 
 
-def _sources(init: list[str]) -> list[tuple[tuple[str, ...], str]]:
-    """What each entry of --init replaces."""
-    sources = []
-    for entry in init:
-        component, equals, _ = entry.partition("=")
-        if equals and component not in COMPONENTS:
-            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)}")
-        sources.append(((component,) if equals else COMPONENTS, entry))
-    return sources
-
-
 def _check_settings(pipeline: Ouroboros3DPipeline, preset_name: str, config: TrainingConfig) -> None:
     """Raise InputError for settings that the preset's models do not have."""
     takes_token = getattr(pipeline.multiview, "takes_image_token", False)
@@ -120,9 +113,6 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path, states: dict[str,
 
     states: tensors of components that are not the pipeline's own, such as those gathered from several GPUs.
     """
-    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
     half = {}
     for name in COMPONENTS:
         model = getattr(pipeline, name)
@@ -133,12 +123,9 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path, states: dict[str,
         copy.load_state_dict((states or {}).get(name) or model.state_dict(), assign=True)
         half[name] = copy.half()
     settings = {name: pipeline.config[name] for name in SETTINGS}
-    Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
-                        **settings).save_pretrained(partial)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with new_folder(folder) as partial:
+        Ouroboros3DPipeline(**half, scheduler=pipeline.scheduler, image_encoder=pipeline.image_encoder,
+                            **settings).save_pretrained(partial)
 
 
 def _own_class(model) -> type:

@@ -13,12 +13,13 @@ import math
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..errors import InputError
 from ..evaluation.config import EvaluationConfig
@@ -54,11 +55,10 @@ class Stage:
             words = ["evaluate", "--preset", str(out / self.evaluates / "pipeline"),
                      "--out", str(out / "evaluation" / self.evaluates)]
             for name, value in self.settings.items():
-                if value is None or value is False:
-                    continue
-                option = "--" + name.replace("_", "-")
                 for each in value if isinstance(value, list) else [value]:
-                    words += [option] if each is True else [option, str(each)]
+                    if each is None or each is False:
+                        continue
+                    words += ["--" + name.replace("_", "-")] + ([] if each is True else [str(each)])
             return words
         words = ["train", "--preset", self.preset, "--out", str(out / self.name)]
         for entry in self.init:
@@ -91,8 +91,8 @@ class Stage:
                 for key, value in self.settings.items()]
 
 
-def load_recipe(name: str, minutes_scale: float = 1.0, start: str = "", data: str = "") -> list[Stage]:
-    """The stages of a recipe that ships, by name, or of a JSON file; time limits are multiplied by `minutes_scale`.
+def load_recipe(name: str, start: str = "", data: str = "") -> list[Stage]:
+    """The stages of a recipe that ships, by name, or of a JSON file.
 
     start: a pipeline folder in which stages start that do not say where; data: what all of them learn from.
     Raises InputError for what cannot run: unknown names, keys or settings, or a stage before its predecessor.
@@ -111,14 +111,11 @@ def load_recipe(name: str, minutes_scale: float = 1.0, start: str = "", data: st
         earlier = [stage.name for stage in stages]
         if entry["name"] in earlier:
             raise InputError(f"{path}: two stages are called {entry['name']}")
-        settings = shared | entry.get("settings", {})
-        if settings.get("max_minutes"):
-            settings["max_minutes"] = round(settings["max_minutes"] * minutes_scale, 3)
-        stage = Stage(entry["name"], preset, settings, entry.get("init", [start] if start else []), [],
-                      entry.get("gpus", 1), data=data)
-        stage.after = [source for source in (init.rpartition("=")[2] for init in stage.init) if source in earlier]
-        for init in stage.init:
-            source = init.rpartition("=")[2]
+        init = entry.get("init", [start] if start else [])
+        sources = [source.rpartition("=")[2] for source in init]
+        stage = Stage(entry["name"], preset, shared | entry.get("settings", {}), init,
+                      [source for source in sources if source in earlier], entry.get("gpus", 1), data=data)
+        for source in sources:
             if source not in earlier and source != preset and not Path(source).is_dir():
                 raise InputError(f"{path}: {stage.name} starts from {source}, which is neither an earlier stage nor a "
                                  "pipeline folder")
@@ -262,8 +259,7 @@ def _start(stage: Stage, out: Path, gpus: list[str]) -> None:
     """One process a GPU; each sees its own as the only one, so that all share one compilation cache."""
     resume = ["--resume"] if not stage.evaluates and any((out / stage.name).glob("checkpoint-*")) else []
     print(f"{stage.name}: {command_line(stage.arguments(out) + resume)}", flush=True)
-    stage.started, stage.processes = time.monotonic(), []
-    port = _free_port()
+    stage.started, stage.processes, port = time.monotonic(), [], get_free_port()
     for rank, gpu in enumerate(gpus):
         environment = dict(os.environ, CUDA_VISIBLE_DEVICES=gpu)
         if len(gpus) > 1:
@@ -277,12 +273,6 @@ def _start(stage: Stage, out: Path, gpus: list[str]) -> None:
 
 def _program(stage: Stage, out: Path) -> list[str]:
     return [sys.executable, "-m", "ouroboros_lib", *stage.arguments(out)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _last_line(log: Path) -> str:

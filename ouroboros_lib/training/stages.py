@@ -15,8 +15,8 @@ from ..data.batches import MultiviewBatch
 from ..losses import Perceptual, denoising_loss, image_loss, rendering_loss
 from ..models.condition import Condition
 from ..noise import c_noise, denoise
+from ..paper.svd import ADDED_TIME_IDS
 from ..pipeline import Ouroboros3DPipeline
-from .conditions import noised_condition
 from .config import TrainingConfig
 from .fast import step as fast
 
@@ -64,6 +64,20 @@ def next_batch(run: Run) -> tuple[MultiviewBatch, Condition]:
     if takes_token:
         return batch, noised_condition(run.pipe, batch.images[:, 0], config)
     return batch, Condition(batch.latents[:, 0])
+
+
+@torch.no_grad()
+def noised_condition(pipe: Ouroboros3DPipeline, images: Tensor, config: TrainingConfig) -> Condition:
+    """Condition views (B, 3, S, S) with the log-normal noise of SVD's training, whose strength F is given too.
+
+    In single precision whatever the training runs in: SVD's encoder overflows in fp16.
+    """
+    normal = torch.randn(len(images), device=images.device)
+    strength = (config.condition_noise_mean + config.condition_noise_std * normal).exp()
+    with torch.autocast(images.device.type, enabled=False):
+        latents, tokens = pipe.encode_condition(images, augmentation=strength)
+    fixed = strength.new_tensor(ADDED_TIME_IDS[:2]).expand(len(images), 2)
+    return Condition(latents, tokens, torch.cat([fixed, strength[:, None]], dim=1))
 
 
 def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from ..data.batches import MultiviewBatch
 from ..evaluation.metrics import psnr
@@ -74,10 +73,6 @@ def validate(pipe: Ouroboros3DPipeline, objects: MultiviewBatch, config: Trainin
         figures = {"views 1+": psnr(out.views, truth)[:, 1:].mean(), "3D 1+": psnr(renders, truth)[:, 1:].mean(),
                    "self-consistency": psnr(out.views, renders).mean()}
     if path is not None:
-        image_grid(interleave(rows), path)
+        # the rows of an object under each other
+        image_grid(torch.stack(rows, dim=1).flatten(0, 1).float().cpu(), path)
     return {name: float(value) for name, value in figures.items()}
-
-
-def interleave(rows: list[Tensor]) -> Tensor:
-    """R tensors (B, V, 3, H, W) to (B R, V, 3, H, W): the R rows of an object under each other."""
-    return torch.stack(rows, dim=1).flatten(0, 1).float().cpu()

@@ -76,15 +76,11 @@ def recursion_explorer(runs: dict[str, Sequence[TraceStep]], views: Sequence[int
     pages = stack([stack([stack([page(name, v, i) for i in chosen], step) for v in views], view)
                    for name in KINDS], kind)
     headings = "".join(f'<b style="display: inline-block; width: {width + GAP}px">{name}</b>' for name in runs)
-    columns = [_headed(f'<div style="white-space: nowrap">{headings}</div>', pages)]
+    columns = [widgets.VBox([widgets.HTML(f'<div style="white-space: nowrap">{headings}</div>'), pages])]
     if truth is not None:
         pictures = [widgets.Image(value=_webp([truth[v].cpu()]), format="webp", layout=tile_layout) for v in views]
-        columns.append(_headed("<b>ground truth</b>", stack(pictures, view)))
+        columns.append(widgets.VBox([widgets.HTML("<b>ground truth</b>"), stack(pictures, view)]))
     return widgets.VBox([kind, view, step, widgets.HBox(columns)])
-
-
-def _headed(heading: str, below: widgets.Widget) -> widgets.Widget:
-    return widgets.VBox([widgets.HTML(heading), below])
 
 
 def _shared_steps(runs: dict[str, Sequence[TraceStep]], steps: int) -> list[int]:

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from mpl_toolkits.mplot3d.proj3d import proj_transform
 from PIL import Image
 from torch import Tensor
@@ -32,11 +33,7 @@ def frustum_corners(cameras: Cameras, depth: float = 0.75) -> Tensor:
 
 def at_depth(cameras: Cameras, uv: Tensor, depth: float) -> Tensor:
     """Image positions (N, 2), in sides, of V cameras to world points at z-depth `depth`: (V, N, 3)."""
-    k = cameras.intrinsics[:, None]
-    uv = uv.to(k)
-    local = torch.stack([(uv[:, 0] - k[..., 0, 2]) / k[..., 0, 0], (uv[:, 1] - k[..., 1, 2]) / k[..., 1, 1],
-                         torch.ones(cameras.shape[-1], len(uv)).to(k)], dim=-1)
-    return cameras.positions[:, None] + depth * torch.einsum("vij,vnj->vni", cameras.c2w[:, :3, :3], local)
+    return cameras.positions[:, None] + depth * cameras.directions(uv.to(cameras.c2w))
 
 
 def orbit_figure(cameras: Cameras, images: Tensor | None = None, points: Tensor | None = None,
@@ -46,20 +43,29 @@ def orbit_figure(cameras: Cameras, images: Tensor | None = None, points: Tensor 
 
     cameras: (V). images: (V, 3, S, S) in [0, 1], drawn into the frusta at `pixels` x `pixels`; white stays out.
     points: (N, 3) with colors (N, 3) in [0, 1]. rays: (R, 2, 3) from where to where, with ray_colors, R CSS colours.
-    depth: how far from its camera a picture stands.
+    depth: how far from its camera a picture stands. Raises ValueError for other shapes.
     """
-    _check(cameras, images, points, colors, rays, ray_colors)
-    traces = []
-    for view, (centre, corners) in enumerate(zip(_numpy(cameras.positions), _numpy(frustum_corners(cameras, depth)),
-                                                 strict=True)):
-        traces.append(_lines(_frustum_path(centre, corners), COLOURS[view % len(COLOURS)], f"view {view}"))
-    traces.append(go.Scatter3d(**_xyz(cameras.positions), mode="text", text=[str(v) for v in range(len(cameras.c2w))],
-                               textfont={"size": 16}, hoverinfo="skip"))
+    shapes = [None if given is None else tuple(given.shape) for given in (cameras, images, points, colors, rays)]
+    for fits, what in ((len(shapes[0]) == 1, "cameras (V,): choose one object"),
+                       (images is None or shapes[1][:2] == (*shapes[0], 3), "images (V, 3, S, S), one per camera"),
+                       (points is None or shapes[2][1:] == (3,), "points (N, 3)"),
+                       (colors is None or shapes[3] == shapes[2], "colors (N, 3), one for each of the points"),
+                       (rays is None or shapes[4][1:] == (2, 3), "rays (R, 2, 3), from where to where"),
+                       (not ray_colors or len(ray_colors) == len(rays), "ray_colors, one for each of the rays")):
+        if not fits:
+            raise ValueError(f"expected {what}; got cameras, images, points, colors and rays of shapes {shapes}")
+    colours = [COLOURS[view % len(COLOURS)] for view in range(len(cameras.c2w))]
+    traces = [_lines(_frustum_path(centre, corners), colour, f"view {view}") for view, (centre, corners, colour) in
+              enumerate(zip(_numpy(cameras.positions), _numpy(frustum_corners(cameras, depth)), colours, strict=True))]
+    traces.append(go.Scatter3d(**_xyz(1.1 * cameras.positions), mode="text", hoverinfo="skip",
+                               text=[str(view) for view in range(len(colours))],
+                               textfont={"size": 16, "color": colours}))
     if images is not None:
         traces += _picture_mesh(cameras, images, depth, pixels)
     if points is not None:
-        marker = {"size": 2.5, "color": _css(colors) if colors is not None else "#444"}
-        traces.append(go.Scatter3d(**_xyz(points), mode="markers", marker=marker, hoverinfo="skip"))
+        color = [to_hex(c) for c in _numpy(colors).clip(0, 1)] if colors is not None else "#444444"
+        traces.append(go.Scatter3d(**_xyz(points), mode="markers", marker={"size": 2.5, "color": color},
+                                   hoverinfo="skip"))
     for index, ray in enumerate(() if rays is None else rays):
         colour = ray_colors[index] if ray_colors else COLOURS[index % len(COLOURS)]
         traces.append(_lines(_numpy(ray), colour, f"ray {index}", width=5))
@@ -70,31 +76,31 @@ def orbit_figure(cameras: Cameras, images: Tensor | None = None, points: Tensor 
         "scene": {"aspectmode": "data", "camera": view_from, "xaxis": hidden, "yaxis": hidden, "zaxis": hidden}})
 
 
-def orbit_picture(cameras: Cameras, images: Tensor | None = None, points: Tensor | None = None,
-                  colors: Tensor | None = None, rays: Tensor | None = None, ray_colors: Sequence[str] | None = None,
-                  depth: float = 0.75, pixels: int = 48, size: tuple[int, int] = (760, 440), azimuth: float = 30.0,
-                  elevation: float = 30.0) -> Image.Image:
-    """The same as a still of `size` pixels, seen from `azimuth` and `elevation` in degrees (azimuth 0: from view 0)."""
-    _check(cameras, images, points, colors, rays, ray_colors)
+def orbit_picture(cameras: Cameras, images: Tensor | None = None, pixels: int = 48, size: tuple[int, int] = (760, 440),
+                  azimuth: float = 30.0, elevation: float = 30.0, **scene) -> Image.Image:
+    """The same as a still of `size` pixels, seen from `azimuth` and `elevation` in degrees (azimuth 0: from view 0).
+
+    scene: further arguments of `orbit_figure`.
+    """
     figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100, layout="none")
-    canvas = FigureCanvasAgg(figure)
+    canvas, drawn = FigureCanvasAgg(figure), []
     axis = figure.add_axes((0, 0, 1, size[0] / size[1]), projection="3d")  # a square, as 3D axes always are
-    centres, corners = _upright(cameras.positions), _upright(frustum_corners(cameras, depth))
-    for view, centre in enumerate(centres):
-        colour = COLOURS[view % len(COLOURS)]
-        axis.add_collection3d(Line3DCollection([_frustum_path(centre, corners[view])], colors=colour, linewidths=1.2))
-        axis.text(*(centre * 1.1), str(view), color=colour, fontsize=12, ha="center", va="center")
-        if images is not None:
-            quads, shown = _quads(cameras.views([view]), images[view], depth, pixels)
-            axis.add_collection3d(Poly3DCollection(_upright(quads), facecolors=shown / 255, edgecolors=shown / 255,
-                                                   linewidths=0.4))
-    if points is not None:
-        axis.scatter(*_upright(points).T, s=3, c=_numpy(colors) if colors is not None else "#444", depthshade=False)
-    for index, ray in enumerate(() if rays is None else rays):
-        colour = ray_colors[index] if ray_colors else COLOURS[index % len(COLOURS)]
-        axis.plot(*_upright(ray).T, color=colour, linewidth=2)
-    drawn = np.concatenate([1.1 * centres, corners.reshape(-1, 3)] + [_upright(extra).reshape(-1, 3)
-                                                                      for extra in (points, rays) if extra is not None])
+    for trace in orbit_figure(cameras, images, pixels=pixels, **scene).data:
+        places = np.stack([trace.z, trace.x, trace.y], axis=-1)  # y up to matplotlib's z up, right-handed
+        drawn.append(places)
+        if trace.type == "mesh3d":
+            palette = [colour for _, colour in trace.colorscale]
+            colours = [palette[index] for index in trace.intensity]
+            axis.add_collection3d(Poly3DCollection(places[np.stack([trace.i, trace.j, trace.k], axis=-1)],
+                                                   facecolors=colours, edgecolors=colours, linewidths=0.4))
+        elif trace.mode == "text":
+            for place, text, colour in zip(places, trace.text, trace.textfont.color, strict=True):
+                axis.text(*place, text, color=colour, fontsize=12, ha="center", va="center")
+        elif trace.mode == "markers":
+            axis.scatter(*places.T, s=3, c=trace.marker.color, depthshade=False)
+        else:
+            axis.plot(*places.T, color=trace.line.color, linewidth=0.4 * trace.line.width)
+    drawn = np.concatenate(drawn)
     low, high = drawn.min(0), drawn.max(0)
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
     axis.set_box_aspect(np.maximum(high - low, 1e-3))
@@ -117,43 +123,22 @@ def _fill(axis, drawn: np.ndarray, size: np.ndarray, margin: float = 12) -> None
     axis.set_position((*(origin / size), *(scale * size[0] / size)))
 
 
-def _check(cameras, images, points, colors, rays, ray_colors) -> None:
-    if len(cameras.shape) != 1:
-        raise ValueError(f"expected cameras of shape (V,), got {tuple(cameras.shape)}: choose one object")
-    views = cameras.shape[0]
-    if images is not None and (images.ndim != 4 or images.shape[:2] != (views, 3)):
-        raise ValueError(f"images must be ({views}, 3, S, S), one per camera, got {tuple(images.shape)}")
-    if points is not None and (points.ndim != 2 or points.shape[1] != 3):
-        raise ValueError(f"points must be (N, 3), got {tuple(points.shape)}")
-    if colors is not None and (points is None or colors.shape != points.shape):
-        raise ValueError("colors must be (N, 3), one for each of the points")
-    if rays is not None and (rays.ndim != 3 or rays.shape[1:] != (2, 3)):
-        raise ValueError(f"rays must be (R, 2, 3), from where to where, got {tuple(rays.shape)}")
-    if ray_colors is not None and (rays is None or len(ray_colors) != len(rays)):
-        raise ValueError("ray_colors must be one colour for each of the rays")
-
-
-def _quads(camera: Cameras, image: Tensor, depth: float, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels that are not white, as world squares (M, 4, 3) and colours (M, 3) of 0 to 255; camera: (1)."""
-    small = F.interpolate(image[None].detach().float().cpu(), (pixels, pixels), mode="area")[0]
-    colours = np.asarray(to_pil(small)).reshape(-1, 3)
+def _picture_mesh(cameras: Cameras, images: Tensor, depth: float, pixels: int) -> list[go.Mesh3d]:
+    """The pixels that are not white as one mesh, two triangles each; colours are indices into one palette, which keeps
+    it small."""
+    small = F.interpolate(images.detach().float().cpu(), (pixels, pixels), mode="area")
+    colours = np.stack([np.asarray(to_pil(image)) for image in small]).reshape(-1, 3)
     edges = torch.linspace(0, 1, pixels + 1)
     v, u = torch.meshgrid(edges, edges, indexing="ij")
-    grid = _numpy(at_depth(camera, torch.stack([u, v], -1).flatten(0, 1), depth)[0]).reshape(pixels + 1, pixels + 1, 3)
-    quads = np.stack([grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]], axis=2).reshape(-1, 4, 3)
+    grid = _numpy(at_depth(cameras, torch.stack([u, v], -1).flatten(0, 1), depth).unflatten(1, v.shape))
+    quads = np.stack([grid[:, :-1, :-1], grid[:, :-1, 1:], grid[:, 1:, 1:], grid[:, 1:, :-1]], axis=3)
     keep = (colours < WHITE).any(1)
-    return quads[keep], colours[keep]
-
-
-def _picture_mesh(cameras: Cameras, images: Tensor, depth: float, pixels: int) -> list[go.Mesh3d]:
-    """All pictures as one mesh, two triangles a pixel; colours are indices into one palette, which keeps it small."""
-    parts = [_quads(cameras.views([view]), images[view], depth, pixels) for view in range(len(images))]
-    quads, colours = (np.concatenate(part) for part in zip(*parts, strict=True))
+    quads, colours = quads.reshape(-1, 4, 3)[keep], colours[keep]
     if not len(quads):
         return []
     quantised = Image.fromarray(colours[None]).quantize(PALETTE)
-    palette = np.resize(np.array(quantised.getpalette()).reshape(-1, 3), (PALETTE, 3))
-    scale = [[index / (PALETTE - 1), f"rgb({r},{g},{b})"] for index, (r, g, b) in enumerate(palette)]
+    palette = np.resize(np.array(quantised.getpalette()).reshape(-1, 3), (PALETTE, 3)) / 255
+    scale = [[index / (PALETTE - 1), to_hex(colour)] for index, colour in enumerate(palette)]
     first = 4 * np.arange(len(quads), dtype=np.uint16 if 4 * len(quads) < 2**16 else np.uint32)
     corners = {"i": [first, first], "j": [first + 1, first + 2], "k": [first + 2, first + 3]}
     return [go.Mesh3d(
@@ -170,22 +155,12 @@ def _frustum_path(centre: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 
 def _lines(path: np.ndarray, colour: str, name: str, width: float = 3) -> go.Scatter3d:
-    return go.Scatter3d(**_xyz(path), mode="lines", line={"color": colour, "width": width}, name=name,
-                        hoverinfo="name")
+    return go.Scatter3d(**_xyz(path), mode="lines", line={"color": colour, "width": width}, name=name, hoverinfo="name")
 
 
 def _xyz(points) -> dict[str, np.ndarray]:
     points = _numpy(points)
     return {name: np.ascontiguousarray(points[:, axis]) for axis, name in enumerate("xyz")}
-
-
-def _upright(points) -> np.ndarray:
-    """(..., 3) with y up to matplotlib's z up, right-handed: (z, x, y)."""
-    return _numpy(points)[..., [2, 0, 1]]
-
-
-def _css(colors: Tensor) -> list[str]:
-    return [f"rgb({r},{g},{b})" for r, g, b in (_numpy(colors).clip(0, 1) * 255).round().astype(int)]
 
 
 def _numpy(values) -> np.ndarray:

@@ -28,15 +28,14 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
     column_groups: (label, number of columns) from left to right; groups stand a little apart, under their label.
     """
     rows = [list(row) for row in images]
-    columns = len(rows[0]) if rows else 0
     tiles = [tile for row in rows for tile in row if tile is not None]
-    if not tiles or any(len(row) != columns for row in rows) or len({tuple(tile.shape) for tile in tiles}) != 1:
+    if not tiles or len({len(row) for row in rows}) != 1 or len({tuple(tile.shape) for tile in tiles}) != 1:
         raise ValueError("images must be rows of equal length with pictures (3, H, W) of one size")
-    for labels, count, name in ((row_labels, len(rows), "row_labels"), (column_labels, columns, "column_labels")):
+    columns, groups = len(rows[0]), column_groups or [("", len(rows[0]))]
+    for labels, count, name in ((row_labels, len(rows), "row_labels"), (column_labels, columns, "column_labels"),
+                                (range(sum(size for _, size in groups)), columns, "column_groups")):
         if labels is not None and len(labels) != count:
             raise ValueError(f"{name}: expected {count}, got {len(labels)}")
-    if column_groups is not None and sum(count for _, count in column_groups) != columns:
-        raise ValueError(f"column_groups must cover {columns} columns")
 
     factor = -(-MIN_TILE // min(tiles[0].shape[-2:]))
     height, width = (factor * side for side in tiles[0].shape[-2:])
@@ -46,13 +45,10 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
 
     lefts, group_starts = [], []
     x = margin + (max(_text_width(font, label) for label in row_labels) + 2 * margin if row_labels else 0)
-    sizes = [count for _, count in column_groups] if column_groups else [columns]
-    for size in sizes:
+    for _, size in groups:
         group_starts.append(x)
-        for _ in range(size):
-            lefts.append(x)
-            x += width + gap
-        x += 3 * gap
+        lefts += [x + column * (width + gap) for column in range(size)]
+        x += size * (width + gap) + 3 * gap
     sheet_width = x - 4 * gap + margin
     y = margin
     title_y, y = y, y + (line + gap if title else 0)
@@ -64,12 +60,10 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
 
     if title:
         draw.text((margin, title_y), title, INK, font)
-    if column_groups:
-        for start, (label, size) in zip(group_starts, column_groups, strict=True):
-            draw.text((start + (size * (width + gap) - gap) / 2, group_y), label, INK, font, anchor="ma")
-    if column_labels:
-        for left, label in zip(lefts, column_labels, strict=True):
-            draw.text((left + width / 2, label_y), label, INK, _fit(label, font, width), anchor="ma")
+    for start, (label, size) in zip(group_starts, groups, strict=True):
+        draw.text((start + (size * (width + gap) - gap) / 2, group_y), label, INK, font, anchor="ma")
+    for left, label in zip(lefts, column_labels or [], strict=False):
+        draw.text((left + width / 2, label_y), label, INK, _fit(label, font, width), anchor="ma")
     for top, row in zip(tops, rows, strict=True):
         for left, tile in zip(lefts, row, strict=True):
             if tile is not None:

@@ -22,22 +22,15 @@ def render_turntable(gaussians: Gaussians, elevation: float = 10.0, frames: int 
 
 def write_mp4(path: str | Path, frames: Tensor, fps: int = 24) -> None:
     """(T, 3, H, W) in [0, 1], even sides, as H.264 (yuv420p), which every browser plays. Raises InputError."""
-    import imageio_ffmpeg
+    from imageio.v2 import mimwrite
 
     height, width = frames.shape[-2:]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs even sides, got {width} x {height}")
     check_ffmpeg()
     pixels = (frames.clamp(0, 1) * 255).round().byte().movedim(1, -1).contiguous().numpy()
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=fps, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2,
-        output_params=["-crf", "18", "-movflags", "+faststart"], ffmpeg_log_level="error")
-    writer.send(None)
-    try:
-        for frame in pixels:
-            writer.send(frame)
-    finally:
-        writer.close()
+    mimwrite(path, pixels, "FFMPEG", fps=fps, codec="libx264", quality=None, pixelformat="yuv420p", macro_block_size=2,
+             output_params=["-crf", "18", "-movflags", "+faststart"], ffmpeg_log_level="error")
 
 
 def check_ffmpeg() -> str:

@@ -5,7 +5,6 @@ import base64
 import html
 import json
 import re
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0
         data = _encode(as_webp(Image.open(picture), quality=88))  # a fifth of the PNG's size
         media.append(f'<section class="wide"><h2>{html.escape(heading)}</h2><img alt="{html.escape(heading)}" '
                      f'src="data:image/webp;base64,{data}"></section>')
-    scene = {"splat": _encode(_splat(gaussians[gaussians.opacities > INVISIBLE])), "elevation": elevation}
+    scene = {"splat": _encode(gaussians[gaussians.opacities > INVISIBLE].splat_bytes()), "elevation": elevation}
     Path(path).write_text(_page(scene, title, "\n".join(media)), encoding="utf-8")
 
 
@@ -50,7 +49,7 @@ def viewer_iframe(gaussians: Gaussians, elevation: float = 10.0, side: int = 384
     """
     kept = gaussians[gaussians.opacities > min_opacity]
     kept.means, kept.scales = _round_mantissa(kept.means, 10), _round_mantissa(kept.scales, 5)
-    planes = np.frombuffer(_splat(kept), np.uint8).reshape(-1, 32).T.tobytes()
+    planes = np.frombuffer(kept.splat_bytes(), np.uint8).reshape(-1, 32).T.tobytes()
     scene = {"splat": _encode(zlib.compress(planes, 9)), "deflate": True, "elevation": elevation, "bare": True,
              "side": side}
     return (f'<iframe class="splat-viewer" srcdoc="{html.escape(_page(scene, "splat"))}" width="{side + 4}" '
@@ -61,12 +60,6 @@ def _page(scene: dict, title: str, media: str = "") -> str:
     scene = {"radius": RADIUS, "fov": FOV} | scene
     values = {"TITLE": html.escape(title), "MEDIA": media, "SCENE": json.dumps(scene)}
     return re.sub(r"%%([A-Z]+)%%", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
-
-
-def _splat(gaussians: Gaussians) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        gaussians.save_splat(Path(folder) / "gaussians.splat")
-        return (Path(folder) / "gaussians.splat").read_bytes()
 
 
 def _round_mantissa(values: torch.Tensor, bits: int) -> torch.Tensor:

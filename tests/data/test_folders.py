@@ -9,11 +9,10 @@ import pytest
 import torch
 from camera_files import write_opengl_cameras
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from ouroboros_lib.cameras import evenly_spaced_orbit, opengl_to_opencv, orbit_cameras
 from ouroboros_lib.data.folder_formats import RELEASED_VIEWS, ZERO123_FOV
-from ouroboros_lib.data.folders import MultiviewFolder, MultiviewObject, collate, read_object, write_object
+from ouroboros_lib.data.folders import MultiviewObject, collate, find_objects, read_object, write_object
 from ouroboros_lib.data.procedural import render_objects, sample_objects
 from ouroboros_lib.errors import InputError
 
@@ -47,7 +46,6 @@ def test_what_is_written_comes_back(folder, views):
     assert torch.equal(again.cameras.c2w, views.cameras.c2w)
     assert torch.allclose(again.cameras.intrinsics, views.cameras.intrinsics)
     assert (again.name, again.num_orbit_views, again.info) == ("thing", VIEWS - 1, {"seed": 0})
-    assert torch.equal(again.ccm, views.cameras.canonical_map(views.depth))
 
 
 def test_colour_on_disk_is_straight(folder, views):
@@ -74,8 +72,8 @@ def test_every_value_survives_the_way_through_straight_colour():
 
 def test_writing_replaces_the_whole_folder_or_nothing(folder, views, monkeypatch):
     (folder / "view_009.png").write_bytes(b"of an older run")
-    write_object(folder, views, coordinate_maps=True)
-    assert not (folder / "view_009.png").exists() and (folder / "ccm_004.png").exists()
+    write_object(folder, views)
+    assert not (folder / "view_009.png").exists()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     bad = dataclasses.replace(views, info={"not for": object()})
     with pytest.raises(TypeError):
@@ -136,8 +134,6 @@ def test_released_format_lands_in_our_world(tmp_path):
     assert len(again.rgba) == 12 and again.num_orbit_views == 8
     with pytest.raises(InputError, match="depth"):
         read_object(folder, depth=True)
-    with pytest.raises(ValueError, match="no depth"):
-        _ = views.ccm
 
 
 def test_objaverse_renders_of_zero123_and_nerf_files(tmp_path):
@@ -155,9 +151,8 @@ def test_objaverse_renders_of_zero123_and_nerf_files(tmp_path):
     record = {"camera_angle_x": math.radians(ZERO123_FOV),
               "frames": [{"file_path": f"./r_{i}", "transform_matrix": poses[i].tolist()} for i in range(4)]}
     (nerf / "transforms.json").write_text(json.dumps(record))
-    dataset = MultiviewFolder(tmp_path / "set")
-    assert dataset.names == ["nerf", "zero"]
-    for views in (dataset[0], dataset[1]):
+    assert find_objects(tmp_path / "set") == ["nerf", "zero"]
+    for views in (read_object(nerf), read_object(zero)):
         assert torch.allclose(views.cameras.c2w, ours.c2w, atol=1e-5)
         assert torch.allclose(views.cameras.intrinsics, ours.intrinsics, atol=1e-5)
         assert torch.equal(views.rgba, frames)
@@ -174,23 +169,21 @@ def test_upward_axis_that_cannot_be_told(tmp_path):
     assert read_object(folder, up="y").num_orbit_views == 2
 
 
-def test_dataset_gives_training_batches(tmp_path):
+def test_objects_make_training_batches(tmp_path):
     objects = rendered(evenly_spaced_orbit(VIEWS, 10.0), count=3)
     for views in objects:
         write_object(tmp_path / "set" / views.name, views)
-    dataset = MultiviewFolder(tmp_path / "set", depth=False)
-    batch = dataset.batch([2, 0])
+    names = find_objects(tmp_path / "set")
+    assert names == ["val_0", "val_1", "val_2"]
+    batch = collate([read_object(tmp_path / "set" / names[index]) for index in (2, 0)])
     assert batch.rgba.shape == (2, VIEWS, 4, SIZE, SIZE) and batch.num_orbit_views == VIEWS - 1
     assert torch.equal(batch.rgba[0], objects[2].rgba) and batch.cameras.shape == (2, VIEWS)
     assert batch.orbit_images.shape == (2, VIEWS - 1, 3, SIZE, SIZE)
-    loaded = list(DataLoader(dataset, batch_size=2, collate_fn=collate))
-    assert [len(batch.rgba) for batch in loaded] == [2, 1]
-    assert MultiviewFolder(tmp_path / "set" / "val_0")[0].name == "val_0"
     (tmp_path / "linked").symlink_to(tmp_path / "set", target_is_directory=True)
-    assert MultiviewFolder(tmp_path / "linked").names == dataset.names
-    write_object(tmp_path / "set" / "small", rendered(evenly_spaced_orbit(VIEWS, 10.0), size=12)[0])
-    with pytest.raises(InputError, match="small: .* 12 pixels.*val_0: .* 24 pixels"):
-        MultiviewFolder(tmp_path / "set").batch([0, 1])
+    assert find_objects(tmp_path / "linked") == names
+    small = rendered(evenly_spaced_orbit(VIEWS, 10.0), size=12)[0]
+    with pytest.raises(InputError, match="val_0: .* 12 pixels.*val_1: .* 24 pixels"):
+        collate([small, objects[1]])
 
 
 # ---- faults ---------------------------------------------------------------------------------------------------------
@@ -246,8 +239,7 @@ def test_empty_folders(tmp_path):
     (tmp_path / "empty" / "leaf").mkdir(parents=True)
     for path, word in ((tmp_path / "none", "no such folder"), (tmp_path / "empty" / "leaf", "no multi-view folder")):
         with pytest.raises(InputError, match=word):
-            MultiviewFolder(path)
-    dataset = MultiviewFolder(tmp_path / "empty")
-    assert dataset.names == ["leaf"]
+            find_objects(path)
+    assert find_objects(tmp_path / "empty") == ["leaf"]
     with pytest.raises(InputError, match="leaf: an empty folder"):
-        _ = dataset[0]
+        read_object(tmp_path / "empty" / "leaf")

@@ -1,12 +1,12 @@
 """Shards: the objects that were packed stream out again, and what is cut off or foreign is named."""
 
 import io
+import random
 import tarfile
 
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.data.folders import MultiviewObject, collate
@@ -39,8 +39,8 @@ def test_shards_stream_what_was_written(shards, seven):
     for got, wanted in zip(stream, seven, strict=True):
         assert got.name == wanted.name and torch.equal(got.rgba, wanted.rgba) and torch.equal(got.depth, wanted.depth)
         assert got.num_orbit_views == wanted.num_orbit_views
-    batch = next(iter(DataLoader(ShardStream(shards, depth=False, image_size=12), batch_size=3, collate_fn=collate)))
-    assert batch.rgba.shape == (3, VIEWS, 4, 12, 12)
+    batch = collate(list(ShardStream(shards, depth=False, image_size=12)))
+    assert batch.rgba.shape == (7, VIEWS, 4, 12, 12)
 
 
 def test_any_webdataset_reader_understands_them(shards):
@@ -52,22 +52,18 @@ def test_any_webdataset_reader_understands_them(shards):
     assert samples[0]["object.json"]["num_orbit_views"] == VIEWS - 1
 
 
-def test_readers_share_shards_and_shuffle_by_epoch(shards, monkeypatch):
-    names = [name for shard in read_index(shards) for name in shard["objects"]]
-    loader = DataLoader(ShardStream(shards, depth=False), batch_size=None, num_workers=2)
-    assert sorted(views.name for views in loader) == names
-    parts = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        parts.append([views.name for views in ShardStream(shards, depth=False)])
-    monkeypatch.undo()
-    assert parts[0] and parts[1] and sorted(parts[0] + parts[1]) == names
-    stream = ShardStream(shards, depth=False, shuffle=4, seed=3)
-    first = [views.name for views in stream]
-    assert first != names and sorted(first) == names and first == [views.name for views in stream]
-    stream.epoch = 1
-    assert first != [views.name for views in stream]
+def test_a_shard_can_be_shuffled_and_joined_in_the_middle(tmp_path, seven):
+    write_shards(seven, tmp_path / "one")
+    stream = ShardStream(tmp_path / "one", shuffle=4, depth=False)
+    (path, names), = stream.shards.items()
+
+    def drawn(seed, **choice):
+        return [views.name for views in stream.objects_of(path, random.Random(seed), **choice)]
+
+    order = drawn(3)
+    assert order != names and sorted(order) == names and order == drawn(3) and order != drawn(4)
+    assert drawn(3, skip=2) == order[2:]
+    assert sorted(drawn(3, leave_out=names[:2])) == names[2:]
 
 
 def test_interrupted_packing_goes_on_without_loss_or_repetition(tmp_path, seven):

@@ -69,7 +69,7 @@ def test_f_gives_the_released_outputs():
 @pytest.mark.parametrize("noise, key", [(0.0, "gaussians_t0"), (0.9, "gaussians_t0_9")])
 def test_g_gives_the_released_outputs(noise, key):
     images = torch.tanh(draw("images", 1, 8, 3, 96, 96)) / 2 + 0.5
-    gaussians = fill(ReleasedReconstructor(**NARROW_G)).published(images, released_cameras(1), torch.tensor([noise]))
+    gaussians = fill(ReleasedReconstructor(**NARROW_G)).gaussians(images, released_cameras(1), torch.tensor([noise]))
     assert_close(gaussians.to_tensor()[:, ::16], load("gaussian_unet")[key], atol=5e-5, rtol=1e-5)
 
 
@@ -170,8 +170,9 @@ def test_models_save_and_load_as_folders(narrow_f, narrow_g, tmp_path):
         assert {key: value for key, value in loaded.config.items() if not key.startswith("_")} == {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in model.config.items() if not key.startswith("_")}
+        state = loaded.state_dict()
         for name, value in model.state_dict().items():
-            assert_close(loaded.state_dict()[name], value, atol=0, rtol=0)
+            assert_close(state[name], value, atol=0, rtol=0)
     with torch.no_grad():
         loaded = SVDMultiviewUNet.from_pretrained(tmp_path / "SVDMultiviewUNet").eval()
         assert_close(loaded(**f_inputs(1)), narrow_f(**f_inputs(1)))

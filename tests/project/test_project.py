@@ -22,7 +22,7 @@ else:
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "ouroboros_lib"
 MODULES = sorted([*LIBRARY.rglob("*.py"), *ROOT.glob("tools/*.py")])
-MARKERS = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
+MARKERS = {"__init__.pyi", "__init__.py", "__main__.py", "py.typed", "__pycache__"}
 CONDA_NAMES = {"pytorch": "torch"}  # of conda-forge, where they differ from those of pip
 TEXT_SUFFIXES = set(".py .md .toml .yml .yaml .cff .json .ipynb .csv .txt .html .js .svg".split())
 # a folder of somebody's machine; not inside an address or a longer path
@@ -105,12 +105,12 @@ def test_a_wheel_takes_every_file_of_the_library():
 
 
 def test_type_checkers_see_what_the_library_exports():
-    """The names under TYPE_CHECKING, for which nothing is imported at run time, are those of _EXPORTS, from there."""
-    block = next(node for node in ast.parse((LIBRARY / "__init__.py").read_text()).body if isinstance(node, ast.If))
-    assert ast.unparse(block.test) == "TYPE_CHECKING" and (LIBRARY / "py.typed").is_file()
-    seen = {name.name: statement.module for statement in block.body for name in statement.names}
-    assert seen == ouroboros_lib._EXPORTS
-    assert sorted([*seen, "__version__"]) == dir(ouroboros_lib)
+    """The stub's imports, which are made at run time when a name is first asked for, give what they say."""
+    stub = ast.parse((LIBRARY / "__init__.pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    seen = [name.name for statement in imports for name in statement.names]
+    assert all(name.asname == name.name for statement in imports for name in statement.names)  # else not passed on
+    assert sorted(seen) == sorted(ouroboros_lib.__all__) and (LIBRARY / "py.typed").is_file()
     assert all(getattr(ouroboros_lib, name).__name__ == name for name in seen)
 
 

@@ -8,8 +8,8 @@ import torch
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.training import TrainingConfig, loop, validation
-from ouroboros_lib.training.conditions import noised_condition
 from ouroboros_lib.training.initial import save_pipeline
+from ouroboros_lib.training.stages import noised_condition
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
-from training_inputs import QUICK, leftovers, logged, quick, quick_narrow, train_command
+from training_inputs import QUICK, launch, leftovers, logged, quick, quick_narrow, train_command
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.buffer import ObjectBuffer
@@ -63,14 +62,12 @@ def joint_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "joint"
     settings = QUICK | {"steps": 24, "batch_size": 4, "reconstruction_batch": 4, "checkpoint_every": 12,
                         "reconstructor_learning_rate": 2e-3, "learning_rate": 2e-3}
-    command = [sys.executable, "-m", "ouroboros_lib", *train_command(out, **settings)]
-    return out, subprocess.run(command, capture_output=True, text=True)
+    return out, launch(train_command(out, **settings))
 
 
 def test_command_line_trains_and_writes_everything(joint_run):
-    out, run = joint_run
-    assert run.returncode == 0, run.stderr
-    figures = json.loads(run.stdout.splitlines()[-1])
+    out, lines = joint_run
+    figures = json.loads(lines[-1])
     assert {"multiview", "reconstruction", "views 1+", "3D 1+", "self-consistency"} <= figures.keys()
     assert logged(out) == list(range(1, 25)) and logged(out, "samples")[-1] == 24 * 4
     assert [path.name for path in sorted(out.glob("checkpoint*"))] == ["checkpoint-0000012", "checkpoint-0000024"]

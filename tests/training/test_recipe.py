@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+import warm
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.errors import InputError
@@ -29,11 +30,8 @@ def write(path, stages, **record):
 
 @pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.json") if path.stem != "paper"])
 def test_recipes_that_ship_can_be_read(name):
-    stages = load_recipe(name, minutes_scale=0.5)
-    full = load_recipe(name)
-    limits, full_limits = ([stage.settings["max_minutes"] for stage in plan if "max_minutes" in stage.settings]
-                           for plan in (stages, full))
-    assert bool(limits) == (name != "twins") and limits == [limit / 2 for limit in full_limits]
+    stages = load_recipe(name)
+    assert any("max_minutes" in stage.settings for stage in stages) == (name != "twins")
     assert any(stage.after for stage in stages)
 
 
@@ -52,7 +50,7 @@ def test_the_papers_recipe_needs_a_start_and_data(tmp_path, capsys, monkeypatch)
         with pytest.raises(SystemExit) as leaving:
             main(["recipe", "paper", "--out", str(tmp_path / "out"), "--show", *given])
         assert leaving.value.code == 2 and message in capsys.readouterr().err
-    listing = subprocess.run([sys.executable, "-m", "ouroboros_lib.training.recipe", "paper", "joint"],
+    listing = subprocess.run(warm.command(["ouroboros_lib.training.recipe", "paper", "joint"]),
                              capture_output=True, text=True, check=True).stdout.split()
     assert listing[::2] == ["--set"] * (len(listing) // 2) and listing[1::2] == stage.assignments()
 
@@ -256,6 +254,8 @@ def test_an_ablation_from_training_to_tables(tmp_path, capsys, monkeypatch):
                  settings=QUICK | {"stage": "joint"}, evaluate=options,
                  compare=[["joint-both:paper", "two-stage", "all"],
                           ["joint:other", "two-stage", "not there"]])
+    program = recipe._program
+    monkeypatch.setattr(recipe, "_program", lambda stage, out: warm.command(program(stage, out)[2:]))  # python -m ...
     monkeypatch.setattr(sys, "argv", ["ouroboros"])
     with pytest.raises(SystemExit) as leaving:
         main(["recipe", name, "--out", str(tmp_path / "out"), "--gpus", "0"])

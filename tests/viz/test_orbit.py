@@ -60,7 +60,7 @@ def triangles(figure) -> tuple[torch.Tensor, list[str]]:
 
 def test_pictures_stand_upright_in_their_frusta_and_white_stays_out(rig):
     corners, colours = triangles(orbit_figure(rig, half_red(4), pixels=8))
-    assert len(corners) == 4 * 2 * 4 * 4 and set(colours) == {"rgb(255,0,0)"}
+    assert len(corners) == 4 * 2 * 4 * 4 and set(colours) == {"#ff0000"}
     near = torch.cdist(corners.mean(1), rig.positions).argmin(1)  # the view each triangle belongs to
     for view in range(4):
         mine = corners[near == view]
@@ -81,7 +81,7 @@ def test_colours_keep_their_places(rig):
     near = torch.cdist(corners.mean(1), rig.positions).argmin(1)
     seen = [(float(u), colour) for (u, _), colour, view in zip(uv, colours, near, strict=True) if view == 0]
     assert len(seen) == 4 * 4 * 4
-    assert all(colour == ("rgb(255,0,0)" if u < 0.5 else "rgb(0,0,255)") for u, colour in seen)
+    assert all(colour == ("#ff0000" if u < 0.5 else "#0000ff") for u, colour in seen)
 
 
 def test_all_white_pictures_draw_nothing(rig):
@@ -99,7 +99,7 @@ def test_rays_and_points_are_drawn_as_given(rig):
     assert drawn["ray 1"].line.color == "#222"
     (cloud,) = (trace for trace in figure.data if trace.mode == "markers")
     torch.testing.assert_close(vertices(cloud), points)
-    assert list(cloud.marker.color) == ["rgb(255,0,0)", "rgb(0,128,255)"]
+    assert list(cloud.marker.color) == ["#ff0000", "#0080ff"]
 
 
 def test_figure_is_small_and_y_is_up():

@@ -17,8 +17,7 @@ def _sizes(kind, scale, d: Draws):
     return size, size.min(1) * d.uniform(0.1, 0.5)
 
 
-def abstract(d: Draws) -> Parts:
-    p = Parts(d.count)
+def abstract(p: Parts, d: Draws) -> None:
     colors = [P.any_of(d, P.vivid, P.vivid, P.pale, P.dark) for _ in range(3)]
     kind = d.choose(L.BOX, L.ELLIPSOID, L.CONE, L.CAPSULE)
     scale = d.uniform(0.4, 0.6)
@@ -41,7 +40,3 @@ def abstract(d: Draws) -> Parts:
         p.add(kind, place, size, round=edge, axis=axis, color=d.choose(*colors), color2=d.choose(*colors),
               pattern=P.pattern(d, "plain", "plain", "rings", "checks", "spots", "gradient"),
               mirror="x", active=d.chance(0.75) if i > 1 else True)
-    return p
-
-
-FAMILIES = {"abstract": abstract}

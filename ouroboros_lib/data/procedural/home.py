@@ -9,8 +9,7 @@ from .randomness import Draws
 _GLAZES = (P.vivid, P.vivid, P.pale, P.dark, P.gray)
 
 
-def mug(d: Draws) -> Parts:
-    p = Parts(d.count)
+def mug(p: Parts, d: Draws) -> None:
     radius, height = d.uniform(0.42, 0.58), d.uniform(0.42, 0.72)
     top = radius * d.uniform(0.95, 1.2)
     base, accent = P.any_of(d, *_GLAZES), P.vivid(d)
@@ -21,11 +20,9 @@ def mug(d: Draws) -> Parts:
     grip = height * d.uniform(0.5, 0.62)
     p.torus(((radius + top) / 2, 0, 0), grip, d.uniform(0.07, 0.1), axis=(1, 0, 0), cut=(0.02, 9),
             color=d.choose(base, accent))
-    return p
 
 
-def bottle(d: Draws) -> Parts:
-    p = Parts(d.count)
+def bottle(p: Parts, d: Draws) -> None:
     radius, height = d.uniform(0.26, 0.4), d.uniform(0.4, 0.6)
     neck, length = d.uniform(0.1, 0.14), d.uniform(0.12, 0.25)
     glass, label, cap = P.any_of(d, P.vivid, P.leaf, P.dark), P.any_of(d, P.pale, P.vivid), P.vivid(d)
@@ -37,11 +34,9 @@ def bottle(d: Draws) -> Parts:
     p.cone((0, rise + length * 0.6, 0), neck * 1.25, length, neck, color=glass)
     p.cylinder((0, rise + 1.6 * length + 0.04, 0), neck * 1.25, 0.09, round=0.02, color=cap)
     p.cylinder((0, -0.1 * height, 0), radius + 0.012, height * 0.12, color=cap, active=d.chance(0.5))
-    return p
 
 
-def vase(d: Draws) -> Parts:
-    p = Parts(d.count)
+def vase(p: Parts, d: Draws) -> None:
     belly, stretch = d.uniform(0.4, 0.6), d.uniform(0.8, 1.3)
     base, accent = P.any_of(d, *_GLAZES), P.vivid(d)
     pattern = P.pattern(d, "plain", "rings", "checks", "spots", "gradient", "belt", period=(0.2, 0.45))
@@ -55,11 +50,9 @@ def vase(d: Draws) -> Parts:
     grip = 0.5 * up
     p.torus((belly * 0.72, up * 0.55, 0), grip * 0.6, 0.065, axis=(1, 0, 0), cut=(-0.02, 9), mirror="x", color=accent,
             active=d.chance(0.35))
-    return p
 
 
-def teapot(d: Draws) -> Parts:
-    p = Parts(d.count)
+def teapot(p: Parts, d: Draws) -> None:
     radius, flat = d.uniform(0.5, 0.6), d.uniform(0.7, 0.95)
     tall = radius * flat
     base, accent = P.any_of(d, *_GLAZES), P.vivid(d)
@@ -72,11 +65,9 @@ def teapot(d: Draws) -> Parts:
     p.capsule((radius * 0.75, -0.25 * tall, 0), (reach, 0.7 * tall, 0), 0.15, 0.085, color=base)
     p.torus((-radius * 0.88, 0.08, 0), tall * 0.58, d.uniform(0.07, 0.09), axis=(-1, 0, 0), cut=(0, 9),
             color=d.choose(base, accent))
-    return p
 
 
-def bowl(d: Draws) -> Parts:
-    p = Parts(d.count)
+def bowl(p: Parts, d: Draws) -> None:
     radius, deep = d.uniform(0.75, 0.9), d.uniform(0.6, 0.9)
     base, accent = P.any_of(d, *_GLAZES), P.vivid(d)
     p.ellipsoid((0, 0, 0), (radius, radius * deep, radius), shell=0.055, cut=(-9, 0), color=base, color2=accent,
@@ -89,11 +80,9 @@ def bowl(d: Draws) -> Parts:
     level = -0.12 * radius
     for turn, tone in ((0.0, fruit), (2.1, other), (4.2, fruit)):
         p.ball((0.45 * radius * np.sin(turn), level, 0.45 * radius * np.cos(turn)), size, color=tone, active=full)
-    return p
 
 
-def chair(d: Draws) -> Parts:
-    p = Parts(d.count)
+def chair(p: Parts, d: Draws) -> None:
     wide, deep, leg = d.uniform(0.4, 0.55), d.uniform(0.4, 0.5), d.uniform(0.3, 0.45)
     back = d.uniform(0.4, 0.6)
     frame, cloth, accent = P.any_of(d, P.wood, P.wood, P.vivid, P.dark), P.any_of(d, P.vivid, P.wood), P.vivid(d)
@@ -114,11 +103,9 @@ def chair(d: Draws) -> Parts:
     arms = d.chance(0.35)
     p.box((wide - 0.02, 0.38, 0), (0.06, 0.05, deep), round=0.03, mirror="x", color=frame, active=arms)
     p.box((wide - 0.02, 0.2, deep - 0.1), (0.05, 0.2, 0.05), round=0.02, mirror="x", color=frame, active=arms)
-    return p
 
 
-def table(d: Draws) -> Parts:
-    p = Parts(d.count)
+def table(p: Parts, d: Draws) -> None:
     wide, deep, tall = d.uniform(0.65, 0.95), d.uniform(0.45, 0.75), d.uniform(0.3, 0.5)
     round_top, pedestal = d.chance(0.4), d.chance(0.35)
     top, frame, accent = P.any_of(d, P.wood, P.vivid, P.pale), P.any_of(d, P.wood, P.dark, P.vivid), P.vivid(d)
@@ -136,11 +123,9 @@ def table(d: Draws) -> Parts:
     things = d.chance(0.5)
     p.cone((0, tall + 0.2, 0), 0.12, 0.15, 0.2, color=accent, active=things)
     p.ball((0, tall + 0.42, 0), 0.2, color=P.leaf(d), color2=P.vivid(d), pattern=P.spots(0.2), active=things)
-    return p
 
 
-def lamp(d: Draws) -> Parts:
-    p = Parts(d.count)
+def lamp(p: Parts, d: Draws) -> None:
     tall = d.uniform(0.35, 0.5)
     shade, metal, accent = P.any_of(d, P.vivid, P.pale), P.any_of(d, P.dark, P.wood, P.vivid), P.vivid(d)
     foot = d.uniform(0.3, 0.45)
@@ -154,11 +139,9 @@ def lamp(d: Draws) -> Parts:
     p.cone((0, tall + half * 0.8, 0), wide, half, narrow, shell=0.03, cut=(-half + 0.04, half - 0.04), color=shade,
            color2=accent, pattern=P.pattern(d, "plain", "rings", "spots", "belt", "checks", period=(0.2, 0.4)))
     p.ball((0, tall + half * 0.6, 0), 0.15, color=P.light(d))
-    return p
 
 
-def sofa(d: Draws) -> Parts:
-    p = Parts(d.count)
+def sofa(p: Parts, d: Draws) -> None:
     wide, deep, back = d.uniform(0.6, 0.95), d.uniform(0.35, 0.45), d.uniform(0.35, 0.5)
     cloth, accent, wood = P.any_of(d, P.vivid, P.vivid, P.dark, P.gray), P.vivid(d), P.wood(d)
     pattern = P.pattern(d, "plain", "plain", "columns", "checks", "spots", period=(0.2, 0.35))
@@ -171,11 +154,9 @@ def sofa(d: Draws) -> Parts:
     p.box((wide * 0.62, 0.42, -deep + 0.26), (0.19, 0.19, 0.08), round=0.07, rotate=(-20, 0), mirror="x", color=accent,
           active=d.chance(0.6))
     p.cone((wide - 0.05, -0.25, deep - 0.08), 0.05, 0.12, 0.075, mirror="xz", color=wood)
-    return p
 
 
-def bed(d: Draws) -> Parts:
-    p = Parts(d.count)
+def bed(p: Parts, d: Draws) -> None:
     wide, long = d.uniform(0.42, 0.68), d.uniform(0.8, 0.95)
     wood, blanket, accent = P.any_of(d, P.wood, P.wood, P.dark, P.vivid), P.vivid(d), P.any_of(d, P.vivid, P.pale)
     head = d.uniform(0.3, 0.5)
@@ -189,7 +170,6 @@ def bed(d: Draws) -> Parts:
     p.box((np.where(double, 0.26, 0.0), 0.24, -long * 0.72), (np.where(double, 0.21, 0.3), 0.09, 0.18), round=0.08,
           mirror="x", color=accent)
     p.box((wide - 0.04, -0.25, long - 0.05), (0.06, 0.14, 0.06), round=0.02, mirror="xz", color=wood)
-    return p
 
 
 FAMILIES = {f.__name__: f for f in (mug, bottle, vase, teapot, bowl, chair, table, lamp, sofa, bed)}

@@ -1,12 +1,12 @@
 """Animals and plants. Front to +z, left-right symmetric."""
 
+from . import packing as L
 from . import palette as P
 from .parts import Parts
 from .randomness import Draws
 
 
-def quadruped(d: Draws) -> Parts:
-    p = Parts(d.count)
+def quadruped(p: Parts, d: Draws) -> None:
     coat, accent, ink = P.fur(d), P.fur(d), P.dark(d)
     thick, long, leg = d.uniform(0.24, 0.36), d.uniform(0.38, 0.55), d.uniform(0.28, 0.5)
     limb = d.uniform(0.085, 0.12)
@@ -29,15 +29,13 @@ def quadruped(d: Draws) -> Parts:
     p.ellipsoid((head * 1.0, y, z), (0.065, 0.21, 0.11), mirror="x", color=accent, active=ears == 2)
     tail, lift = d.uniform(0.2, 0.45), d.uniform(-0.3, 0.4)
     p.capsule((0, thick * 0.4, -long * 0.85), (0, thick * 0.4 + lift, -long * 0.9 - tail), 0.08, 0.065, color=accent)
-    return p
 
 
-def bird(d: Draws) -> Parts:
-    p = Parts(d.count)
+def bird(p: Parts, d: Draws) -> None:
     coat, breast, wing, beak = P.vivid(d), P.any_of(d, P.pale, P.vivid), P.vivid(d), P.orange(d)
     fat, long = d.uniform(0.3, 0.42), d.uniform(0.4, 0.55)
     p.ellipsoid((0, 0, 0), (fat, fat, long), rotate=(-25, 0), color=coat, color2=breast,
-                pattern=P.Pattern(P.GRADIENT, (0.0, -3.0, 1.5), -0.3))
+                pattern=P.Pattern(L.GRADIENT, (0.0, -3.0, 1.5), -0.3))
     head = d.uniform(0.22, 0.28)
     y, z = fat * 0.75 + 0.12, long * 0.75
     p.ball((0, y, z), head, color=coat)
@@ -50,11 +48,9 @@ def bird(d: Draws) -> Parts:
     p.capsule((fat * 0.4, -fat * 0.7, 0.05), (fat * 0.4, -fat - 0.22, 0.08), 0.055, mirror="x", color=beak)
     p.ellipsoid((fat * 0.4, -fat - 0.24, 0.14), (0.1, 0.045, 0.16), mirror="x", color=beak)
     p.cone((0, y + head + 0.05, z - 0.05), 0.1, 0.12, 0.03, axis=(0, 1, -0.5), color=wing, active=d.chance(0.4))
-    return p
 
 
-def fish(d: Draws) -> Parts:
-    p = Parts(d.count)
+def fish(p: Parts, d: Draws) -> None:
     scales, accent, fin = P.vivid(d), P.any_of(d, P.vivid, P.pale), P.vivid(d)
     thick, tall, long = d.uniform(0.2, 0.32), d.uniform(0.32, 0.52), d.uniform(0.6, 0.75)
     pattern = P.mixed(d.integer(3), P.stripes(d.uniform(0.25, 0.45), axis=2), P.spots(d.uniform(0.2, 0.3)),
@@ -71,11 +67,9 @@ def fish(d: Draws) -> Parts:
     p.ball((eye, tall * 0.2, long * 0.68), 0.095, mirror="x", color=P.color(d, (0.1, 0.16), (0.1, 0.4), (0.8, 0.9)))
     p.ball((eye + 0.05, tall * 0.2 + 0.01, long * 0.68 + 0.035), 0.06, mirror="x", color=P.dark(d))
     p.torus((0, -0.06, long * 0.97), 0.09, 0.045, color=fin)
-    return p
 
 
-def tree(d: Draws) -> Parts:
-    p = Parts(d.count)
+def tree(p: Parts, d: Draws) -> None:
     autumn = P.color(d, (0.0, 0.15), (0.6, 0.9), (0.5, 0.85))
     green, bark, fruit = d.choose(P.leaf(d), P.leaf(d), P.leaf(d), autumn), P.wood(d), P.vivid(d)
     conifer = d.chance(0.45)
@@ -100,11 +94,9 @@ def tree(d: Draws) -> Parts:
     p.ellipsoid((0, -2 * tall, 0), (0.4, 0.08, 0.4), color=P.leaf(d), active=d.chance(0.4))
     p.ball((0, level + 0.17, 0), 0.085, color=P.color(d, (0.12, 0.15), (0.7, 0.9), (0.85, 0.95)),
            active=conifer & d.chance(0.3))
-    return p
 
 
-def plant(d: Draws) -> Parts:
-    p = Parts(d.count)
+def plant(p: Parts, d: Draws) -> None:
     pot, accent, green, flower = P.any_of(d, P.vivid, P.wood, P.pale), P.vivid(d), P.leaf(d), P.vivid(d)
     radius, tall = d.uniform(0.3, 0.42), d.uniform(0.24, 0.36)
     p.cone((0, -tall, 0), radius * 0.7, tall, radius, color=pot, color2=accent,
@@ -136,11 +128,9 @@ def plant(d: Draws) -> Parts:
     p.ellipsoid((0.27, stem + 0.1, 0), (petal, 0.07, petal * 0.9), mirror="x", color=flower, active=blooming)
     p.ellipsoid((0, stem + 0.1, 0.27), (petal * 0.9, 0.07, petal), mirror="z", color=flower, active=blooming)
     p.ball((0, stem + 0.13, 0), 0.14, color=P.color(d, (0.1, 0.16), (0.7, 0.9), (0.8, 0.95)), active=blooming)
-    return p
 
 
-def mushroom(d: Draws) -> Parts:
-    p = Parts(d.count)
+def mushroom(p: Parts, d: Draws) -> None:
     cap, dot, stem = P.vivid(d), P.any_of(d, P.pale, P.vivid), P.any_of(d, P.pale, P.wood)
     wide, tall, high = d.uniform(0.5, 0.75), d.uniform(0.3, 0.5), d.uniform(0.3, 0.48)
     foot = d.uniform(0.16, 0.28)
@@ -157,7 +147,6 @@ def mushroom(d: Draws) -> Parts:
     p.cylinder((x, -2 * high + 0.2, 0.1), 0.09, 0.2, color=stem, active=young)
     p.ellipsoid((x, -2 * high + 0.36, 0.1), (size, size * 0.8, size), cut=(-0.03, 9), color=cap, color2=dot,
                 pattern=pattern, active=young)
-    return p
 
 
 FAMILIES = {f.__name__: f for f in (quadruped, bird, fish, tree, plant, mushroom)}

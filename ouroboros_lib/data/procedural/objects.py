@@ -11,10 +11,11 @@ from torch import Tensor
 from ...errors import InputError
 from . import abstract, home, living, toys, vehicles
 from . import packing as L
-from .parts import finish
+from .parts import Parts, finish
 from .randomness import MAX_INDEX, SPLITS, Draws, stream_keys
 
-_BUILDERS = {**home.FAMILIES, **vehicles.FAMILIES, **living.FAMILIES, **toys.FAMILIES, **abstract.FAMILIES}
+_BUILDERS = {**home.FAMILIES, **vehicles.FAMILIES, **living.FAMILIES, **toys.FAMILIES,
+             "abstract": abstract.abstract}
 FAMILIES: tuple[str, ...] = tuple(_BUILDERS)
 HELD_OUT_FAMILY = "teapot"
 _COMMON = tuple(name for name in FAMILIES if name != HELD_OUT_FAMILY)
@@ -84,7 +85,9 @@ def sample_objects(split: str, indices, seed: int = 0, family: str | None = None
     packed = np.zeros((len(keys), L.SLOTS, L.WIDTH))
     for i in np.unique(family_ids):
         mine = np.nonzero(family_ids == i)[0]
-        packed[mine] = _BUILDERS[FAMILIES[i]](Draws(keys[mine], first=draws.counter)).packed()
+        parts = Parts(len(mine))
+        _BUILDERS[FAMILIES[i]](parts, Draws(keys[mine], first=draws.counter))
+        packed[mine] = parts.packed()
     packed, center = finish(packed)
     pose = np.concatenate([np.cos(yaw)[:, None], np.sin(yaw)[:, None], center], 1)
     return Objects(torch.from_numpy(packed.astype(np.float32)), torch.from_numpy(pose.astype(np.float32)),

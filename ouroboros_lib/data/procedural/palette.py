@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 
-from .packing import GRADIENT
 from .parts import PLAIN, Pattern, band, checks, gradient, spots, stripes
 from .randomness import Draws, select
 
@@ -71,8 +70,3 @@ _NAMED = {
     "gradient": lambda length, phase: gradient(2 * length),
     "belt": lambda length, phase: band(0.2 * length * np.cos(phase), 0.5 * length),
 }
-
-
-__all__ = ["GRADIENT", "Pattern", "any_of", "band", "checks", "color", "dark", "earth", "fur", "glass", "gradient",
-           "gray", "hsv", "leaf", "light", "mixed", "orange", "pale", "pattern", "select", "shade_of", "spots",
-           "stripes", "vivid", "wood"]

@@ -38,18 +38,14 @@ def spots(period_x, period_y=None, period_z=None, phase=0.0) -> Pattern:
     return Pattern(L.SPOTS, tuple(2 * np.pi / p for p in periods), phase)
 
 
-def gradient(length, axis=1) -> Pattern:
-    """From COLOR to COLOR2 over `length`, centered."""
-    wave = [0.0, 0.0, 0.0]
-    wave[axis] = 1.0 / length
-    return Pattern(L.GRADIENT, tuple(wave))
+def gradient(length) -> Pattern:
+    """From COLOR to COLOR2 over `length` along y, centered."""
+    return Pattern(L.GRADIENT, (0.0, 1.0 / length, 0.0))
 
 
-def band(center, half_width, axis=1) -> Pattern:
-    """COLOR2 where |coordinate - center| < half_width: a label, a line of windows, a dipped end."""
-    wave = [0.0, 0.0, 0.0]
-    wave[axis] = 1.0 / half_width
-    return Pattern(L.BAND, tuple(wave), -center / half_width)
+def band(center, half_width) -> Pattern:
+    """COLOR2 where |y - center| < half_width: a label, a line of windows, a dipped end."""
+    return Pattern(L.BAND, (0.0, 1.0 / half_width, 0.0), -center / half_width)
 
 
 _DEFAULTS = np.zeros((L.WIDTH, 1))

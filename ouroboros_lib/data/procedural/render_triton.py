@@ -31,28 +31,21 @@ def _localize(row, x, y, z):
         x = tl.abs(x)
     if tl.load(row + MIRROR_Z) > 0:
         z = tl.abs(z)
-    x = x - tl.load(row + CENTER)
-    y = y - tl.load(row + CENTER + 1)
-    z = z - tl.load(row + CENTER + 2)
+    x, y, z = x - tl.load(row + CENTER), y - tl.load(row + CENTER + 1), z - tl.load(row + CENTER + 2)
     r = row + ROTATION
-    lx = tl.load(r) * x + tl.load(r + 3) * y + tl.load(r + 6) * z
-    ly = tl.load(r + 1) * x + tl.load(r + 4) * y + tl.load(r + 7) * z
-    lz = tl.load(r + 2) * x + tl.load(r + 5) * y + tl.load(r + 8) * z
-    return lx, ly, lz
+    return (tl.load(r) * x + tl.load(r + 3) * y + tl.load(r + 6) * z,
+            tl.load(r + 1) * x + tl.load(r + 4) * y + tl.load(r + 7) * z,
+            tl.load(r + 2) * x + tl.load(r + 5) * y + tl.load(r + 8) * z)
 
 
 @triton.jit
 def _distance(row, x, y, z):
     x, y, z = _localize(row, x, y, z)
     kind = tl.load(row + KIND).to(tl.int32)
-    a = tl.load(row + SIZE)
-    b = tl.load(row + SIZE + 1)
-    c = tl.load(row + SIZE + 2)
+    a, b, c = tl.load(row + SIZE), tl.load(row + SIZE + 1), tl.load(row + SIZE + 2)
     shell = tl.load(row + SHELL)
     g = row + DERIVED
-    g0 = tl.load(g)
-    g1 = tl.load(g + 1)
-    g2 = tl.load(g + 2)
+    g0, g1, g2 = tl.load(g), tl.load(g + 1), tl.load(g + 2)
     d = x
     if kind == BOX:
         r = tl.load(row + ROUND)
@@ -60,18 +53,12 @@ def _distance(row, x, y, z):
         qy = tl.abs(y) - b + r
         qz = (tl.abs(z) - c - g1 * y) * tl.load(g + 3) + r
         m = tl.maximum(qx, tl.maximum(qy, qz))
-        px = tl.maximum(qx, 0.0)
-        py = tl.maximum(qy, 0.0)
-        pz = tl.maximum(qz, 0.0)
+        px, py, pz = tl.maximum(qx, 0.0), tl.maximum(qy, 0.0), tl.maximum(qz, 0.0)
         corner = tl.sqrt(px * px + py * py + pz * pz) * tl.load(g + 4)
         d = tl.where(m > 0, tl.maximum(m, corner), m) - r
     elif kind == ELLIPSOID:
-        ux = x / a
-        uy = y / b
-        uz = z / c
-        vx = ux / a
-        vy = uy / b
-        vz = uz / c
+        ux, uy, uz = x / a, y / b, z / c
+        vx, vy, vz = ux / a, uy / b, uz / c
         f = tl.sqrt(ux * ux + uy * uy + uz * uz)
         slope = tl.sqrt(vx * vx + vy * vy + vz * vz)
         d = tl.maximum((f - 1.0) * (f + TINY) / (slope + TINY), -g0)
@@ -80,12 +67,10 @@ def _distance(row, x, y, z):
     elif kind == CONE:
         q = tl.sqrt(x * x + z * z)
         widening = tl.load(g + 3)
-        ax = q - tl.minimum(q, tl.where(y < 0, g0, g2))
-        ay = tl.abs(y) - g1
+        ax, ay = q - tl.minimum(q, tl.where(y < 0, g0, g2)), tl.abs(y) - g1
         s = ((g2 - q) * widening + (g1 - y) * 2.0 * g1) * tl.load(g + 4)
         s = tl.minimum(tl.maximum(s, 0.0), 1.0)
-        bx = q - g2 + widening * s
-        by = y - g1 + 2.0 * g1 * s
+        bx, by = q - g2 + widening * s, y - g1 + 2.0 * g1 * s
         d = tl.sqrt(tl.minimum(ax * ax + ay * ay, bx * bx + by * by))
         d = tl.where((bx < 0) & (ay < 0), -d, d) - tl.load(row + ROUND)
     elif kind == TORUS:
@@ -109,9 +94,7 @@ def _mix_of(row, x, y, z):
     m = x * 0.0
     if kind != PLAIN:
         x, y, z = _localize(row, x, y, z)
-        wx = tl.load(row + WAVE) * x
-        wy = tl.load(row + WAVE + 1) * y
-        wz = tl.load(row + WAVE + 2) * z
+        wx, wy, wz = tl.load(row + WAVE) * x, tl.load(row + WAVE + 1) * y, tl.load(row + WAVE + 2) * z
         phase = tl.load(row + PHASE)
         if kind == STRIPES:
             m = tl.sin(wx + wy + wz + phase) * 3.0 + 0.5
@@ -138,8 +121,7 @@ def _union(rows, count, candidates, x, y, z):
 @triton.jit
 def _balls(rows, count, ox, oy, oz, dx, dy, dz):
     """Bits of the primitives whose ball some ray of the tile meets; first entry and last exit of each ray."""
-    first = dx * 0.0 + FAR
-    last = dx * 0.0
+    first, last = dx * 0.0 + FAR, dx * 0.0
     candidates = 0
     for k in range(count):
         row = rows + k * WIDTH
@@ -147,8 +129,7 @@ def _balls(rows, count, ox, oy, oz, dx, dy, dz):
         met = first < 0
         for copy in tl.static_range(4):
             use = 1
-            cx = tl.load(row + BOUND)
-            cz = tl.load(row + BOUND + 2)
+            cx, cz = tl.load(row + BOUND), tl.load(row + BOUND + 2)
             if copy % 2 == 1:
                 cx = -cx
                 use = use * (tl.load(row + MIRROR_X) > 0).to(tl.int32)
@@ -156,9 +137,7 @@ def _balls(rows, count, ox, oy, oz, dx, dy, dz):
                 cz = -cz
                 use = use * (tl.load(row + MIRROR_Z) > 0).to(tl.int32)
             if use > 0:
-                px = ox - cx
-                py = oy - tl.load(row + BOUND + 1)
-                pz = oz - cz
+                px, py, pz = ox - cx, oy - tl.load(row + BOUND + 1), oz - cz
                 along = px * dx + py * dy + pz * dz
                 inside = along * along - (px * px + py * py + pz * pz - radius * radius)
                 half = tl.sqrt(tl.maximum(inside, 0.0))
@@ -182,8 +161,7 @@ def _render(parameters, counts, lights, rays, rgba, depth, views, size, DEPTH: t
     cam = rays + view * 16
     # the N x N samples of a pixel are neighbors, so that they can be summed after a reshape
     lane = tl.arange(0, TILE * TILE * N * N)
-    pixel = lane // (N * N)
-    sample = lane % (N * N)
+    pixel, sample = lane // (N * N), lane % (N * N)
     column = (tile % tiles) * TILE + pixel % TILE
     line = (tile // tiles) * TILE + pixel // TILE
     u = (column.to(tl.float32) + ((sample % N).to(tl.float32) + 0.5) / N) / size
@@ -194,9 +172,7 @@ def _render(parameters, counts, lights, rays, rgba, depth, views, size, DEPTH: t
     dx = (tl.load(cam + 3) * x + tl.load(cam + 4) * y + tl.load(cam + 5)) * forward
     dy = (tl.load(cam + 6) * x + tl.load(cam + 7) * y + tl.load(cam + 8)) * forward
     dz = (tl.load(cam + 9) * x + tl.load(cam + 10) * y + tl.load(cam + 11)) * forward
-    ox = tl.load(cam)
-    oy = tl.load(cam + 1)
-    oz = tl.load(cam + 2)
+    ox, oy, oz = tl.load(cam), tl.load(cam + 1), tl.load(cam + 2)
 
     candidates, t, last = _balls(rows, count, ox, oy, oz, dx, dy, dz)
     d = t * 0.0 + STEP_CAP
@@ -218,18 +194,11 @@ def _render(parameters, counts, lights, rays, rgba, depth, views, size, DEPTH: t
         z_depth = tl.where(hit, t * forward, 0.0)
         tl.store(depth + view.to(tl.int64) * size * size + line * size + column, z_depth, mask=inside)
     else:
-        red = t * 0.0
-        green = t * 0.0
-        blue = t * 0.0
+        red, green, blue = t * 0.0, t * 0.0, t * 0.0
         if tl.max(hit.to(tl.int32), 0) > 0:
-            x = ox + t * dx
-            y = oy + t * dy
-            z = oz + t * dz
+            x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
             best = t * 0.0 + FAR
-            n0 = best
-            n1 = best
-            n2 = best
-            n3 = best
+            n0, n1, n2, n3 = best, best, best, best
             for k in range(count):
                 if (candidates >> k) & 1:
                     row = rows + k * WIDTH
@@ -245,15 +214,11 @@ def _render(parameters, counts, lights, rays, rgba, depth, views, size, DEPTH: t
                     n1 = tl.minimum(n1, _distance(row, x - NORMAL_STEP, y - NORMAL_STEP, z + NORMAL_STEP))
                     n2 = tl.minimum(n2, _distance(row, x - NORMAL_STEP, y + NORMAL_STEP, z - NORMAL_STEP))
                     n3 = tl.minimum(n3, _distance(row, x + NORMAL_STEP, y + NORMAL_STEP, z + NORMAL_STEP))
-            nx = n0 - n1 - n2 + n3
-            ny = -n0 - n1 + n2 + n3
-            nz = -n0 + n1 - n2 + n3
+            nx, ny, nz = n0 - n1 - n2 + n3, -n0 - n1 + n2 + n3, -n0 + n1 - n2 + n3
             light = lights + b * 3
             toward = nx * tl.load(light) + ny * tl.load(light + 1) + nz * tl.load(light + 2)
             shade = SHADE_BASE + SHADE_GAIN * (toward / (tl.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12))
-            red = red * shade
-            green = green * shade
-            blue = blue * shade
+            red, green, blue = red * shade, green * shade, blue * shade
         alpha = hit.to(tl.float32)
         white = 1.0 - alpha
         where = tl.arange(0, TILE * TILE)
@@ -281,8 +246,7 @@ def _point_distances(parameters, counts, points, result, number, SLOTS: tl.const
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < number
     p = points + (b * number + i) * 3
-    x = tl.load(p, mask=inside, other=0.0)
-    y = tl.load(p + 1, mask=inside, other=0.0)
+    x, y = tl.load(p, mask=inside, other=0.0), tl.load(p + 1, mask=inside, other=0.0)
     z = tl.load(p + 2, mask=inside, other=0.0)
     d = x * 0.0 + FAR
     for k in range(tl.load(counts + b)):

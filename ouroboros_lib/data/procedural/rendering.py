@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from ...cameras import Cameras
+from ..pictures import OnWhite
 from . import packing as L
 from . import render_numba
 from .objects import Objects
 
 
 @dataclass
-class ObjectViews:
+class ObjectViews(OnWhite):
     """What cameras see of objects.
 
     rgba: (B, V, 4, S, S) uint8. The color planes are *composited on white* (so they need no alpha to be looked at, and
@@ -24,16 +25,7 @@ class ObjectViews:
 
     rgba: Tensor
     depth: Tensor | None = None
-
-    @property
-    def rgb(self) -> Tensor:
-        """(B, V, 3, S, S) float in [0, 1], on white."""
-        return self.rgba[:, :, :3].float() / 255
-
-    @property
-    def alpha(self) -> Tensor:
-        """(B, V, 1, S, S) float in [0, 1]."""
-        return self.rgba[:, :, 3:].float() / 255
+    rgb = OnWhite.images
 
 
 def _to_object_frame(pose: Tensor, vectors: Tensor, is_point: bool) -> Tensor:

@@ -7,8 +7,7 @@ from .parts import Parts
 from .randomness import Draws
 
 
-def robot(d: Draws) -> Parts:
-    p = Parts(d.count)
+def robot(p: Parts, d: Draws) -> None:
     metal, accent, eye, dark = P.any_of(d, P.vivid, P.gray), P.vivid(d), P.vivid(d), P.dark(d)
     wide, tall, deep = d.uniform(0.28, 0.4), d.uniform(0.28, 0.38), d.uniform(0.2, 0.28)
     p.box((0, 0, 0), (wide, tall, deep), round=0.05, taper=(d.uniform(-0.2, 0.2), 0), color=metal, color2=accent,
@@ -30,12 +29,10 @@ def robot(d: Draws) -> Parts:
     p.box((wide * 0.52, -tall - 0.38, 0.06), (0.16, 0.08, deep), round=0.05, mirror="x", color=accent)
     p.box((0, 0.04, deep), (wide * 0.5, tall * 0.4, 0.04), round=0.02, color=accent, color2=eye,
           pattern=P.checks(0.22))
-    return p
 
 
-def figure(d: Draws) -> Parts:
+def figure(p: Parts, d: Draws) -> None:
     """A little person."""
-    p = Parts(d.count)
     skin = P.color(d, (0.04, 0.09), (0.3, 0.6), (0.4, 0.9))
     shirt, accent, trousers, hair = P.vivid(d), P.vivid(d), P.any_of(d, P.vivid, P.dark), P.any_of(d, P.dark, P.wood)
     tall, wide = d.uniform(0.28, 0.36), d.uniform(0.2, 0.26)
@@ -58,12 +55,10 @@ def figure(d: Draws) -> Parts:
     p.ball((wide + spread, tall * 0.7 + drop, 0.1), 0.1, mirror="x", color=skin)
     p.capsule((wide * 0.55, -tall, 0), (wide * 0.6, -tall - 0.42, 0), 0.115, 0.1, mirror="x", color=trousers)
     p.ellipsoid((wide * 0.6, -tall - 0.5, 0.06), (0.12, 0.075, 0.19), mirror="x", color=P.dark(d))
-    return p
 
 
-def snowman(d: Draws) -> Parts:
+def snowman(p: Parts, d: Draws) -> None:
     """Stacked balls with a hat and a scarf, in any color but snow's, since the background is white."""
-    p = Parts(d.count)
     body, hat, scarf, button = P.any_of(d, P.pale, P.gray, P.vivid), P.any_of(d, P.dark, P.vivid), P.vivid(d), P.dark(d)
     low, mid, top = d.uniform(0.42, 0.52), d.uniform(0.3, 0.38), d.uniform(0.22, 0.28)
     y1 = low * 0.7 + mid * 0.7
@@ -85,11 +80,9 @@ def snowman(d: Draws) -> Parts:
                pattern=P.band(-0.4 * tall, 0.35 * tall))
     p.capsule((mid * 0.85, y1 + 0.05, 0), (mid + 0.34, y1 + d.uniform(-0.05, 0.3), 0.05), 0.06, 0.05, mirror="x",
               color=P.wood(d))
-    return p
 
 
-def hammer(d: Draws) -> Parts:
-    p = Parts(d.count)
+def hammer(p: Parts, d: Draws) -> None:
     metal, grip, accent = P.any_of(d, P.gray, P.dark, P.vivid), P.any_of(d, P.wood, P.vivid), P.vivid(d)
     long, thick = d.uniform(0.6, 0.75), d.uniform(0.09, 0.13)
     p.cone((0, -0.1, 0), thick * 1.2, long, thick, round=0.04, color=grip, color2=accent,
@@ -107,11 +100,9 @@ def hammer(d: Draws) -> Parts:
     p.box((0, y, 0), (0.18, 0.18, 0.13), round=0.03, color=metal, active=kind == 2)
     p.box((half * 0.75, y, 0), (0.15, half * 0.6, 0.12), axis=(1, 0, 0), taper=(0.7, -0.75), color=metal, color2=accent,
           pattern=P.band(0.5 * half, 0.15 * half), active=kind == 2)
-    return p
 
 
-def guitar(d: Draws) -> Parts:
-    p = Parts(d.count)
+def guitar(p: Parts, d: Draws) -> None:
     body, edge, neck = P.any_of(d, P.wood, P.wood, P.vivid), P.any_of(d, P.dark, P.vivid), P.any_of(d, P.wood, P.dark)
     low, high, deep = d.uniform(0.36, 0.44), d.uniform(0.26, 0.34), d.uniform(0.09, 0.14)
     y = low * 0.55 + high * 0.75
@@ -129,12 +120,10 @@ def guitar(d: Draws) -> Parts:
     p.box((0, top + 0.08, deep * 0.6), (0.11, 0.15, 0.05), round=0.03, taper=(0.2, 0), color=neck)
     p.capsule((0.1, top + 0.13, deep * 0.6), (0.18, top + 0.13, deep * 0.6), 0.05, mirror="x", color=edge)
     p.capsule((0.1, top - 0.01, deep * 0.6), (0.17, top - 0.01, deep * 0.6), 0.05, mirror="x", color=edge)
-    return p
 
 
-def blocks(d: Draws) -> Parts:
+def blocks(p: Parts, d: Draws) -> None:
     """A ring pyramid or a pile of building blocks."""
-    p = Parts(d.count)
     pile = d.chance(0.5)
     hues = d.unit()
     step = d.uniform(0.08, 0.25)
@@ -166,7 +155,6 @@ def blocks(d: Draws) -> Parts:
             y = y + 1.7 * tube
     p.cylinder((0, -0.1, 0), 0.1, 0.6, color=base, active=~pile)
     p.ball((0, 0.62, 0), 0.16, color=P.vivid(d), active=~pile)
-    return p
 
 
 FAMILIES = {f.__name__: f for f in (robot, figure, snowman, hammer, guitar, blocks)}

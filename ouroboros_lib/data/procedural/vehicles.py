@@ -14,8 +14,7 @@ def _wheels(p: Parts, d: Draws, x, y, z, radius, width=0.1, **kwargs):
     p.cylinder((x, y, z), radius * 0.55, width + 0.02, round=0.01, axis=(1, 0, 0), color=hub, **kwargs)
 
 
-def car(d: Draws) -> Parts:
-    p = Parts(d.count)
+def car(p: Parts, d: Draws) -> None:
     wide, long, tall = d.uniform(0.38, 0.46), d.uniform(0.82, 0.95), d.uniform(0.15, 0.2)
     paint, accent, glass = P.any_of(d, P.vivid, P.vivid, P.vivid, P.gray, P.dark), P.vivid(d), P.glass(d)
     p.box((0, 0, 0), (wide, tall, long), round=0.12, taper=(-0.06, -0.04), color=paint, color2=accent,
@@ -31,11 +30,9 @@ def car(d: Draws) -> Parts:
     p.box((wide * 0.65, 0.05, -long + 0.02), (0.09, 0.05, 0.05), mirror="x", color=P.color(d, (0.98, 1.02), (0.8, 0.9)))
     p.box((0, -tall * 0.65, 0), (wide * 0.95, 0.06, long + 0.04), round=0.04, color=P.dark(d))
     p.box((0, tall + 0.15, -long + 0.07), (wide * 0.85, 0.035, 0.09), round=0.02, color=accent, active=d.chance(0.25))
-    return p
 
 
-def truck(d: Draws) -> Parts:
-    p = Parts(d.count)
+def truck(p: Parts, d: Draws) -> None:
     wide, long = d.uniform(0.34, 0.42), d.uniform(0.8, 0.95)
     paint, cargo, accent, glass = P.vivid(d), P.any_of(d, P.vivid, P.gray, P.pale), P.vivid(d), P.glass(d)
     cab, tall = d.uniform(0.24, 0.3), d.uniform(0.28, 0.36)
@@ -58,11 +55,9 @@ def truck(d: Draws) -> Parts:
     _wheels(p, d, wide - 0.05, -0.2, long - cab, wheel, mirror="x")
     _wheels(p, d, wide - 0.05, -0.2, -long + 0.25, wheel, mirror="x")
     p.ball((wide * 0.65, -0.02, long), 0.075, mirror="x", color=P.light(d))
-    return p
 
 
-def bus(d: Draws) -> Parts:
-    p = Parts(d.count)
+def bus(p: Parts, d: Draws) -> None:
     wide, tall, long = d.uniform(0.3, 0.36), d.uniform(0.32, 0.42), d.uniform(0.85, 0.98)
     paint, roof, glass = P.vivid(d), P.any_of(d, P.vivid, P.pale, P.gray), P.glass(d)
     double = d.chance(0.3)
@@ -78,11 +73,9 @@ def bus(d: Draws) -> Parts:
     wheel = d.uniform(0.15, 0.18)
     _wheels(p, d, wide - 0.05, -tall, long * 0.6, wheel, mirror="xz")
     p.ball((wide * 0.65, -tall * 0.4, long), 0.075, mirror="x", color=P.light(d))
-    return p
 
 
-def train(d: Draws) -> Parts:
-    p = Parts(d.count)
+def train(p: Parts, d: Draws) -> None:
     radius, long = d.uniform(0.26, 0.33), d.uniform(0.8, 0.95)
     paint, cab, accent, metal = P.vivid(d), P.vivid(d), P.vivid(d), P.any_of(d, P.dark, P.gray)
     p.box((0, -radius - 0.02, 0), (radius * 1.05, 0.08, long), round=0.02, color=metal)
@@ -100,11 +93,9 @@ def train(d: Draws) -> Parts:
     _wheels(p, d, radius + 0.02, -radius - 0.14, 0.02, wheel, 0.06, mirror="x")
     _wheels(p, d, radius + 0.02, -radius - 0.14, 0.6 * long, wheel, 0.06, mirror="x")
     p.box((0, -radius - 0.12, long), (radius, 0.12, 0.16), taper=(-0.15, -0.8), round=0.0, color=accent)
-    return p
 
 
-def airplane(d: Draws) -> Parts:
-    p = Parts(d.count)
+def airplane(p: Parts, d: Draws) -> None:
     radius, long = d.uniform(0.15, 0.21), d.uniform(0.8, 0.95)
     paint, wing, accent = P.any_of(d, P.vivid, P.gray, P.pale), P.vivid(d), P.vivid(d)
     p.capsule((0, 0, -long + 0.12), (0, 0, long - 0.2), radius * 0.6, radius, color=paint, color2=accent,
@@ -123,11 +114,9 @@ def airplane(d: Draws) -> Parts:
               mirror="x", color=P.dark(d), active=jet)
     p.cone((0, 0, long - 0.0), 0.09, 0.1, 0.05, axis=(0, 0, 1), color=P.dark(d), active=~jet)
     p.box((0, 0, long + 0.05), (0.36, 0.05, 0.03), round=0.02, rotate=(0, 0), color=P.dark(d), active=~jet)
-    return p
 
 
-def boat(d: Draws) -> Parts:
-    p = Parts(d.count)
+def boat(p: Parts, d: Draws) -> None:
     wide, deep, long = d.uniform(0.32, 0.42), d.uniform(0.2, 0.28), d.uniform(0.8, 0.95)
     hull, deck, accent = P.vivid(d), P.wood(d), P.any_of(d, P.vivid, P.pale)
     p.ellipsoid((0, 0, 0), (wide, 2 * deep, long), cut=(-deep * 1.5, 0.1), color=hull, color2=accent,
@@ -147,11 +136,9 @@ def boat(d: Draws) -> Parts:
     p.box((0, 2 * cabin + 0.06, -0.15), (wide * 0.72, 0.05, 0.44), round=0.03, color=hull, active=~sail)
     p.cylinder((0, 2 * cabin + 0.22, -0.22), 0.11, 0.2, color=P.vivid(d), color2=P.dark(d), pattern=P.band(0.16, 0.09),
                active=~sail)
-    return p
 
 
-def rocket(d: Draws) -> Parts:
-    p = Parts(d.count)
+def rocket(p: Parts, d: Draws) -> None:
     radius, tall = d.uniform(0.22, 0.32), d.uniform(0.45, 0.6)
     paint, nose, fins = P.any_of(d, P.vivid, P.gray, P.pale), P.vivid(d), P.vivid(d)
     p.cone((0, 0, 0), radius * d.uniform(0.75, 1.1), tall, radius, round=0.04, color=paint, color2=nose,
@@ -164,11 +151,9 @@ def rocket(d: Draws) -> Parts:
     p.cone((0, -tall - 0.08, 0), radius * 0.75, 0.1, radius * 0.5, color=P.dark(d))
     p.cone((0, -tall - 0.3, 0), 0.05, 0.18, radius * 0.5, color=P.orange(d),
            color2=P.light(d), pattern=P.gradient(0.3), active=d.chance(0.5))
-    return p
 
 
-def house(d: Draws) -> Parts:
-    p = Parts(d.count)
+def house(p: Parts, d: Draws) -> None:
     wide, tall, deep = d.uniform(0.45, 0.7), d.uniform(0.28, 0.48), d.uniform(0.45, 0.7)
     wall, roof, door = P.any_of(d, P.vivid, P.pale, P.wood, P.gray), P.any_of(d, P.vivid, P.dark), P.vivid(d)
     glass = P.any_of(d, P.dark, P.glass)
@@ -188,11 +173,9 @@ def house(d: Draws) -> Parts:
     porch = d.chance(0.4)
     p.box((0, tall * 0.35, deep + 0.14), (0.3, 0.05, 0.2), round=0.02, color=roof, active=porch)
     p.cylinder((0.25, -tall * 0.35, deep + 0.26), 0.055, tall * 0.68, mirror="x", color=P.pale(d), active=porch)
-    return p
 
 
-def castle(d: Draws) -> Parts:
-    p = Parts(d.count)
+def castle(p: Parts, d: Draws) -> None:
     wide, tall = d.uniform(0.45, 0.6), d.uniform(0.25, 0.38)
     stone, roof, flag = P.any_of(d, P.gray, P.wood, P.pale, P.vivid), P.vivid(d), P.vivid(d)
     dark = P.shade_of(stone, 0.75)
@@ -211,7 +194,6 @@ def castle(d: Draws) -> Parts:
     p.ball((0, tall * 2.6 + 0.42, 0), 0.07, color=flag)
     p.box((0, -tall * 0.35, wide), (0.15, tall * 0.65, 0.05), color=P.dark(d))
     p.cylinder((0, tall * 0.3, wide), 0.15, 0.05, axis=(0, 0, 1), color=P.wood(d))
-    return p
 
 
 FAMILIES = {f.__name__: f for f in (car, truck, bus, train, airplane, boat, rocket, house, castle)}

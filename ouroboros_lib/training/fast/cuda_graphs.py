@@ -6,15 +6,17 @@ to compute them; a recorded part is launched at once.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast
 from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map_only
 
+from ...cameras import Cameras
 from ...errors import InputError
+from ...models.condition import Condition
 
 WARM_UPS = 2  # calls before the recording: they compile, choose algorithms and allocate what these need
 
@@ -32,11 +34,11 @@ class CudaGraphs:
     def __init__(self, parameters: Iterable[nn.Parameter]):
         self.parameters = list(parameters)
         self.gradients: list[Tensor | None] | None = None  # what recordings write to, once there are any
-        self.recordings: dict[tuple, _Recording] = {}
+        self.recordings: dict[tuple, Callable[[tuple], Tensor]] = {}
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # one memory for all of them
 
     def __call__(self, name: str, function: Callable[..., Tensor], *arguments) -> Tensor:
-        """`function(*arguments)`; arguments are tensors, dictionaries and dataclasses of them, or None."""
+        """`function(*arguments)`; see `leaves` for what arguments may be."""
         key = (name, *((leaf.shape, leaf.dtype) for leaf in leaves(arguments)))
         if self.gradients and any(parameter.grad is not gradient for parameter, gradient in
                                   zip(self.parameters, self.gradients, strict=True)):
@@ -44,10 +46,10 @@ class CudaGraphs:
         if key not in self.recordings:
             self.recordings[key] = self._record(function, arguments)
             self.gradients = [parameter.grad for parameter in self.parameters]
-        return self.recordings[key].replay(arguments)
+        return self.recordings[key](arguments)
 
-    def _record(self, function: Callable[..., Tensor], arguments: tuple) -> _Recording:
-        arguments = with_leaves(arguments, iter([leaf.detach().clone() for leaf in leaves(arguments)]))
+    def _record(self, function: Callable[..., Tensor], arguments: tuple) -> Callable[[tuple], Tensor]:
+        arguments = tree_map_only(Tensor, lambda leaf: leaf.detach().clone(), arguments)
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             before = [parameter.grad for parameter in self.parameters]
@@ -67,7 +69,14 @@ class CudaGraphs:
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             result = function(*arguments)
         torch.clear_autocast_cache()
-        return _Recording(graph, leaves(arguments), result)
+        inputs = leaves(arguments)
+
+        def replay(arguments: tuple) -> Tensor:
+            torch._foreach_copy_(inputs, [leaf.detach() for leaf in leaves(arguments)])
+            graph.replay()
+            return result.clone()  # another recording may use its memory
+
+        return replay
 
 
 def check_recordable(accelerator: Accelerator) -> None:
@@ -99,38 +108,11 @@ def exchange_gradients(parameters: Iterable[nn.Parameter], dtype: torch.dtype, b
         waiting = []
 
 
-@dataclasses.dataclass
-class _Recording:
-    graph: torch.cuda.CUDAGraph
-    inputs: list[Tensor]
-    result: Tensor
-
-    def replay(self, arguments: tuple) -> Tensor:
-        torch._foreach_copy_(self.inputs, [leaf.detach() for leaf in leaves(arguments)])
-        self.graph.replay()
-        return self.result.clone()  # another recording may use its memory
-
-
 def leaves(value) -> list[Tensor]:
-    """The tensors of a tensor, of a tuple, dictionary or dataclass of such values, or of None, in order."""
-    if isinstance(value, Tensor):
-        return [value]
-    return [leaf for part in _parts(value).values() for leaf in leaves(part)]
+    """The tensors of a tensor, of a tuple or dictionary of such values, of Cameras or a Condition, in order."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def with_leaves(value, tensors: Iterator[Tensor]):
-    """The same value made of other tensors."""
-    if isinstance(value, Tensor):
-        return next(tensors)
-    parts = {name: with_leaves(part, tensors) for name, part in _parts(value).items()}
-    if isinstance(value, (tuple, dict)):
-        return tuple(parts.values()) if isinstance(value, tuple) else parts
-    return None if value is None else type(value)(**parts)
-
-
-def _parts(value) -> dict:
-    if value is None or isinstance(value, dict):
-        return value or {}
-    if isinstance(value, tuple):
-        return dict(enumerate(value))
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+for _kind in (Cameras, Condition):
+    register_pytree_node(_kind, lambda value: (list(vars(value).values()), type(value)),
+                         lambda parts, kind: kind(*parts))

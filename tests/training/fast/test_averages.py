@@ -1,8 +1,9 @@
 """Averages of weights, wherever they are kept."""
 
 import torch
+from diffusers.training_utils import EMAModel
 
-from ouroboros_lib.training.fast.averages import WeightAverages
+from ouroboros_lib.training.fast.averages import WeightAverages, swapped_in
 
 
 def test_averages_on_the_cpu_are_those_on_the_device():
@@ -17,12 +18,25 @@ def test_averages_on_the_cpu_are_those_on_the_device():
     assert all(torch.equal(a, b) for a, b in zip(same.shadow_params, cpu.shadow_params, strict=True))
     before = [p.clone() for p in model.parameters()]
     assert not torch.equal(before[0], cpu.shadow_params[0])
-    cpu.store(model.parameters())
-    cpu.copy_to(model.parameters())
-    assert all(torch.equal(p, s) for p, s in zip(model.parameters(), cpu.shadow_params, strict=True))
-    cpu.restore(model.parameters())
+    with swapped_in([(cpu, model)]):
+        assert all(torch.equal(p, s) for p, s in zip(model.parameters(), cpu.shadow_params, strict=True))
+        assert not model.training
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     other = WeightAverages(torch.nn.Linear(3, 3).parameters(), 0.5, "cpu")
     other.load_state_dict(cpu.state_dict())
     assert other.decay == 0.9 and other.optimization_step == 5 and torch.equal(other.shadow_params[0],
                                                                                cpu.shadow_params[0])
+
+
+def test_the_decay_rises_as_in_diffusers():
+    model = torch.nn.Linear(3, 3)
+    ours = WeightAverages(model.parameters(), 0.8)
+    theirs = EMAModel(model.parameters(), decay=0.8, use_ema_warmup=True, power=0.75)
+    for _ in range(12):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        ours.step(model.parameters())
+        theirs.step(model.parameters())
+    for one, other in zip(ours.shadow_params, theirs.shadow_params, strict=True):
+        torch.testing.assert_close(one, other)

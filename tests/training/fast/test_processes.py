@@ -29,7 +29,7 @@ def test_two_processes_share_the_data_and_write_once(tmp_path, rendered_folder):
     settings = NARROW | AVERAGES | {"steps": 2, "checkpoint_every": 2, "accumulation": 2, "schedule": "constant",
                                     "gradient_checkpointing": "true"}
     out = tmp_path / "run"
-    lines = launch(train_command(out, "--data", rendered_folder, preset="narrow", **settings), 2)
+    lines = launch(train_command(out, "--data", rendered_folder, preset="narrow", **settings), 2, "quickly_on_cpu")
     assert logged(out, "step") == [1, 2] and logged(out, "samples") == [4, 8]  # 1 object, 2 batches, 2 processes
     assert {"multiview", "reconstruction", "gradient/reconstructor", "3D 1+"} <= json.loads(lines[-1]).keys()
     assert [path.name for path in sorted(out.glob("checkpoint*"))] == ["checkpoint-0000002"]
@@ -42,7 +42,7 @@ def whole(tmp_path_factory):
     """Two steps of two processes with whole copies, whose gradients hooks exchange."""
     out = tmp_path_factory.mktemp("ddp") / "whole"
     # weights move by 0.02 in two steps
-    lines = launch(train_command(out, **TINY | AVERAGES, warmup=0, learning_rate=1e-2), 2)
+    lines = launch(train_command(out, **TINY | AVERAGES, warmup=0, learning_rate=1e-2), 2, "quickly_on_cpu")
     return out, json.loads(lines[-1])
 
 
@@ -73,7 +73,8 @@ def test_sharded_training_is_that_of_whole_copies(tmp_path, whole):
 def test_gradients_may_travel_in_half_precision(tmp_path, whole):
     """The same step of whole copies, but for the digits that rounding takes from each process's gradients."""
     settings = TINY | AVERAGES | {"steps": 1, "checkpoint_every": 0}
-    launch(train_command(tmp_path / "bf16", **settings, warmup=0, learning_rate=1e-2, gradient_exchange="bf16"), 2)
+    launch(train_command(tmp_path / "bf16", **settings, warmup=0, learning_rate=1e-2, gradient_exchange="bf16"), 2,
+           "quickly_on_cpu")
     norms = [[logged(out, f"gradient/{name}")[0] for name in ("multiview", "reconstructor")]
              for out in (tmp_path / "bf16", whole[0])]
     assert norms[0] == pytest.approx(norms[1], rel=1e-2) and norms[0] != norms[1]
