@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..files import read_json
 from .ablation import SHAPES
-from .rows import COMPONENTS, read_rows
+from .rows import COMPONENTS, doubts, read_rows
 from .statistics import mean_interval, per_object
 
 PUBLISHED = Path(__file__).with_name("published.json")
@@ -19,6 +19,7 @@ NOT_MEASURED, NOT_PUBLISHED = "n/a", "-"
 TASKS = {"multiview": "image to multi-view", "render": "image to 3D"}  # of table 1, by kind of rows
 METRICS = ("psnr", "ssim", "lpips")  # and its metrics
 CONTRADICTED = " (a)"  # after published values which the paper's tables disagree about
+DOUBTED = " (!)"  # after measured values of files which fit better if they are read otherwise
 
 
 @dataclass
@@ -41,7 +42,8 @@ class Measurement:
     """One method's views or 3D renders in one evaluation.
 
     model: preset or folder of our weights, "" for other methods; pixels "" where not stated; values: metric -> mean,
-    low and high over objects and seeds, only those that were measured; file: the results' stem; command: that made it.
+    low and high over objects and seeds, only those that were measured; file: the results' stem; command: that made it;
+    doubt: how many objects fit better if their files are read otherwise, "" for none.
     """
 
     task: str
@@ -53,6 +55,7 @@ class Measurement:
     values: dict[str, dict[str, float]]
     file: str
     command: str
+    doubt: str
 
 
 def paper_tables(results: str | Path) -> list[Table]:
@@ -89,7 +92,7 @@ def measurements(results: Path) -> Iterator[Measurement]:
                 yield Measurement(task, method, settings.get("preset", "small") if ours else "",
                                   pixels[1] if pixels else "", mine[0].protocol, len(tables["psnr"]),
                                   {name: mean_interval(table, digits=4) for name, table in tables.items()}, path.stem,
-                                  record.get("command", ""))
+                                  record.get("command", ""), doubts(mine).get(method, ""))
 
 
 def _table_1(published: dict, found: list[Measurement]) -> Table:
@@ -116,6 +119,7 @@ def _table_1(published: dict, found: list[Measurement]) -> Table:
         notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
                   "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
                   "which it does not name, nor with its cameras: compare only lines that name the same file.",
+                  *(f"{DOUBTED[1:]} {m.file}: {m.doubt}: check the convention." for m in found if m.doubt),
                   *dict.fromkeys(f"{measurement.file}: {measurement.command}" for measurement in found)]
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
@@ -131,7 +135,8 @@ def _measured(measurement: Measurement | None) -> list[str]:
     """The cells of table 1 from the measured PSNR on."""
     if measurement is None:
         return [NOT_MEASURED] * 3 + [""] * 3
-    return [*(_cell(measurement.values.get(metric), metric) for metric in METRICS),
+    mark = DOUBTED if measurement.doubt else ""
+    return [*(_cell(measurement.values.get(metric), metric) + mark for metric in METRICS),
             str(measurement.objects), measurement.protocol, measurement.file]
 
 
@@ -200,7 +205,7 @@ def render(table: Table, style: str = "text") -> str:
     """One table as text, markdown, latex (booktabs) or csv (without notes and marks)."""
     if style == "csv":
         buffer = io.StringIO()
-        rows = [[cell.removesuffix(CONTRADICTED) for cell in row] for row in table.rows]
+        rows = [[cell.removesuffix(CONTRADICTED).removesuffix(DOUBTED) for cell in row] for row in table.rows]
         csv.writer(buffer, lineterminator="\n").writerows([table.columns, *rows])
         return buffer.getvalue()
     if style == "latex":
