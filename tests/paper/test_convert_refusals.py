@@ -86,7 +86,7 @@ def missing(path):
 REFUSED = {evil: r"it asks to run \w+.mkdir", evil_plain_pickle: "not a file of nothing but tensors",
            truncated: "damaged", flipped_bits: "damaged", empty: "damaged", text: "not a file of nothing but tensors",
            a_list: "holds a list", wrapped: "'model' is a", not_numbers: "not numbers in conv.weight",
-           lacking: 'Missing key.*: "conv.bias", "unet.norm_out.weight"', foreign: 'Missing key.*: "unet',
+           lacking: 'Missing key.*: "unet.norm_out.weight", "conv.bias"', foreign: 'Missing key.*: "unet',
            missing: "no file recon_model.pth"}
 
 
