@@ -322,6 +322,8 @@ class Files(Method):
                              f"{len(views)} for {self.convention.name}")
         pictures, unpadded = ([resized(picture, size) for picture in some] for some in (pictures, unpadded))
         images = {view: picture for view, picture in zip(views, pictures, strict=True) if view is not None}
+        if not images:
+            raise InputError(f"{truth.name}: no view of {self.convention.name} is from a camera of the truth")
         orbit = [k for k, view in enumerate(views) if view is None or view < truth.num_orbit_views]
         return images, of_pictures([pictures[k] for k in orbit], [views[k] for k in orbit], unpadded)
 
@@ -335,9 +337,15 @@ class Files(Method):
     def _native(self, name: str) -> Path | None:
         """What the release wrote for an object, None where it lies in our own layout. Raises InputError."""
         path = self.numbered.get(name) or native.find(self.folder, self.layout, name, self.sample)
-        if path is not None and "grid" in self.layout and path.parent == self.folder / name and \
-                len(native.pictures_in(path.parent)) == len(self.convention.views["azimuths"]):
-            return None  # strips that somebody has cut
+        own = self.folder / name
+        if "grid" not in self.layout or path is not None and path.parent != own:
+            return path
+        count = len(self.convention.views["azimuths"])
+        if own.is_dir() and len(native.pictures_in(own)) == count:
+            return None  # a grid that somebody has cut
+        if path is None:
+            expected = self.layout["paths"][-1].format(name=name, sample=self.sample)
+            raise InputError(f"{name}: no {expected} in {self.folder}, nor a folder {name} of {count} pictures")
         return path
 
     def _whose(self) -> dict[str, str]:
