@@ -43,10 +43,8 @@ class Surface:
 
 def surrounding_cameras() -> Cameras:
     """(24,) cameras that see an object from everywhere: three orbits of eight, 40 degrees below to 75 above."""
-    azimuth = torch.arange(8) * 45.0
-    orbits = [orbit_cameras(azimuth + shift, elevation)
-              for elevation, shift in ((-40.0, 0.0), (15.0, 22.5), (75.0, 0.0))]
-    return Cameras(torch.cat([orbit.c2w for orbit in orbits]), torch.cat([orbit.intrinsics for orbit in orbits]))
+    azimuths = torch.arange(8) * 45.0 + torch.tensor([0.0, 22.5, 0.0])[:, None]
+    return orbit_cameras(azimuths.flatten(), torch.tensor([-40.0, 15.0, 75.0]).repeat_interleave(8))
 
 
 @torch.no_grad()

@@ -71,8 +71,7 @@ def protocol_quantities(primary: Sequence[int], input_view: int, orbit: int) -> 
 
 
 def doubts(rows: Sequence[ImageRow]) -> dict[str, str]:
-    """By method, how many of its objects fit better if they are read otherwise, and how; methods without are left out.
-    """
+    """By method, how many of its objects fit better if they are read otherwise, and how; only where some do."""
     found: dict[str, str] = {}
     for method in dict.fromkeys(row.method for row in rows):
         objects = {row.object: row.warning for row in rows if row.method == method and row.kind != "self-consistency"}

@@ -41,21 +41,16 @@ class Table:
 class Measurement:
     """One method's views or 3D renders in one evaluation.
 
-    model: preset or folder of our weights, "" for other methods; pixels "" where not stated; values: metric -> mean,
-    low and high over objects and seeds, only those that were measured; file: the results' stem; command: that made it;
-    doubt: how many objects fit better if their files are read otherwise, "" for none.
+    model: preset or folder of our weights, "" for other methods; pixels "" where not stated; cells: of table 1 from the
+    measured PSNR on; note: the results' file and the command that made it.
     """
 
     task: str
     method: str
     model: str
     pixels: str
-    protocol: str
-    objects: int
-    values: dict[str, dict[str, float]]
-    file: str
-    command: str
-    doubt: str
+    cells: list[str]
+    note: str
 
 
 def paper_tables(results: str | Path) -> list[Table]:
@@ -87,12 +82,16 @@ def measurements(results: Path) -> Iterator[Measurement]:
         for method, (kind, task) in product(dict.fromkeys(row.method for row in rows), TASKS.items()):
             mine = [row for row in rows if row.method == method and row.kind == kind and row.view in primary]
             if mine and method not in COMPONENTS:
-                tables = {name: table for name, table in per_object(mine).items() if name in METRICS}
-                pixels = re.search(r"-(\d+)(-all)?$", mine[0].protocol) if of_folder else None
+                tables, label = per_object(mine), mine[0].protocol
+                values = {name: mean_interval(tables[name], digits=4) for name in METRICS if name in tables}
+                pixels = re.search(r"-(\d+)(-all)?$", label) if of_folder else None
+                doubt = doubts(mine).get(method)
+                cells = [_cell(values.get(metric), metric) + DOUBTED * bool(doubt and metric in values)
+                         for metric in METRICS]
                 yield Measurement(task, method, settings.get("preset", "small") if ours else "",
-                                  pixels[1] if pixels else "", mine[0].protocol, len(tables["psnr"]),
-                                  {name: mean_interval(table, digits=4) for name, table in tables.items()}, path.stem,
-                                  record.get("command", ""), doubts(mine).get(method, ""))
+                                  pixels[1] if pixels else "", [*cells, str(len(tables["psnr"])), label, path.stem],
+                                  f"{path.stem}: {record.get('command', '')}"
+                                  + (f"{DOUBTED} {doubt}: check the convention" if doubt else ""))
 
 
 def _table_1(published: dict, found: list[Measurement]) -> Table:
@@ -108,19 +107,18 @@ def _table_1(published: dict, found: list[Measurement]) -> Table:
         for measurement in mine or [None]:
             _, aligned, how = measurement.method.partition("-aligned-") if measurement else ("", "", "")
             lines[task].append([task, method + (f", aligned: {how}" if aligned else ""), str(pixels), *cells,
-                                *_measured(measurement)])
+                                *(measurement.cells if measurement else [NOT_MEASURED] * 3 + [""] * 3)])
             cells = [NOT_PUBLISHED] * 3  # once is enough
     for measurement in left:
         name = f"{measurement.model}: {measurement.method}" if measurement.model else measurement.method
         lines[measurement.task].append([measurement.task, name, measurement.pixels, *[NOT_PUBLISHED] * 3,
-                                        *_measured(measurement)])
+                                        *measurement.cells])
     notes = [f"Published: {published['source']}. {published['data']}.", *table["notes"]]
     if found:
         notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
                   "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
                   "which it does not name, nor with its cameras: compare only lines that name the same file.",
-                  *(f"{DOUBTED[1:]} {m.file}: {m.doubt}: check the convention." for m in found if m.doubt),
-                  *dict.fromkeys(f"{measurement.file}: {measurement.command}" for measurement in found)]
+                  *dict.fromkeys(measurement.note for measurement in found)]
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
     if any(cell == NOT_MEASURED for rows in lines.values() for row in rows if row[-1] for cell in row[6:9]):
@@ -129,15 +127,6 @@ def _table_1(published: dict, found: list[Measurement]) -> Table:
                "n", "protocol", "file"]
     return Table("Table 1 (GSO), published and measured", columns, [row for rows in lines.values() for row in rows],
                  notes)
-
-
-def _measured(measurement: Measurement | None) -> list[str]:
-    """The cells of table 1 from the measured PSNR on."""
-    if measurement is None:
-        return [NOT_MEASURED] * 3 + [""] * 3
-    mark = DOUBTED if measurement.doubt else ""
-    return [*(_cell(measurement.values.get(metric), metric) + mark for metric in METRICS),
-            str(measurement.objects), measurement.protocol, measurement.file]
 
 
 def _table_2(published: dict, ablation: dict | None) -> Table:

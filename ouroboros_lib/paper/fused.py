@@ -3,15 +3,15 @@
 Without gradients and not compiled: training goes through diffusers' own code, and a compiler fuses by itself.
 """
 
-from functools import cache
 from importlib.util import find_spec
-from types import ModuleType
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock, TemporalBasicTransformerBlock
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import SpatioTemporalResBlock
 from torch import Tensor, nn
+
+TRITON_IS_THERE = find_spec("triton") is not None
 
 
 def use_fused_layers(model: nn.Module) -> None:
@@ -32,19 +32,18 @@ def use_single_token_attention(model: nn.Module) -> None:
 
 def fusible(x: Tensor) -> bool:
     """Whether the kernels can take over: they are triton's, which does not come with every build of torch for CUDA."""
-    return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and _triton_is_there()
-
-
-@cache
-def _triton_is_there() -> bool:
-    return find_spec("triton") is not None
+    return x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and TRITON_IS_THERE
 
 
 class FusedGroupNorm(nn.GroupNorm):
     """nn.GroupNorm, without a change of the memory's layout."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _kernels().group_norm(self, x) if fusible(x) else super().forward(x)
+        if not fusible(x):
+            return super().forward(x)
+        from .group_norm_triton import group_norm
+
+        return group_norm(self, x)
 
 
 class FusedResBlock(SpatioTemporalResBlock):
@@ -70,20 +69,15 @@ class FusedResBlock(SpatioTemporalResBlock):
     @staticmethod
     def _add_branch(s: Tensor, block: nn.Module, x: Tensor, share: Tensor | None = None) -> Tensor:
         """s + share h, h of the block's two convolutions of x (N, C, ...), whose biases later passes add."""
-        kernels = _kernels()
-        h = _without_bias(block.conv1, kernels.group_norm(block.norm1, x, silu=True))
-        h = _without_bias(block.conv2, kernels.group_norm(block.norm2, h, silu=True, bias=block.conv1.bias))
-        return kernels.add_scaled(s, h, block.conv2.bias, share)
+        from .group_norm_triton import add_scaled, group_norm
+
+        h = _without_bias(block.conv1, group_norm(block.norm1, x, silu=True))
+        h = _without_bias(block.conv2, group_norm(block.norm2, h, silu=True, bias=block.conv1.bias))
+        return add_scaled(s, h, block.conv2.bias, share)
 
 
 def _without_bias(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     return convolution._conv_forward(x, convolution.weight, None)
-
-
-def _kernels() -> ModuleType:
-    from . import group_norm_triton  # imports triton
-
-    return group_norm_triton
 
 
 class SingleTokenAttention(AttnProcessor2_0):

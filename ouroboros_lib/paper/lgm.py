@@ -121,7 +121,8 @@ class LGMUNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """x (B v, 9, S, S), c_noise (B,)."""
-        embedding = self.time_embed(noise_sinusoids(c_noise).to(x.dtype))
+        sinusoids = get_timestep_embedding(c_noise, NOISE_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0)
+        embedding = self.time_embed(sinusoids.to(x.dtype))
         embedding = embedding.repeat_interleave(len(x) // len(c_noise), dim=0)
         h = self.conv_in(x)
         skips = [h]
@@ -215,8 +216,3 @@ def as_slice(numbers: Sequence[int]) -> slice | list[int]:
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
     spaced = range(numbers[0], numbers[-1] + 1, step) if step > 0 else ()
     return slice(spaced.start, spaced.stop, step) if list(spaced) == list(numbers) else list(numbers)
-
-
-def noise_sinusoids(c_noise: Tensor, channels: int = NOISE_CHANNELS) -> Tensor:
-    """(B,) to (B, channels): cosines, then sines (Ho et al. 2020, as in guided diffusion's order)."""
-    return get_timestep_embedding(c_noise, channels, flip_sin_to_cos=True, downscale_freq_shift=0)

@@ -79,14 +79,13 @@ def _mix_tokens(module, args, kwargs):
 
 
 class ReleasedReconstructor(LGMReconstructor):
-    """G as released. Its Gaussians look the same as there and are proper ones: rotations of unit length."""
+    """G as released. Its Gaussians look the same as there and are proper ones: rotations of unit length.
+
+    `gaussians` has the numbers of the released code: quaternions of about 1 / sqrt(N) length.
+    """
 
     def forward(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Gaussians:
-        return as_rasterized(self.published(images, cameras, c_noise))
-
-    def published(self, images: Tensor, cameras: Cameras, c_noise: Tensor) -> Gaussians:
-        """The numbers that the released code has, for comparison: quaternions of about 1 / sqrt(N) length."""
-        return self.gaussians(images, cameras, c_noise)  # the pipeline's whole world is relative to view 0
+        return as_rasterized(self.gaussians(images, cameras, c_noise))  # the whole world is relative to view 0
 
     def normalise_rotations(self, rotations: Tensor) -> Tensor:
         """(B, N, 4), each component divided by its norm over all N Gaussians instead of each quaternion by its own."""

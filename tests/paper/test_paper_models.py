@@ -69,7 +69,7 @@ def test_f_gives_the_released_outputs():
 @pytest.mark.parametrize("noise, key", [(0.0, "gaussians_t0"), (0.9, "gaussians_t0_9")])
 def test_g_gives_the_released_outputs(noise, key):
     images = torch.tanh(draw("images", 1, 8, 3, 96, 96)) / 2 + 0.5
-    gaussians = fill(ReleasedReconstructor(**NARROW_G)).published(images, released_cameras(1), torch.tensor([noise]))
+    gaussians = fill(ReleasedReconstructor(**NARROW_G)).gaussians(images, released_cameras(1), torch.tensor([noise]))
     assert_close(gaussians.to_tensor()[:, ::16], load("gaussian_unet")[key], atol=5e-5, rtol=1e-5)
 
 

@@ -185,7 +185,7 @@ def test_objects_of_a_released_batch_still_do_not_see_each_other(released):
 def test_rotations_are_normalised_over_the_gaussians_and_nearly_vanish():
     images = torch.rand(1, 8, 3, 64, 64, generator=seeded())
     model = fill(ReleasedReconstructor(**NARROW_G))
-    published = model.published(images, released_cameras(1), torch.tensor([0.5]))
+    published = model.gaussians(images, released_cameras(1), torch.tensor([0.5]))
     lengths = published.quaternions.norm(dim=-1)
     assert_close(published.quaternions.norm(dim=1), torch.ones(1, 4))  # each component over all 4096 Gaussians
     assert lengths.square().mean().sqrt() == pytest.approx((4 / 4096) ** 0.5, rel=1e-3)
