@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..cameras import Cameras, field_of_view, orbit_cameras
+from ..cameras import Cameras, field_of_view, orbit_cameras, relative_to_first
 from ..errors import InputError
 from ..files import read_json
 
@@ -109,10 +109,8 @@ class Convention:
 
 def leaning(cameras: Cameras, elevation: float) -> Cameras:
     """Cameras (V,) turned about the x axis by `elevation` degrees, by which the level view at azimuth 0 comes there."""
-    e = math.radians(elevation)
-    turn = torch.tensor([[1, 0, 0, 0], [0, math.cos(e), math.sin(e), 0], [0, -math.sin(e), math.cos(e), 0],
-                         [0, 0, 0, 1]], dtype=torch.float64)
-    return Cameras((turn @ cameras.c2w.double()).to(cameras.c2w), cameras.intrinsics)
+    _, turn = relative_to_first(orbit_cameras([0.0], elevation))
+    return Cameras(turn @ cameras.c2w, cameras.intrinsics)
 
 
 def _distance_and_elevation(condition: Cameras) -> tuple[float, float]:

@@ -237,12 +237,8 @@ class Files(Method):
 
     def check(self, source: Source) -> None:
         """Raise InputError unless files have an object, meshes a known side, and primary views a picture each."""
-        found = native.numbered(self.folder, self.layout) if "numbered" in self.layout else {}
-        if self.names is not None:
-            self.numbered = native.by_list(found, source.names, self.names)
-        elif found:
-            self.numbered = native.by_order(found, source.names, self.folder)
-        if found:
+        self.numbered = native.whose(self.folder, self.layout, source.names, self.names)
+        if self.numbered:
             print(", ".join(f"{path} = {name}" for name, path in self._whose().items()), file=sys.stderr)
         for name in source.names if "mirrored" in self.layout else ():
             try:

@@ -66,14 +66,21 @@ def pictures_in(folder: Path) -> list[Path]:
                                                    for part in re.split(r"(\d+)", path.name)])
 
 
-def numbered(folder: Path, layout: dict) -> dict[int, Path]:
-    """Files by their number, in order. Raises InputError for two of one number."""
-    found: dict[int, Path] = {}
-    for path in folder.glob(layout["numbered"]):
+def whose(folder: Path, layout: dict, names: list[str], listed: Path | None = None) -> dict[str, Path]:
+    """Object -> file that the release numbered: the k-th file is that of the k-th object in order of name.
+
+    listed: a CSV of lines file,object, such as 000000.mp4,alarm, which says it instead. Raises InputError.
+    """
+    files: dict[int, Path] = {}
+    for path in sorted(folder.glob(layout["numbered"])) if "numbered" in layout else ():
         number = _number(path.relative_to(folder).as_posix())
-        if number is not None and path.suffix.lower() in (VIDEO, *MESHES) and found.setdefault(number, path) != path:
-            raise InputError(f"{path} and {found[number].name}: two outputs of one number; keep one")
-    return dict(sorted(found.items()))
+        if number is not None and path.suffix.lower() in (VIDEO, *MESHES) and files.setdefault(number, path) != path:
+            raise InputError(f"{path} and {files[number].name}: two outputs of one number; keep one")
+    if listed is not None:
+        return _listed(listed, files, names)
+    if files and len(files) != len(names):
+        raise InputError(f"{folder}: {len(files)} numbered files for {len(names)} objects: --names CSV must say whose")
+    return {name: files[number] for name, number in zip(sorted(names), sorted(files), strict=False)}
 
 
 def _number(text: str) -> int | None:
@@ -82,16 +89,7 @@ def _number(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def by_order(files: dict[int, Path], names: list[str], folder: Path) -> dict[str, Path]:
-    """Object -> file: the k-th file belongs to the k-th object in order of name. Raises InputError."""
-    if len(files) != len(names):
-        raise InputError(f"{folder}: {len(files)} numbered files for {len(names)} objects; say by --names whose they "
-                         "are")
-    return dict(zip(sorted(names), files.values(), strict=True))
-
-
-def by_list(files: dict[int, Path], names: list[str], listed: Path) -> dict[str, Path]:
-    """Object -> file, as a CSV of two columns says: file (000000.mp4, or its number), object. Raises InputError."""
+def _listed(listed: Path, files: dict[int, Path], names: list[str]) -> dict[str, Path]:
     try:
         with listed.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
@@ -99,8 +97,7 @@ def by_list(files: dict[int, Path], names: list[str], listed: Path) -> dict[str,
         raise InputError(f"--names {listed}: cannot be read ({one_line(error)})") from None
     found: dict[str, Path] = {}
     for row in rows[rows[:1] == [["file", "object"]]:]:
-        number = _number(row[0])
-        if len(row) != 2 or number is None:
+        if len(row) != 2 or (number := _number(row[0])) is None:
             raise InputError(f"--names {listed}: {','.join(row)}: expected file,object, such as 000000.mp4,alarm")
         if number not in files:
             raise InputError(f"--names {listed}: {row[0]}: there is no such file")

@@ -94,9 +94,8 @@ class Protocol:
         radius, fov = convention.rig(self.radius, self.fov)
         azimuths, elevations = zip((0.0, first), *angles, strict=True)
         name = f"{self.name}@{convention.name.replace(' ', '-')}" + ("-leaning" if convention.leans else "")
-        return replace(self, name=name, azimuths=azimuths,
-                       elevation=self.elevation if convention.leans else elevations, leans=convention.leans,
-                       radius=radius, fov=fov, novel=(), input_view=0,
+        return replace(self, name=name, azimuths=azimuths, elevation=self.elevation if convention.leans else elevations,
+                       leans=convention.leans, radius=radius, fov=fov, novel=(), input_view=0,
                        primary_views=tuple(range(1, len(azimuths))), sizes=(convention.size or self.sizes[0],))
 
     def render_settings(self, size: int | None = None, **options) -> ProtocolSettings:
