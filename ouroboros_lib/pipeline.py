@@ -153,6 +153,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                     self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, plan, cond)
                 bar.update()
         self.maybe_free_model_hooks()
+        assert step.views is not None  # every plan reconstructs in the last step
         return Ouroboros3DOutput(step.views.clamp(0, 1), step.gaussians, step.renders, cameras,
                                  trace if recorded else None)
 
