@@ -80,7 +80,7 @@ def joint_losses(pipe, batch: MultiviewBatch, cond: Condition, config, again: in
     cond = cond.dropped(config.condition_dropout)
     pred_x = pipe.estimate(noisy_x, sigma, cond, cameras)                              # line 2: F
     pred_i = pipe.decode(pred_x if config.decoder_gradient else pred_x.detach())       # line 3: the decoder
-    gaussians = pipe.reconstructor(pred_i.clamp(0, 1), cameras, c_noise(sigma))        # line 4: G ...
+    gaussians = pipe.reconstructor(pred_i, cameras, c_noise(sigma))                    # line 4: G ...
     self_cond = pipe.render(gaussians.detach() if config.detach_feedback else gaussians, cameras)  # ... and its renders
     if again:                                                                          # line 5: F once more, given them
         given = {name: maps[:again] for name, maps in self_cond.keep(config.feedback).items()}

@@ -68,6 +68,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "image_encoder->autoencoder->multiview->reconstructor"
     _optional_components = ["image_encoder"]
     _callback_tensor_inputs = ["x_t", "pred_x", "pred_i"]
+    clean_sigma = 0.002  # the noise level that G is given with ground-truth views
     _compiled = False
 
     def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_encoder=None, image_size: int = 128,
@@ -152,7 +153,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                     self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, plan, cond)
                 bar.update()
         self.maybe_free_model_hooks()
-        return Ouroboros3DOutput(step.views, step.gaussians, step.renders, cameras, trace if recorded else None)
+        assert step.views is not None  # every plan reconstructs in the last step
+        return Ouroboros3DOutput(step.views.clamp(0, 1), step.gaussians, step.renders, cameras,
+                                 trace if recorded else None)
 
     def _record(self, step: Step, plan: Plan, cond: Condition, cameras: Cameras) -> TraceStep:
         views, renders = step.views, step.renders
@@ -160,7 +163,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             views = plan.views(self.decode(step.pred_x), cond)
             renders = self.render(self.reconstruct(views, cameras, step.sigma), cameras)
         noisy = self.decode(step.x_t / (step.sigma**2 + 1).sqrt()).clamp(0, 1)
-        return TraceStep(step.t, float(step.sigma), noisy.cpu(), views.cpu(), renders.rgb.clamp(0, 1).cpu(),
+        return TraceStep(step.t, float(step.sigma), noisy.cpu(), views.clamp(0, 1).cpu(), renders.rgb.clamp(0, 1).cpu(),
                          renders.ccm.clamp(0, 1).cpu())
 
     def _call_back(self, callback: Callable, names: tuple[str, ...], step: Step, plan: Plan, cond: Condition) -> None:
@@ -237,8 +240,12 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         return unconditional + cond.guidance * (conditional - unconditional)
 
     def decode(self, pred_x: Tensor) -> Tensor:
-        """Latents (B, V, c, h, w) to images (B, V, 3, H, W), not clamped."""
-        return self.autoencoder.decode(pred_x)
+        """Latents (B, V, c, h, w) to images (B, V, 3, H, W) in [0, 1], as G takes them."""
+        return self.in_range(self.autoencoder.decode(pred_x))
+
+    def in_range(self, images: Tensor) -> Tensor:
+        """What the decoder made, clamped to [0, 1]; G of the released code takes it as it is."""
+        return images.clamp(0, 1)
 
     def reconstruct(self, views: Tensor, cameras: Cameras, sigma: Tensor) -> Gaussians:
         """G: views (B, V, 3, H, W) of noise level sigma, () or (B,), to Gaussians (B, N)."""

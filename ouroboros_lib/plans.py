@@ -72,8 +72,7 @@ class Plan:
         return t == len(sigmas) - 2 or (used and t % self.every == 0)
 
     def views(self, decoded: Tensor, cond) -> Tensor:
-        """pred_i (B, V, 3, H, W) in [0, 1], as G and the user get it."""
-        decoded = decoded.clamp(0, 1)
+        """pred_i (B, V, 3, H, W), as G and the user get it."""
         return _with_first_view(decoded, cond.image[:, None]) if self.keep_input else decoded
 
     def feeds_back(self, renders: Renders, t: int) -> dict[str, Tensor] | None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import trimesh
 
+from ouroboros_lib.cameras import FOV, RADIUS, Cameras, orbit_cameras
 from ouroboros_lib.data.folders import MultiviewObject
 from ouroboros_lib.evaluation.evaluate import evaluate
 from ouroboros_lib.evaluation.sources import Folder
@@ -15,10 +16,30 @@ from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
 
 SIZE, ELEVATION = 64, 20.0
+SEEN_AS = math.tan(math.radians(FOV / 2)) * RADIUS  # half the picture's width at the object, in our units
+VIEWS = {  # of releases: azimuths, elevations, field of view
+    "SyncDreamer": (np.arange(16) * 22.5, 30.0, math.degrees(2 * math.atan(16 / 35))),  # a 35 mm lens, a sensor of 32
+    "SV3D": ((np.arange(21) + 1) * 360 / 21, ELEVATION, 33.8),
+    "VideoMV": (np.arange(24) * 15.0, ELEVATION, FOV),
+    "VideoMV (GS)": (np.arange(24) * 15.0, ELEVATION, FOV),
+    "Ouroboros3D": (np.array([0, 45, 90, 135, 180, 225, 270, 337.5]), 0.0, FOV),
+    "InstantMesh": (30 + np.arange(6) * 60.0, np.array([20.0, -10] * 3), 30.0),
+}
 INPUT_PITCH = math.radians(ELEVATION)
 LEANING = np.array([[1, 0, 0], [0, math.cos(INPUT_PITCH), -math.sin(INPUT_PITCH)],
                                         [0, math.sin(INPUT_PITCH), math.cos(INPUT_PITCH)]])
 Z_UP_X_FRONT = np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]])  # (x right, y up, z front) to (front, right, up)
+
+
+def release_cameras(name):
+    """The cameras of a release's pictures of an input view at ELEVATION, from the facts, not the library's JSON."""
+    angles, elevation, fov = VIEWS[name]
+    rig = {"fov": fov, "radius": SEEN_AS / math.tan(math.radians(fov / 2))}
+    cameras = orbit_cameras(torch.from_numpy(angles), torch.as_tensor(elevation), **rig)
+    if name == "Ouroboros3D":  # c2w_input . inverse(c2w_0) . c2w_i
+        first = orbit_cameras([0.0], ELEVATION, **rig).c2w.double() @ torch.linalg.inv(cameras.c2w[:1].double())
+        cameras = Cameras((first @ cameras.c2w.double()).float(), cameras.intrinsics)
+    return cameras
 
 
 def asymmetric_mesh():

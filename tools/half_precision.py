@@ -52,7 +52,7 @@ def one_step(pipeline: Ouroboros3DPipeline, sigmas: Iterable[float] = SIGMAS, se
     for level in sigmas:
         sigma = torch.full((1,), level, device=device)
         pred_x = pipeline.estimate(noise * (level**2 + 1) ** 0.5, sigma, cond, cameras, self_cond)
-        pred_i = pipeline.decode(pred_x).clamp(0, 1)
+        pred_i = pipeline.decode(pred_x)
         renders = pipeline.render(pipeline.reconstruct(pred_i, cameras, sigma), cameras)
         results |= {f"F, sigma {level:g}": pred_x, f"views, sigma {level:g}": pred_i,
                     f"renders, sigma {level:g}": renders.rgb.clamp(0, 1), f"CCM, sigma {level:g}": renders.ccm}

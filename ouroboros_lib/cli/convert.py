@@ -49,10 +49,13 @@ def released(
 
 @contextmanager
 def _quiet_and_clean() -> Iterator[None]:
-    """No bars of diffusers, which would hide an error's one line; nothing half-written when the work is stopped."""
+    """No bars of other libraries, which would hide an error's one line; nothing half-written when work is stopped."""
+    from transformers.utils.logging import disable_progress_bar
+
     from ..files import termination_cleans_up
 
     silence_diffusers()
+    disable_progress_bar()
     with termination_cleans_up():
         yield
 

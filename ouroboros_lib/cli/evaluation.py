@@ -51,6 +51,12 @@ def evaluate(
                                         "another method's outputs, one per object.")] = Config.method,
     convention: Annotated[str, typer.Option(metavar="NAME", help="Cameras, axes and scale of the other method; "
                                             "see `ouroboros data conventions`.")] = Config.convention,
+    sample: Annotated[int, typer.Option(metavar="N", help="Of several outputs an object, such as SyncDreamer's N.png."
+                                        )] = Config.sample,
+    names: Annotated[str, typer.Option(metavar="CSV", help="Lines file,object for outputs that are numbered; default: "
+                                       "in order of the objects' names.")] = Config.names,
+    mirror: Annotated[str, typer.Option(metavar="yes|no", help="Whether InstantMesh's OBJ without texture is mirrored."
+                                        )] = Config.mirror,
     align: Annotated[str, typer.Option(metavar="none|azimuth|scale|both", help="Fit the outputs to the truth first; "
                                        "the rows say so.")] = Config.align,
     meshes: Annotated[list[str] | None, typer.Option(metavar="PATH", show_default=False, help="True meshes of --data, "
@@ -113,7 +119,7 @@ def _method(config: Config, preset: str, device: torch.device) -> Method:
     from ..noise import EDMNoise
 
     if config.method != "ours":
-        return parse_method(config.method, config.convention)
+        return parse_method(config.method, config.convention, config.sample, config.names, config.mirror)
     if device.type == "cuda":
         import torch
 

@@ -146,7 +146,7 @@ def read_object(folder: str | Path, name: str = "", **settings) -> MultiviewObje
 
 def decode_object(files: Mapping[str, bytes], where: str | Path, name: str = "", image_size: int | None = None,
                   views: Sequence[int] | None = None, novel_views: int | None = None, depth: bool | None = None,
-                  up: str = "auto", draw: random.Random | None = None) -> MultiviewObject:
+                  up: str = "auto", draw: random.Random | None = None, start: str = "first") -> MultiviewObject:
     """One object from files at hand by name, of a folder or a shard; `where` is for messages.
 
     image_size: pixels a side, by averaging if the files have more. views: which of the orbit's, all by default, in that
@@ -154,6 +154,7 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, name: str = "",
     random by `draw` (None: those that the folder itself calls novel). depth: True insists, False leaves it out, None
     takes what is there. up: the upward axis of the renders' world; "auto" is y for ours, and what the cameras hold
     upwards for the others, which are turned so that y is up and the condition view stands at azimuth 0.
+    start: "random" lets a closed orbit begin at a frame that `draw` chooses, and turns the world of ours as well.
     Raises InputError, one line that names the folder and the file, for whatever is missing or does not fit.
     """
     where = Path(where)
@@ -164,6 +165,9 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, name: str = "",
     if not 1 <= orbit <= len(images):
         raise InputError(f"{where}: object.json speaks of {orbit} orbit views, but there are {len(images)} views")
     chosen, count = _choose(where, len(images), orbit, views, novel_views, draw)
+    if start == "random" and draw is not None:
+        first = draw.randrange(orbit)
+        chosen = [(view + first) % orbit if view < orbit else view for view in chosen]
     pictures = [_read_image(files, images[i], where) for i in chosen]
     size = about.get("size", pictures[0].shape[-1])
     for i, picture in zip(chosen, pictures, strict=True):
@@ -178,8 +182,8 @@ def decode_object(files: Mapping[str, bytes], where: str | Path, name: str = "",
                              f"{image_size}")
         rgba, maps = _shrink(rgba, image_size, where / images[chosen[0]]), None
     cameras = cameras.views(chosen)
-    if kind != "ours" or up == "z":
-        cameras = into_our_world(cameras, up, where)
+    if kind != "ours" or up == "z" or start == "random":
+        cameras = into_our_world(cameras, "y" if kind == "ours" and up == "auto" else up, where)
     info = {key: value for key, value in about.items() if key not in ("name", "num_orbit_views", "size")}
     return MultiviewObject(name or about.get("name", where.name), rgba, cameras, count, maps, info)
 

@@ -60,6 +60,10 @@ class RenderSettings:
         novel = orbit_cameras(360 * draws[1::2], low + (high - low) * draws[2::2], **rig)
         return Cameras(torch.cat([orbit.c2w, novel.c2w]), torch.cat([orbit.intrinsics, novel.intrinsics]))
 
+    def turn(self, name: str) -> float:
+        """Degrees by which an object is turned, see `load_mesh`."""
+        return self.yaw
+
     def record(self) -> dict:
         return dataclasses.asdict(self)
 
@@ -116,11 +120,12 @@ def is_done(folder: Path, how: dict) -> bool:
 def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettings) -> list[str]:
     """Render one mesh into a multi-view folder; returns notes on it. Raises InputError, which names the object."""
     try:
-        mesh = load_mesh(path, settings.up, settings.texture, settings.yaw)
+        mesh = load_mesh(path, settings.up, settings.texture, settings.turn(name))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     views = render_mesh(mesh, settings.cameras(name), settings.size, settings.supersample, settings.views)
-    source = {"mesh": mesh.path.name, "up": mesh.up, "to_world": mesh.to_world.tolist(), **_origin(mesh.path)}
+    source = {"mesh": mesh.path.name, "up": mesh.up, "yaw": settings.turn(name), "to_world": mesh.to_world.tolist(),
+              **_origin(mesh.path)}
     views = dataclasses.replace(views, name=name, info={"source": source, "render": settings.record()})
     if not settings.depth:
         views.depth = None

@@ -69,7 +69,8 @@ def _values(path: Path, views: int) -> Iterator[tuple[str, int, str, float]]:
         for quantity, (kind, belongs) in orbit_quantities(views).items():
             if row.kind == kind and belongs(row.view):
                 of_object = grouped.setdefault((row.method, row.seed, int(row.object)), {})
-                of_object.setdefault(quantity, []).append([math.nan if value == "" else value for value in row[7:]])
+                of_object.setdefault(quantity, []).append(
+                    [math.nan if getattr(row, metric) == "" else getattr(row, metric) for metric in METRICS])
     for (method, _, number), quantities in grouped.items():
         means = {quantity: np.mean(values, axis=0) for quantity, values in quantities.items()}
         if "views 1+" in means:

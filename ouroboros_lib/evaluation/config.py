@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields
 from ..errors import InputError
 
 CHOICES = {"split": ("val", "test", "heldout"), "lpips": ("alex", "vgg", "off"),
-           "align": ("none", "azimuth", "scale", "both")}
+           "align": ("none", "azimuth", "scale", "both"), "mirror": ("yes", "no", "unknown")}
 RANGES = {"steps": (1, 1000), "seeds": (1, 1000), "objects": (1, 100_000), "batch": (1, 4096), "geometry": (0, 100_000),
-          "guidance": (0, 100), "eta": (0, 1)}
+          "guidance": (0, 100), "eta": (0, 1), "sample": (0, 10_000)}
 ON_THE_FLY = ("split", "objects", "batch", "geometry", "single_view")  # fields for procedural objects alone
-OF_FOLDERS = ("protocol", "all_objects", "method", "convention", "align", "meshes")  # and for those of `data` alone
+OF_FILES = ("convention", "sample", "names", "mirror")  # for another method's outputs
+OF_FOLDERS = ("protocol", "all_objects", "method", "align", "meshes", *OF_FILES)  # and for objects of `data` alone
 
 
 @dataclass
@@ -38,6 +39,9 @@ class EvaluationConfig:
     all_objects: bool = False  # all that is there, whatever the protocol lists; the rows say so
     method: str = "ours"  # or another's outputs: images:DIR, splat:DIR, mesh:DIR
     convention: str = "ouroboros"  # cameras, axes and scale of that method
+    sample: int = 0  # of several that the method's release makes an object: the first, so that nobody chooses the best
+    names: str = ""  # CSV of file,object for files that a release numbers; empty: in order of the objects' names
+    mirror: str = "unknown"  # whether meshes are mirrored that do not say so: then it must be said
     align: str = "none"  # let the truth choose azimuth and scale: an upper bound, and the rows say so
     meshes: tuple[str, ...] = ()  # true meshes, to measure shapes against
 
@@ -73,8 +77,9 @@ class EvaluationConfig:
             if getattr(self, name) != getattr(EvaluationConfig, name):
                 hint = "; give the true meshes" if name == "geometry" else "" if self.data else "; it needs data"
                 raise InputError(f"{name}={getattr(self, name)}: is not for {where}{hint}")
-        if self.method == "ours" and self.convention != "ouroboros":
-            raise InputError(f"convention={self.convention}: is for other methods' outputs, not for method=ours")
+        for name in OF_FILES:
+            if self.method == "ours" and getattr(self, name) != getattr(EvaluationConfig, name):
+                raise InputError(f"{name}={getattr(self, name)}: is for other methods' outputs, not for method=ours")
 
     @classmethod
     def from_options(cls, options: dict) -> EvaluationConfig:

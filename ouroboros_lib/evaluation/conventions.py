@@ -10,16 +10,17 @@ how its world lies in ours: x_ours = scale * R * x_theirs. `recipe` says in word
     scale    a number, or "input view": the method was given the input view as it is and takes it for its own camera's,
              so that the object has the size that looks the same there
     unit_quaternions    false where the method's rasterizer does not normalise quaternions, see `Gaussians.load_ply`
+    files    images, splat or mesh: how the release's files lie where they do not lie as ours do, see native.py
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..cameras import Cameras, field_of_view, orbit_cameras
+from ..cameras import Cameras, field_of_view, orbit_cameras, relative_to_first
 from ..errors import InputError
 from ..files import read_json
 
@@ -29,8 +30,9 @@ FOLDER = Path(__file__).with_name("conventions")
 @dataclass(frozen=True)
 class Convention:
     """views: "protocol" (whatever the protocol asks for), {"azimuths", "elevation"} in degrees counted from the input
-    view, the elevation being a number, one a view, or "input"; None if the method makes no views. fov in degrees and
-    radius in the method's units, None where they are not stated."""
+    view, the elevation being a number, one a view, "input", or "leaning": the orbit of elevation 0 in a frame that
+    leans with the input camera; None if the method makes no views. fov in degrees and radius in the method's units,
+    None where they are not stated."""
 
     name: str
     outputs: tuple[str, ...]
@@ -46,12 +48,19 @@ class Convention:
     recipe: str
     not_stated: tuple[str, ...]
     unit_quaternions: bool = True
+    files: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def leans(self) -> bool:
+        """Whether its orbit is level in a world that leans with the input camera."""
+        return isinstance(self.views, dict) and self.views["elevation"] == "leaning"
 
     def angles(self, elevation: float) -> list[tuple[float, float]]:
-        """(azimuth, elevation) of its views for an input view at `elevation`, in the order of its pictures."""
-        elevations = self.views["elevation"]
+        """(azimuth, elevation) of its views for an input view at `elevation`, in the order of its pictures; of an orbit
+        that leans, before it leans."""
+        elevations = {"input": elevation, "leaning": 0.0}.get(str(self.views["elevation"]), self.views["elevation"])
         if not isinstance(elevations, list):
-            elevations = [elevation if elevations == "input" else elevations] * len(self.views["azimuths"])
+            elevations = [elevations] * len(self.views["azimuths"])
         return [(float(a), float(e)) for a, e in zip(self.views["azimuths"], elevations, strict=True)]
 
     def rig(self, radius: float, fov: float) -> tuple[float, float]:
@@ -68,7 +77,8 @@ class Convention:
         radius, elevation = _distance_and_elevation(condition)
         azimuths, elevations = zip(*self.angles(elevation), strict=True)
         radius, fov = self.rig(radius, float(field_of_view(condition)[0]))
-        return orbit_cameras(torch.tensor(azimuths), torch.tensor(elevations), radius=radius, fov=fov)
+        cameras = orbit_cameras(torch.tensor(azimuths), torch.tensor(elevations), radius=radius, fov=fov)
+        return leaning(cameras, elevation) if self.leans else cameras
 
     def world(self, condition: Cameras, to_world: list | None = None) -> Tensor:
         """(4, 4) float64, from the coordinates in its files to ours.
@@ -95,6 +105,12 @@ class Convention:
         """What a result says about it."""
         said = ("name", "frame", "scale", "fov", "radius", "axes", "unit_quaternions")
         return {name: getattr(self, name) for name in said} | {"not_stated": list(self.not_stated)}
+
+
+def leaning(cameras: Cameras, elevation: float) -> Cameras:
+    """Cameras (V,) turned about the x axis by `elevation` degrees, by which the level view at azimuth 0 comes there."""
+    _, turn = relative_to_first(orbit_cameras([0.0], elevation))
+    return Cameras(turn @ cameras.c2w, cameras.intrinsics)
 
 
 def _distance_and_elevation(condition: Cameras) -> tuple[float, float]:

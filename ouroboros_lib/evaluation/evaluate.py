@@ -24,11 +24,12 @@ from ..files import replace_file
 from ..plans import Plan
 from .alignment import align_pictures, align_shape
 from .geometry import Surface, measure_shape
-from .methods import Images, Method, Part
+from .methods import Method, Part
 from .metrics import psnr, ssim
+from .misreadings import Images, doubt
 from .pictures import resized, zoomed
 from .results import PartialResults, contact_sheet, how_made, stamp
-from .rows import GEOMETRY, METRICS, ImageRow, ShapeRow, write_rows
+from .rows import GEOMETRY, METRICS, ImageRow, ShapeRow, doubts, write_rows
 from .sources import Source
 from .statistics import digits, summarize, summarize_shapes
 
@@ -54,7 +55,7 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
     run = Run(source, method, method.plans(plans), align, {"psnr": psnr, "ssim": ssim} | (metrics or {}))
     out.parent.mkdir(parents=True, exist_ok=True)
     settings, skipped = run.settings(), dict(source.skipped)
-    parts = PartialResults(out, settings)
+    parts, untold = PartialResults(out, settings), []
     with tqdm(total=len(source.names), unit=" objects", disable=not sys.stderr.isatty(), leave=False) as bar:
         for first in range(0, len(source.names), source.batch):
             names = source.names[first:first + source.batch]
@@ -67,7 +68,10 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
             except InputError as error:
                 for name in names:
                     skipped[name] = str(error) if str(name) in str(error) else f"{name}: {error}"
-                    _say(f"skipped: {skipped[name]}")
+                    untold.append(f"skipped: {skipped[name]}")
+            if len(skipped) < len(source.skipped) + first + len(names):  # else there may be but one error to tell
+                while untold:
+                    _say(untold.pop(0))
             bar.update(len(names))
     done = [name for name in source.names if name not in skipped]
     if not done:
@@ -135,6 +139,7 @@ class Run:
     def _add(self, measured: Measured, part: Part, truth: MultiviewObject, surface: Surface | None) -> None:
         for note in part.shape.notes if part.shape is not None else ():
             _say(f"note: {truth.name}: {note}")
+        how = {"scale": 1.0}
         if self.align != "none":
             if part.shape is None and self.method.kind != "images":
                 return  # what is aligned is the shape, and then it need not agree with the views that it came from
@@ -144,7 +149,8 @@ class Run:
         images = part.images
         if part.shape is not None:
             images = dict(enumerate(part.shape.seen(truth.cameras, truth.rgba.shape[-1])[0]))
-        measured.rows += self._rows(keys, part.kind, images, dict(enumerate(truth.images)))
+        doubted = doubt(images, part.misreadings, truth, self.source.primary_views, how["scale"])
+        measured.rows += self._rows(keys, part.kind, images, dict(enumerate(truth.images)), doubted)
         if part.views is not None and self.align == "none":
             seen = {view: images[view] for view in part.views}
             measured.rows += self._rows(keys, "self-consistency", seen, part.views)
@@ -154,14 +160,14 @@ class Run:
         if part.kind in ("multiview", "render"):
             measured.tiles.setdefault(f"{part.method}/{part.kind}", _tiles(images, self.shown))
 
-    def _rows(self, keys: tuple, kind: str, images: Images, targets: Images) -> list[ImageRow]:
+    def _rows(self, keys: tuple, kind: str, images: Images, targets: Images, warning: str = "") -> list[ImageRow]:
         views = sorted(images)
         prediction, target = (torch.stack([pictures[view] for view in views]).to(self.method.device)
                               for pictures in (images, targets))
         scores = {name: [round(value, digits(name)) for value in measure(prediction, target).tolist()]
                   for name, measure in self.metrics.items()}
         return [ImageRow(*keys, view, int(view == self.source.input_view), kind,
-                         *(scores[name][i] if name in scores else "" for name in METRICS))
+                         *(scores[name][i] if name in scores else "" for name in METRICS), warning)
                 for i, view in enumerate(views)]
 
 
@@ -192,6 +198,10 @@ def _write(run: Run, settings: dict, out: Path, parts: PartialResults, names: li
     summary = summarize(rows, run.source.quantities)
     if shapes:
         summary["geometry"] = summarize_shapes(shapes)
+    if found := doubts(rows):
+        summary["warnings"] = found
+        for method, text in found.items():
+            _say(f"{method}: {text}: check the convention")
     protocol = run.source.protocol
     record = (how_made(run.method.device, started) | {"settings": settings}
               | ({} if protocol is None else {"protocol": protocol.record()})

@@ -1,11 +1,11 @@
 """What is measured: our pipeline under several plans, a G of single views, or another method's files."""
 
 import math
-import re
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -15,31 +15,30 @@ from torch import Tensor
 from ..cameras import FOV, RADIUS, Cameras, field_of_view, orbit_cameras
 from ..data.batches import MultiviewBatch
 from ..data.folders import MultiviewObject, collate
-from ..data.mesh_files import SUFFIXES
-from ..data.renders import find_meshes
+from ..data.mesh_files import find_mesh
 from ..errors import InputError
 from ..gaussians import Gaussians
 from ..noise import c_noise
 from ..pipeline import Ouroboros3DPipeline
 from ..plans import Plan
+from . import native
 from .conventions import Convention, load_convention
-from .pictures import SUFFIXES as PICTURES
-from .pictures import read_picture, resized, zoomed
+from .misreadings import Images, Misreadings, of_pictures, of_shape
+from .pictures import resized, zoomed
 from .protocols import Protocol
 from .results import weights_checksum
 from .shapes import Shape, mesh_shape, splat_shape
 from .sources import Source
 
 KINDS = ("images", "splat", "mesh")
-CLEAN_SIGMA = 0.002
-Images = dict[int, Tensor]  # view -> (3, S, S)
 
 
 @dataclass
 class Part:
     """What a method made of object number `index` of those that it was given: pictures, or a shape to draw.
 
-    kind as in the rows; views: pictures that the shape was reconstructed from, which it is compared with as well.
+    kind as in the rows; views: pictures that the shape was reconstructed from, which it is compared with as well;
+    misreadings: of files.
     """
 
     index: int
@@ -49,6 +48,7 @@ class Part:
     images: Images | None = None
     shape: Shape | None = None
     views: Images | None = None
+    misreadings: Misreadings = field(default_factory=list)
 
 
 class Method(ABC):
@@ -177,7 +177,7 @@ class Ours(Method):
             yield Part(i, "G-clean", 0, "render", shape=splat_shape(gaussians[i]))
 
     def _from_clean_views(self, views: Tensor, cameras: Cameras) -> Gaussians:
-        clean = c_noise(torch.full((len(views),), CLEAN_SIGMA, device=self.device))
+        clean = c_noise(torch.full((len(views),), self.pipeline.clean_sigma, device=self.device))
         return self.pipeline.reconstructor(views, cameras.to(self.device), clean)
 
 
@@ -200,27 +200,51 @@ class SingleView(Ours):
 
 @dataclass
 class Files(Method):
-    """Another method's outputs, one an object, that lie in a folder in a convention of their own."""
+    """Another method's outputs in a convention of their own, as its release writes them or in our layout, by name.
+
+    sample: which of several an object; names: a CSV which says whose the numbered files are, by default as the objects
+    are ordered; mirror: whether meshes that do not say so are mirrored, yes, no or unknown.
+    """
 
     kind: str
     folder: Path
     convention: Convention
+    sample: int = 0
+    names: Path | None = None
+    mirror: str = "unknown"
+    numbered: dict[str, Path] = field(default_factory=dict)  # by object, once the objects are known
     device = torch.device("cpu")
+
+    @property
+    def layout(self) -> dict:
+        return self.convention.files.get(self.kind, {})
 
     @property
     def name(self) -> str:
         return f"{self.kind}-{self.convention.name.replace(' ', '-')}"
 
     def settings(self, plans: Sequence[Plan]) -> dict:
-        return {"method": self.name, "convention": self.convention.record(),
+        return {"method": self.name, "convention": self.convention.record(), "sample": self.sample,
+                "mirror": self.mirror, "numbered files": self._whose(),
                 "pictures of another size": "bilinear, averaged over pixels where they become smaller"}
 
     def own_protocols(self, base: Protocol) -> list[Protocol]:
-        fixed = isinstance(self.convention.views, dict) and isinstance(base.elevation, (int, float))
-        return [base.at(self.convention)] if fixed else []
+        try:
+            return [base.at(self.convention)] if isinstance(self.convention.views, dict) else []
+        except InputError:
+            return []
 
     def check(self, source: Source) -> None:
-        """Raise InputError unless there is a picture at every primary view of the protocol."""
+        """Raise InputError unless files have an object, meshes a known side, and primary views a picture each."""
+        self.numbered = native.whose(self.folder, self.layout, source.names, self.names)
+        if self.numbered:
+            print(", ".join(f"{path} = {name}" for name, path in self._whose().items()), file=sys.stderr)
+        for name in source.names if "mirrored" in self.layout else ():
+            try:
+                path = find_mesh(self.files(name)[0])
+            except InputError:
+                continue  # is told when it is its turn
+            self._is_mirrored(path)
         protocol = source.protocol
         if self.kind != "images" or protocol is None or not protocol.azimuths:
             return
@@ -233,9 +257,11 @@ class Files(Method):
     def parts(self, objects: list[MultiviewObject], source: Source, plans: Sequence[Plan]) -> Iterator[Part]:
         for i, truth in enumerate(objects):
             if self.kind == "images":
-                yield Part(i, self.name, 0, "multiview", self.pictures(truth))
+                images, misreadings = self.pictures(truth)
+                yield Part(i, self.name, 0, "multiview", images, misreadings=misreadings)
             else:
-                yield Part(i, self.name, 0, "render", shape=self.shape(truth))
+                shape = self.shape(truth)
+                yield Part(i, self.name, 0, "render", shape=shape, misreadings=of_shape(shape))
 
     def shape(self, truth: MultiviewObject) -> Shape:
         """The splat or mesh of an object. Raises InputError, naming object and file."""
@@ -243,6 +269,12 @@ class Files(Method):
         to_ours = self.convention.world(truth.cameras.views([0]), truth.info.get("source", {}).get("to_world"))
         if self.kind == "mesh":
             given = truth.info.get("render", {}).get("texture") if self.convention.frame == "source" else None
+            path = find_mesh(path)
+            beside = path.with_name(self.layout.get("texture", path.name))
+            if beside != path and beside.is_file() and native.obj_marks(path) == {"vt"}:
+                given = beside
+            if self._is_mirrored(path):
+                to_ours[:, self.layout["mirrored"]] *= -1
             return mesh_shape(path, to_ours, texture=None if given is None else Path(given))
         gaussians = Gaussians.load_ply(path, self.convention.unit_quaternions)
         if len(gaussians.means) == 0:
@@ -251,8 +283,19 @@ class Files(Method):
             raise InputError(f"{path}: holds numbers that are not finite")
         return splat_shape(gaussians, to_ours)
 
-    def pictures(self, truth: MultiviewObject) -> dict[int, Tensor]:
-        """View -> (3, S, S) at the truth's size, for all views that the method has a picture of.
+    def _is_mirrored(self, path: Path) -> bool:
+        """Raises InputError for a mesh that may be, and for one that cannot be and should."""
+        open_question = ("mirrored" in self.layout and path.suffix.lower() == ".obj"
+                         and "mtllib" not in native.obj_marks(path))
+        if open_question and self.mirror == "unknown":
+            raise InputError(f"{path}: without a material, such an OBJ is mirrored by some versions of "
+                             f"{self.convention.name} and not by others: say --mirror yes or --mirror no")
+        if self.mirror == "yes" and not open_question:
+            raise InputError(f"--mirror yes: {path} is never mirrored: only an OBJ without a material is")
+        return open_question and self.mirror == "yes"
+
+    def pictures(self, truth: MultiviewObject) -> tuple[Images, Misreadings]:
+        """View -> (3, S, S) at the truth's size, for all views that the method has a picture of; and misreadings.
 
         Raises InputError, naming object and file, for a wrong number of pictures or one that cannot be read.
         """
@@ -266,54 +309,58 @@ class Files(Method):
                     raise InputError(f"{truth.name}: {self.folder / truth.name}: view_{missing[0]:03d} is missing")
             else:
                 views = views[: total if len(paths) == total else truth.num_orbit_views]
-        if len(paths) != len(views):
-            raise InputError(f"{truth.name}: {len(paths)} pictures in {self.folder / truth.name}, expected "
+        path = self._native(truth.name)
+        grid = None if path is None else self.layout.get("grid")
+        pictures, unpadded = native.read_views(paths, grid, self.convention.size)
+        if len(pictures) != len(views):
+            raise InputError(f"{truth.name}: {len(pictures)} pictures in {path or self.folder / truth.name}, expected "
                              f"{len(views)} for {self.convention.name}")
-        by_view = {view: path for view, path in zip(views, paths, strict=True) if view is not None}
-        pictures = {view: read_picture(path) for view, path in by_view.items()}
-        first = next(iter(pictures), None)
-        for view, picture in pictures.items():
-            if picture.shape != pictures[first].shape:
-                raise InputError(f"{by_view[view]}: {picture.shape[-1]} pixels a side, but {by_view[first].name} has "
-                                 f"{pictures[first].shape[-1]}")
-        return {view: resized(picture, size) for view, picture in pictures.items()}
+        pictures, unpadded = ([resized(picture, size) for picture in some] for some in (pictures, unpadded))
+        images = {view: picture for view, picture in zip(views, pictures, strict=True) if view is not None}
+        if not images:
+            raise InputError(f"{truth.name}: no view of {self.convention.name} is from a camera of the truth")
+        orbit = [k for k, view in enumerate(views) if view is None or view < truth.num_orbit_views]
+        return images, of_pictures([pictures[k] for k in orbit], [views[k] for k in orbit], unpadded)
 
     def files(self, name: str) -> list[Path]:
         """An object's pictures in order, or its one file, as far as they are known by name. Raises InputError."""
-        if self.kind == "images":
-            return self._picture_files(name)
-        if self.kind == "splat":
-            path, inside = self.folder / f"{name}.ply", sorted((self.folder / name).glob("*.ply"))
-            if not path.is_file() and len(inside) != 1:
-                raise InputError(f"{name}: neither {path} nor a folder {path.with_suffix('')} with one .ply in it")
-            return [path] if path.is_file() else inside
-        there = [path for path in (self.folder / f"{name}{suffix}" for suffix in SUFFIXES) if path.is_file()]
-        if (self.folder / name).is_dir():
-            there.append(self.folder / name)
-        found = there[0] if there else find_meshes([self.folder]).get(name)
-        if found is None:
-            raise InputError(f"{name}: no mesh of this name in {self.folder} ({', '.join(SUFFIXES)}, or a folder)")
-        return [found]
+        path = self._native(name)
+        if path is None:
+            return native.own_files(self.folder, self.kind, name)
+        return native.pictures_in(path) if path.is_dir() and self.kind == "images" else [path]
 
-    def _picture_files(self, name: str) -> list[Path]:
-        folder = self.folder / name
-        if not folder.is_dir():
-            raise InputError(f"{name}: no folder {folder} with its pictures")
-        found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file()]
-        ours = [path for path in found if path.name.startswith("view_")]  # beside which there may be ccm_000.png
-        return sorted(ours or found, key=lambda path: [int(part) if part.isdigit() else part
-                                                       for part in re.split(r"(\d+)", path.name)])
+    def _native(self, name: str) -> Path | None:
+        """What the release wrote for an object, None where it lies in our own layout. Raises InputError."""
+        path = self.numbered.get(name) or native.find(self.folder, self.layout, name, self.sample)
+        own = self.folder / name
+        if "grid" not in self.layout or path is not None and path.parent != own:
+            return path
+        count = len(self.convention.views["azimuths"])
+        if own.is_dir() and len(native.pictures_in(own)) == count:
+            return None  # a grid that somebody has cut
+        if path is None:
+            expected = self.layout["paths"][-1].format(name=name, sample=self.sample)
+            raise InputError(f"{name}: no {expected} in {self.folder}, nor a folder {name} of {count} pictures")
+        return path
+
+    def _whose(self) -> dict[str, str]:
+        return {name: path.relative_to(self.folder).as_posix() for name, path in self.numbered.items()}
 
 
-def parse_method(text: str, convention: str) -> Files:
-    """`images:DIR`, `splat:DIR` or `mesh:DIR`. Raises InputError."""
+def parse_method(text: str, convention: str, sample: int = 0, names: str = "", mirror: str = "unknown") -> Files:
+    """`images:DIR`, `splat:DIR` or `mesh:DIR`; the options as in `Files`. Raises InputError."""
     kind, separator, folder = text.partition(":")
     if kind not in KINDS or not separator or not folder:
         raise InputError(f"method={text}: expected ours, images:DIR, splat:DIR or mesh:DIR")
     path = Path(folder)
     if not path.is_dir() or not any(path.iterdir()):
         raise InputError(f"method={text}: {path} is {'an empty' if path.is_dir() else 'no'} folder")
-    return Files(kind, path, load_convention(convention, kind))
+    method = Files(kind, path, load_convention(convention, kind), sample, Path(names) if names else None, mirror)
+    for option, given, has in (("sample", sample, "{sample}" in str(method.layout)), ("names", names, "numbered"
+                               in method.layout), ("mirror", mirror != "unknown", "mirrored" in method.layout)):
+        if given and not has:
+            raise InputError(f"--{option}: is not for the {kind} of {method.convention.name}")
+    return method
 
 
 def matching_views(convention: Convention, cameras: Cameras) -> list[int | None]:

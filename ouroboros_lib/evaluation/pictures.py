@@ -16,13 +16,19 @@ SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
 def read_picture(path: Path) -> Tensor:
     """A square picture, composited on white if it has alpha, (3, S, S). Raises InputError."""
+    pixels = read_pixels(path)
+    if pixels.shape[1] != pixels.shape[2]:
+        raise InputError(f"{path}: {pixels.shape[2]} x {pixels.shape[1]} pixels, expected a square picture")
+    return pixels
+
+
+def read_pixels(path: Path) -> Tensor:
+    """The same for a picture of any sides, (3, H, W)."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGBA"))
     except Exception as error:  # decoders raise many kinds
         raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
-    if pixels.shape[0] != pixels.shape[1]:
-        raise InputError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected a square picture")
     return torch.from_numpy(on_white(pixels)).permute(2, 0, 1)[:3].float() / 255
 
 

@@ -19,7 +19,7 @@ from ..cameras import ELEVATION_RANGE, Cameras, orbit_cameras
 from ..data.renders import RenderSettings
 from ..errors import InputError
 from ..files import read_json
-from .conventions import Convention
+from .conventions import Convention, leaning
 
 FOLDER = Path(__file__).with_name("protocols")
 
@@ -29,7 +29,9 @@ class Protocol:
     """Angles in degrees, radius in world units. elevation: None draws one an object, from its name; or one a view.
 
     novel: (azimuth, elevation) of cameras off the orbit. sizes: pixels a side, the first is the default. objects:
-    names, or None for all that a data set holds.
+    names, or None for all that a data set holds. leans: the orbit is the level one, and leans back until its azimuth 0
+    stands at `elevation`. object_azimuths: by object, counter-clockwise from above in degrees from its mesh's +x axis,
+    where the camera of azimuth 0 stands; other meshes are seen as they are placed.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Protocol:
     metrics: tuple[str, ...]
     source: str
     not_stated: tuple[str, ...] = ()
+    leans: bool = False
+    object_azimuths: dict[str, float] | None = None
 
     def cameras(self, name: str) -> Cameras:
         """(V + N,) cameras for the object `name`: the orbit, then the novel ones."""
@@ -56,10 +60,11 @@ class Protocol:
             low, high = ELEVATION_RANGE
             draw = torch.rand(1, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
             elevation = float(low + (high - low) * draw)
-        elevations = torch.tensor(elevation).expand(len(self.azimuths)).tolist()
+        elevations = torch.tensor(0.0 if self.leans else elevation).expand(len(self.azimuths)).tolist()
         angles = [*zip(self.azimuths, elevations, strict=True), *self.novel]
         azimuths, elevations = torch.tensor(angles, dtype=torch.float32).T
-        return orbit_cameras(azimuths, elevations, radius=self.radius, fov=self.fov)
+        cameras = orbit_cameras(azimuths, elevations, radius=self.radius, fov=self.fov)
+        return leaning(cameras, elevation) if self.leans else cameras
 
     def size(self, wanted: int | None = None) -> int:
         """`wanted` if the protocol is defined for it, its first size by default. Raises InputError."""
@@ -80,15 +85,17 @@ class Protocol:
         """
         if not isinstance(convention.views, dict):
             return self
-        if self.elevation is None or isinstance(self.elevation, tuple):
+        if isinstance(self.elevation, tuple) or self.elevation is None and not convention.leans:
             raise InputError(f"protocol {self.name}: cannot be seen from the cameras of {convention.name}, which needs "
                              "one elevation for all objects")
-        angles = [(azimuth, elevation) for azimuth, elevation in convention.angles(self.elevation)
-                  if azimuth % 360 or elevation != self.elevation]
+        first = 0.0 if convention.leans else self.elevation
+        angles = [(azimuth, elevation) for azimuth, elevation in convention.angles(first)
+                  if azimuth % 360 or elevation != first]
         radius, fov = convention.rig(self.radius, self.fov)
-        azimuths, elevations = zip((0.0, self.elevation), *angles, strict=True)
-        return replace(self, name=f"{self.name}@{convention.name.replace(' ', '-')}", azimuths=azimuths,
-                       elevation=elevations, radius=radius, fov=fov, novel=(), input_view=0,
+        azimuths, elevations = zip((0.0, first), *angles, strict=True)
+        name = f"{self.name}@{convention.name.replace(' ', '-')}" + ("-leaning" if convention.leans else "")
+        return replace(self, name=name, azimuths=azimuths, elevation=self.elevation if convention.leans else elevations,
+                       leans=convention.leans, radius=radius, fov=fov, novel=(), input_view=0,
                        primary_views=tuple(range(1, len(azimuths))), sizes=(convention.size or self.sizes[0],))
 
     def render_settings(self, size: int | None = None, **options) -> ProtocolSettings:
@@ -112,8 +119,13 @@ class ProtocolSettings(RenderSettings):
     def cameras(self, name: str) -> Cameras:
         return self.protocol.cameras(name)
 
+    def turn(self, name: str) -> float:
+        azimuth = (self.protocol.object_azimuths or {}).get(name)
+        return self.yaw if azimuth is None else self.yaw - 90 - azimuth  # +x is azimuth 90 of our world
+
     def record(self) -> dict:
         record, about = super().record(), self.protocol.record()
+        record |= {"leans": True} if self.protocol.leans else {}
         return record | {"protocol": record.pop("label"), "azimuths": about["azimuths"],
                          "elevation": about["elevation"], "novel_cameras": about["novel"]}
 
@@ -150,6 +162,8 @@ def _checked(record: dict) -> Protocol:
             (protocol.azimuths[protocol.input_view:][:1] == (0,), "the input view must stand at azimuth 0"),
             (not isinstance(elevation, tuple) or len(elevation) == len(views),
              "one elevation for all views or one a view"),
+            (all(isinstance(azimuth, (int, float)) for azimuth in (protocol.object_azimuths or {}).values()),
+             "object_azimuths must be degrees by name"),
             (all(isinstance(size, int) and 16 <= size <= 4096 for size in protocol.sizes),
              "sizes must be whole numbers from 16 to 4096"),
             (protocol.background == "white", f"background {protocol.background}: only white is rendered here"),

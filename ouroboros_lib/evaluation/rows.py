@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ class ImageRow(NamedTuple):
 
     protocol: the label of what was compared with what; method: a plan, another method's name, or one of COMPONENTS;
     kind: autoencoder, multiview (F's views), render (of a splat or mesh), or self-consistency, the renders against the
-    views that they were reconstructed from.
+    views that they were reconstructed from. warning: which misreading of its object fits better, see misreadings.py.
     """
 
     protocol: str
@@ -31,6 +32,7 @@ class ImageRow(NamedTuple):
     ssim: float | str = ""
     lpips: float | str = ""
     flip: float | str = ""
+    warning: str = ""
 
 
 class ShapeRow(NamedTuple):
@@ -47,7 +49,7 @@ class ShapeRow(NamedTuple):
     iou: float
 
 
-METRICS = ImageRow._fields[7:]
+METRICS = ImageRow._fields[7:11]
 GEOMETRY = ShapeRow._fields[4:]
 Quantities = dict[str, tuple[str, Callable[[int], bool]]]  # name -> kind of rows, and whether a view belongs to it
 
@@ -68,6 +70,16 @@ def protocol_quantities(primary: Sequence[int], input_view: int, orbit: int) -> 
             | {"self-consistency": ("self-consistency", lambda v: True)})
 
 
+def doubts(rows: Sequence[ImageRow]) -> dict[str, str]:
+    """By method, how many of its objects fit better if they are read otherwise, and how; only where some do."""
+    found: dict[str, str] = {}
+    for method in dict.fromkeys(row.method for row in rows):
+        objects = {row.object: row.warning for row in rows if row.method == method and row.kind != "self-consistency"}
+        if counts := Counter(filter(None, objects.values())).most_common():
+            found[method] = ", ".join(f"{count} of {len(objects)} objects fit better {how}" for how, count in counts)
+    return found
+
+
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -81,10 +93,10 @@ def read_rows(path: Path) -> list[ImageRow]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = csv.reader(file)
-        if tuple(header) != ImageRow._fields[:len(header)] or "psnr" not in header or not lines:  # once without flip
+        if tuple(header) != ImageRow._fields[:len(header)] or "psnr" not in header or not lines:  # once fewer
             raise ValueError("its columns are not those of `ouroboros evaluate`, or it has no rows")
         return [ImageRow(*line[:2], int(line[2]), line[3], int(line[4]), int(line[5]), line[6],
-                         *(float(cell) if cell else "" for cell in line[7:])) for line in lines]
+                         *(float(cell) if cell else "" for cell in line[7:11]), *line[11:]) for line in lines]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, but there is a {path.stem}.json") from None
     except (OSError, ValueError, IndexError) as error:

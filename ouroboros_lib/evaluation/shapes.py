@@ -54,7 +54,7 @@ def transformed_cameras(cameras: Cameras, similarity: Tensor) -> Cameras:
 
 
 def _scale(similarity: Tensor) -> float:
-    return float(torch.linalg.det(similarity[:3, :3].double())) ** (1 / 3)
+    return abs(float(torch.linalg.det(similarity[:3, :3].double()))) ** (1 / 3)  # mirroring ones have a negative one
 
 
 def splat_shape(gaussians: Gaussians, to_ours: Tensor = SAME) -> Shape:

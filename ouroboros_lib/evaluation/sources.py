@@ -172,7 +172,8 @@ class Folder(Source):
         render, source = truth.info.get("render", {}), truth.info.get("source", {})
         texture = render.get("texture")  # where it lay then; only the shape matters here
         mesh = load_mesh(self.meshes[truth.name], render.get("up", "auto"),
-                         texture if texture and Path(texture).is_file() else None, render.get("yaw", 0.0))
+                         texture if texture and Path(texture).is_file() else None,
+                         source.get("yaw", render.get("yaw", 0.0)))
         if not np.allclose(mesh.to_world, source.get("to_world", np.nan), atol=1e-6):
             raise InputError(f"{mesh.path}: is not the mesh that {truth.name} was rendered from, or placed otherwise")
         return mesh_surface(mesh, surrounding_cameras())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..files import read_json
 from .ablation import SHAPES
-from .rows import COMPONENTS, read_rows
+from .rows import COMPONENTS, doubts, read_rows
 from .statistics import mean_interval, per_object
 
 PUBLISHED = Path(__file__).with_name("published.json")
@@ -19,6 +19,7 @@ NOT_MEASURED, NOT_PUBLISHED = "n/a", "-"
 TASKS = {"multiview": "image to multi-view", "render": "image to 3D"}  # of table 1, by kind of rows
 METRICS = ("psnr", "ssim", "lpips")  # and its metrics
 CONTRADICTED = " (a)"  # after published values which the paper's tables disagree about
+DOUBTED = " (!)"  # after measured values of files which fit better if they are read otherwise
 
 
 @dataclass
@@ -84,10 +85,13 @@ def measurements(results: Path) -> Iterator[Measurement]:
                 tables, label = per_object(mine), mine[0].protocol
                 values = {name: mean_interval(tables[name], digits=4) for name in METRICS if name in tables}
                 pixels = re.search(r"-(\d+)(-all)?$", label) if of_folder else None
-                cells = [*(_cell(values.get(metric), metric) for metric in METRICS), str(len(tables["psnr"])), label]
+                doubt = doubts(mine).get(method)
+                cells = [_cell(values.get(metric), metric) + DOUBTED * bool(doubt and metric in values)
+                         for metric in METRICS]
                 yield Measurement(task, method, settings.get("preset", "small") if ours else "",
-                                  pixels[1] if pixels else "", [*cells, path.stem],
-                                  f"{path.stem}: {record.get('command', '')}")
+                                  pixels[1] if pixels else "", [*cells, str(len(tables["psnr"])), label, path.stem],
+                                  f"{path.stem}: {record.get('command', '')}"
+                                  + (f"{DOUBTED} {doubt}: check the convention" if doubt else ""))
 
 
 def _table_1(published: dict, found: list[Measurement]) -> Table:
@@ -190,7 +194,7 @@ def render(table: Table, style: str = "text") -> str:
     """One table as text, markdown, latex (booktabs) or csv (without notes and marks)."""
     if style == "csv":
         buffer = io.StringIO()
-        rows = [[cell.removesuffix(CONTRADICTED) for cell in row] for row in table.rows]
+        rows = [[cell.removesuffix(CONTRADICTED).removesuffix(DOUBTED) for cell in row] for row in table.rows]
         csv.writer(buffer, lineterminator="\n").writerows([table.columns, *rows])
         return buffer.getvalue()
     if style == "latex":

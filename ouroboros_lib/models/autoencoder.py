@@ -39,10 +39,10 @@ class Autoencoder(ModelMixin, ConfigMixin):
         return self.encoder(F.pixel_unshuffle(images * 2 - 1, 2)).float().chunk(2, dim=1)
 
     @apply_forward_hook
-    def encode(self, images: Tensor) -> Tensor:
-        """Normalised latents, the posterior's mean: (..., 3, H, W) in [0, 1] to (..., c, H / 8, W / 8)."""
-        mean = self.posterior(images.flatten(0, -4))[0].unflatten(0, images.shape[:-3])
-        return (mean - self.latent_mean) / self.latent_std
+    def encode(self, images: Tensor, sample: bool = False) -> Tensor:
+        """Normalised latents, the posterior's mean or a sample: (..., 3, H, W) in [0, 1] to (..., c, H / 8, W / 8)."""
+        z = self._latents(images.flatten(0, -4), sample)[0].unflatten(0, images.shape[:-3])
+        return (z - self.latent_mean) / self.latent_std
 
     def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
                          ) -> Tensor:
@@ -58,8 +58,12 @@ class Autoencoder(ModelMixin, ConfigMixin):
 
     def forward(self, images: Tensor, sample: bool = True) -> tuple[Tensor, Tensor]:
         """Reconstruction (N, 3, H, W) from a sample of the posterior, or its mean; KL divergence in nats per latent."""
+        z, mean, log_variance = self._latents(images, sample)
+        images = self.decoder(z).float() * 0.5 + 0.5
+        return images, 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+
+    def _latents(self, images: Tensor, sample: bool) -> tuple[Tensor, Tensor, Tensor]:
         mean, log_variance = self.posterior(images)
         log_variance = log_variance.clamp(-20, 10)
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp() if sample else mean
-        images = self.decoder(z).float() * 0.5 + 0.5
-        return images, 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        return z, mean, log_variance

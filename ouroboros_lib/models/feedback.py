@@ -66,13 +66,14 @@ def released_coordinate_map(depth: Tensor, cameras: Cameras) -> Tensor:
 
     It mixes units: pixel *indices* meet intrinsics for an image of side 1, so that "world" points lie S times too far
     out, and the factor 0.001 pulls them back towards 0.5, which is also the background: to within 0.05 for S = 32. The
-    values depend on the resolution, and the same surface point has other values in every view.
+    values depend on the resolution, and the same surface point has other values in every view. At 512 pixels they leave
+    [0, 1] and are clamped.
     """
     index = torch.arange(depth.shape[-1], device=depth.device, dtype=depth.dtype)
     v, u = torch.meshgrid(index, index, indexing="ij")
     directions = cameras.directions(torch.stack([u, v], dim=-1).flatten(0, 1)).unflatten(-2, v.shape).movedim(-1, -3)
     points = cameras.positions[..., None, None] + depth * directions
-    return points * (depth > 0) * 0.001 + 0.5
+    return (points * (depth > 0) * 0.001 + 0.5).clamp(0, 1)
 
 
 class FeedbackEncoder(nn.Module):

@@ -23,7 +23,7 @@ from .tensor_files import load_exactly, read_tensors
 
 SHARD = "2GB"
 SVD_PATTERNS = [f"{part}/{file}" for part in ("vae", "image_encoder", "scheduler", "feature_extractor", "unet")
-                for file in ("*.json", "*model.safetensors")]
+                for file in ("*.json", "*model.safetensors", "*model-*.safetensors")]  # whole, or in shards
 RELEASED_FILES = {"multiview": "mv_model_unet.pth", "reconstructor": "recon_model.pth"}
 
 
@@ -79,17 +79,25 @@ def convert_released(source: str, svd: str, out: Path, preset: str = "paper") ->
 def fetch(name: str, patterns: list[str]) -> Path:
     """A path as it is; `owner/name` of the hub as a folder with the files that match, `owner/name/FILE` as one file.
 
-    Raises InputError when it is neither here nor there.
+    A folder of the hub's cache, `models--owner--name`, is followed to its snapshot. Raises InputError when it is
+    neither here nor there.
     """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
     path = Path(name).expanduser()
+    if path.is_dir() and path.name.startswith("models--"):
+        try:
+            return Path(snapshot_download(path.name.removeprefix("models--").replace("--", "/", 1),
+                                          cache_dir=path.parent, local_files_only=True))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: a folder of the hub's cache without a whole snapshot "
+                             f"({type(error).__name__}); give one of its snapshots/ folders") from None
     if path.exists():
         return path
     parts = name.split("/")
     if len(parts) < 2 or not all(parts) or name[0] in "./~":
         raise InputError(f"{name}: no such file or folder, and not a hub id of the form owner/name")
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
         if len(parts) > 2:
             return Path(hf_hub_download("/".join(parts[:2]), "/".join(parts[2:])))
@@ -165,9 +173,11 @@ def _sizes(entry: dict) -> dict:
 
 
 def _weights(folder: Path) -> Path:
-    """The weights of a component of diffusers or transformers; full precision if there are several."""
+    """The weights of a component of diffusers or transformers, one file or the index of its shards; full precision if
+    there are several."""
     stem = "model" if folder.name == "image_encoder" else "diffusion_pytorch_model"
-    names = [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
+    names = [f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{stem}.fp16.safetensors",
+             f"{stem}.safetensors.index.fp16.json"]
     for name in names:
         if (folder / name).is_file():
             return folder / name

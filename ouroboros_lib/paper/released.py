@@ -10,11 +10,16 @@ camera embedding    rows and columns of the pixels swapped, points multiplied   
 temporal attention  under guidance, half of the pixels of both estimates see    `ReleasedMultiviewUNet`
                     the token of the other one (a bug of older diffusers)
 coordinate map      pixel indices meet normalised intrinsics; accumulated       `models/feedback.py`, as
-                    depth, not divided by alpha; times 0.001 plus 0.5           `coordinate_map="released"`
+                    depth, not divided by alpha; times 0.001 plus 0.5, clamped  `coordinate_map="released"`
 rotations of G      normalised over the Gaussians, not over their components,   `ReleasedReconstructor`
                     and rendered as they are
 cameras             the last one at 337.5, not 315 degrees; poses relative to   `released_orbit`,
                     view 0, which stands at elevation 0 whatever the orbit's    `relative_to_first`
+inference           the cameras are always those of the orbit of elevation 0:   `leaning_orbit`
+                    for a picture from 10 degrees above, the orbit leans by 10
+views that G gets   decoded views are not clamped to [0, 1]                     `ReleasedPipeline.in_range`
+clean views         G gets c_noise = 0 with ground-truth views, that of         `ReleasedPipeline.clean_sigma`
+                    sigma = 1, not that of a small sigma
 image token         in training of the noised condition view, at inference of   `ReleasedPipeline.encode_condition`
                     the clean one
 ==================  ==========================================================  ====================================
@@ -107,17 +112,37 @@ def released_orbit(elevation: float | Tensor = 0.0) -> Cameras:
     return orbit_cameras(torch.tensor(RELEASED_AZIMUTHS), elevation[..., None], RELEASED_RADIUS, RELEASED_FOV)
 
 
+def leaning_orbit(elevation: float | Tensor = 0.0) -> Cameras:
+    """The 8 cameras of released inference for a picture taken at an elevation (...) in degrees: (..., 8).
+
+    The released script knows no elevation. It uses the orbit of elevation 0 in the frame of the input camera: seen from
+    this library's world, that orbit leans with the input camera, and the view from behind stands at -elevation.
+    """
+    _, lean = relative_to_first(released_orbit(elevation))
+    level = released_orbit(0.0).to(lean.device)
+    c2w = lean[..., None, :, :] @ level.c2w
+    return Cameras(c2w, level.intrinsics.expand(*c2w.shape[:-2], 3, 3))
+
+
 class ReleasedPipeline(Ouroboros3DPipeline):
-    """The published checkpoint: the released cameras by default, computed with in a world relative to view 0.
+    """The published checkpoint: by default the released script's cameras, computed with in a world relative to view 0.
 
     Cameras that are given, and cameras and Gaussians that come back, are in this library's world as everywhere.
     """
 
+    clean_sigma = 1.0  # c_noise(1) = 0
+
+    def in_range(self, images: Tensor) -> Tensor:
+        """Views as the decoder made them: the released code does not clamp them for G."""
+        return images
+
     def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  **options) -> Ouroboros3DOutput:
-        """As `Ouroboros3DPipeline.__call__`."""
-        rig = released_orbit(elevation) if cameras is None else cameras
+        """As `Ouroboros3DPipeline.__call__`. elevation: of the picture; F and G see the same cameras for each."""
+        rig = leaning_orbit(elevation) if cameras is None else cameras
         relative, back = relative_to_first(rig)
+        if cameras is None:
+            relative = released_orbit(0.0).expand(*rig.shape[:-1])  # the same but for rounding
         result = super().__call__(images, cameras=relative, **options)
         batch, device = result.gaussians.shape[0], result.gaussians.device
         result.cameras = rig.to(device).expand(batch)

@@ -35,9 +35,12 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
         use_fused_layers(self.vae)
 
     @apply_forward_hook
-    def encode(self, images: Tensor) -> Tensor:
-        """Scaled latents, the posterior's mode: (..., 3, H, W) in [0, 1] to (..., 4, H / 8, W / 8), float32."""
-        return self._mode(images) * self.config.scaling_factor
+    def encode(self, images: Tensor, sample: bool = False) -> Tensor:
+        """Scaled latents: (..., 3, H, W) in [0, 1] to (..., 4, H / 8, W / 8), float32.
+
+        sample: drawn from the posterior instead of its mode.
+        """
+        return self._latents(images, sample) * self.config.scaling_factor
 
     @apply_forward_hook
     def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None,
@@ -47,7 +50,7 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
         Noise is added to the image first and the latents are *not* scaled, as in SVD. augmentation: the noise's
         standard deviation in an image of range [-1, 1], a number or (B,); F gets it in `added_time_ids`.
         """
-        return self._mode(self.augment(images, generator, augmentation))
+        return self._latents(self.augment(images, generator, augmentation))
 
     @staticmethod
     def augment(images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None,
@@ -67,6 +70,7 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
         images = torch.cat(parts, dim=1).float() * 0.5 + 0.5
         return images.reshape(*latents.shape[:-3], *images.shape[-3:])
 
-    def _mode(self, images: Tensor) -> Tensor:
+    def _latents(self, images: Tensor, sample: bool = False) -> Tensor:
         pixels = (images.flatten(0, -4) * 2 - 1).to(self.vae.encoder.conv_in.weight.dtype)
-        return self.vae.encode(pixels).latent_dist.mode().float().unflatten(0, images.shape[:-3])
+        posterior = self.vae.encode(pixels).latent_dist
+        return (posterior.sample() if sample else posterior.mode()).float().unflatten(0, images.shape[:-3])

@@ -10,17 +10,20 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import one_line
+from ..files import one_line, read_json
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or of a state dict that `torch.save` wrote (`.pth`).
+    """The tensors of a `.safetensors` file, of the index of its shards (`.json`), or of a state dict that `torch.save`
+    wrote (`.pth`).
 
     They stay in the file until they are looked at. Raises InputError for a file that is missing, damaged or holds
     anything but tensors; code that is pickled in it is not run.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if path.suffix == ".json":
+        return _read_shards(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
@@ -41,6 +44,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if not value.isfinite().all():
             raise InputError(f"{path}: not numbers in {name}; is the file damaged?")
     return dict(tensors)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of all shards that an index of diffusers or transformers lists, each in the shard it names."""
+    record = read_json(index)
+    places = record.get("weight_map") if isinstance(record, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise InputError(f"{index}: no weight_map of names and files in it")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise InputError(f"{index}: {file!r} is not a .safetensors file beside it")
+        shard = read_tensors(index.with_name(file))
+        listed = {name for name, place in places.items() if place == file}
+        if odd := sorted(listed ^ set(shard)):
+            raise InputError(f"{index.with_name(file)}: {odd[0]} is {'missing' if odd[0] in listed else 'not listed'}, "
+                             f"by {index.name}")
+        tensors |= shard
+    return tensors
 
 
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "",

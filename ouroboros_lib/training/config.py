@@ -15,15 +15,17 @@ STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
 CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
            "view_attention": ("", *VIEW_ATTENTIONS), "mixed_precision": ("no", "fp16", "bf16"),
            "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
+           "condition_view": ("first", "random"),
            "ema_device": ("same", "cpu"), "gradient_exchange": ("fp32", "bf16")}
 LIMITS = (  # lowest and highest values, in words, and of what
     (1, math.inf, "be at least 1", "steps batch_size accumulation ema_every reconstruction_batch objects "
-                                   "refresh_objects refresh_every log_every validation_objects"),
+                                   "refresh_objects refresh_every log_every validation_objects lpips_size"),
     (sys.float_info.min, sys.float_info.max, "be a positive number",
      "learning_rate reconstructor_learning_rate gradient_clip"),
     (0, 2**32 - 1, f"lie between 0 and {2**32 - 1}", "seed"),
     (0, math.inf, "not be negative", "novel_views workers shuffle condition_noise_std"),
-    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision"))
+    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision "
+                                  "adam_beta2"))
 
 
 @dataclass
@@ -41,7 +43,9 @@ class TrainingConfig:
     warmup: float = 0.03  # share of the run in which the learning rate rises
     schedule: str = "cosine"  # how it falls afterwards: cosine, or not at all: constant
     weight_decay: float = 0.01
+    adam_beta2: float = 0.99  # of AdamW; shorter than usual, for short runs
     gradient_clip: float = 1.0
+    clip_together: bool = False  # one norm over all networks that are trained; False: each network has its own
     ema_decay: float = 0.999  # a step
     ema_every: int = 1  # steps between updates of the averages: weights travel to the CPU for each if they lie there
     ema_device: str = "same"  # where the averages lie: cpu frees four bytes a parameter on the GPU
@@ -70,14 +74,17 @@ class TrainingConfig:
     condition_noise_std: float = 0.5
     image_loss: str = "mixed"  # of renders: L1 + 2 MSE + structure + alpha; the paper's mse; the released code's l1
     lpips: str = "off"  # added to it: alex (released code) or vgg (paper), where its weights can be had
+    lpips_size: int = 256  # pixels a side that LPIPS compares at most, as LGM does: larger VGG activations outweigh G's
     orbit_supervision: float = 0.5  # share of the orbit's views, drawn at random, that renders are compared with
     clean_sigma: float = 0.002  # the noise level that G is given with ground-truth views
+    sample_latents: bool = False  # latents of the views are drawn from the encoder's posterior; False: its mode
 
     # data and bookkeeping
     objects: int = 4096  # rendered objects that are kept to draw from
     refresh_objects: int = 32  # how many of them are renewed at a time
     refresh_every: int = 4  # steps between renewals
     novel_views: int = 4  # supervision views off the orbit
+    condition_view: str = "first"  # of --data: the orbit begins at its first frame, or at a random one
     orbit_views: str = ""  # of --data: numbers of the views that make the orbit, as 0,2,4; empty: evenly spaced
     workers: int = 2  # processes that read --data, for each process that trains
     shuffle: int = 64  # objects of a shard that are kept to draw from

@@ -33,7 +33,8 @@ class RenderedObjects:
         self.workers, self.views = config.workers, preset.num_views + config.novel_views
         self.next = 0  # number of the object that comes next, counted in this process
         kind = _Shards if (self.folder / INDEX).is_file() else _Folders
-        settings = {"image_size": preset.image_size, "views": None, "novel_views": None, "depth": False}
+        settings = {"image_size": preset.image_size, "views": None, "novel_views": None, "depth": False,
+                    "start": config.condition_view}
         self.objects = kind(self.folder, config, settings, rank, world_size)
         if len(self) <= config.validation_objects:
             raise InputError(f"{folder}: holds {len(self)} objects, of which validation_objects="

@@ -106,8 +106,11 @@ def update(run: Run) -> dict[str, Tensor]:
         exchange_gradients(run.networks["multiview"].parameters(),
                            torch.bfloat16 if config.gradient_exchange == "bf16" else torch.float32)
     run.accelerator.unscale_gradients()
-    for name, network in run.networks.items():
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+    clipped = {name: list(network.parameters()) for name, network in run.networks.items()}
+    if config.clip_together:
+        clipped = {"all": sum(clipped.values(), [])}
+    for name, parameters in clipped.items():
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
         norms[f"gradient/{name}"] = norm.full_tensor() if run.sharded else norm
     for averages in run.averages.values():
         averages.release()

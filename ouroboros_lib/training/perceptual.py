@@ -8,13 +8,12 @@ from torch import Tensor
 from ..errors import InputError
 from ..evaluation.metrics import lpips_weights
 
-LARGEST = 256  # pixels a side that are compared, as LGM does: VGG's activations of 512 would outweigh G
 
-
-def perceptual_loss(backbone: str, device) -> Callable[[Tensor, Tensor], Tensor]:
+def perceptual_loss(backbone: str, device, largest: int = 256) -> Callable[[Tensor, Tensor], Tensor]:
     """Mean LPIPS (Zhang et al. 2018) of images (N, 3, S, S) in [0, 1]; gradient reaches the first argument.
 
-    backbone: alex or vgg. Raises InputError when its weights are not on this machine: nothing is downloaded here.
+    backbone: alex or vgg. largest: pixels a side that are compared at most. Raises InputError when the backbone's
+    weights are not on this machine: nothing is downloaded here.
     """
     path = lpips_weights(backbone)
     if not path.is_file():
@@ -25,8 +24,8 @@ def perceptual_loss(backbone: str, device) -> Callable[[Tensor, Tensor], Tensor]
     network = lpips.LPIPS(net=backbone, verbose=False).to(device).eval().requires_grad_(False)
 
     def distance(prediction: Tensor, target: Tensor) -> Tensor:
-        if prediction.shape[-1] > LARGEST:
-            prediction, target = (F.interpolate(images, (LARGEST, LARGEST), mode="bilinear", align_corners=False)
+        if prediction.shape[-1] > largest:
+            prediction, target = (F.interpolate(images, (largest, largest), mode="bilinear", align_corners=False)
                                   for images in (prediction, target))
         return network(prediction * 2 - 1, target * 2 - 1).mean()
 

@@ -69,7 +69,7 @@ class Run:
         return self.config.cuda_graphs and self.accelerator.num_processes > 1
 
     def encode(self, images: Tensor) -> Tensor:
-        return encode_views(self.pipe, self.accelerator, images)
+        return encode_views(self.pipe, self.accelerator, images, self.config.sample_latents)
 
     def averaged(self) -> AbstractContextManager:
         """Inside, the trained models have their averages in place of their weights."""
@@ -108,10 +108,10 @@ def set_up(preset: str, out: Path, config: TrainingConfig, init: list[str] | Non
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     source, validation = open_data(load_preset(preset), config, accelerator, data)
-    perceptual = None if config.lpips == "off" else perceptual_loss(config.lpips, device)
+    perceptual = None if config.lpips == "off" else perceptual_loss(config.lpips, device, config.lpips_size)
     pipe = initial_pipeline(preset, init or [], config, random_weights_on)
     if data is None and config.stage in ("multiview", "joint"):
-        source.encode = partial(encode_views, pipe, accelerator)
+        source.encode = partial(encode_views, pipe, accelerator, sample=config.sample_latents)
 
     trained, sharded = TRAINED[config.stage], is_sharded(accelerator)
     for name in COMPONENTS:
@@ -159,20 +159,21 @@ def open_data(preset: Preset, config: TrainingConfig, accelerator: Accelerator, 
 
 
 @torch.no_grad()
-def encode_views(pipe: Ouroboros3DPipeline, accelerator: Accelerator, images: Tensor) -> Tensor:
-    """Latents of views (B, V, 3, S, S). By SVD's encoder in single precision, in which it does not overflow, object by
-    object."""
+def encode_views(pipe: Ouroboros3DPipeline, accelerator: Accelerator, images: Tensor, sample: bool = False) -> Tensor:
+    """Latents of views (B, V, 3, S, S), the posterior's mode or a sample. SVD's encoder works in single precision, in
+    which it does not overflow, object by object."""
     if pipe.image_encoder is not None:
         with torch.autocast(images.device.type, enabled=False):
-            return torch.stack([pipe.autoencoder.encode(views) for views in images])
+            return torch.stack([pipe.autoencoder.encode(views, sample) for views in images])
     with accelerator.autocast():
-        return pipe.autoencoder.encode(images).to(torch.bfloat16 if images.device.type == "cuda" else torch.float32)
+        latents = pipe.autoencoder.encode(images, sample)
+        return latents.to(torch.bfloat16 if images.device.type == "cuda" else torch.float32)
 
 
 def _wrap(models: dict[str, nn.Module], accelerator: Accelerator, config: TrainingConfig) -> tuple[dict, list]:
     """Models for their processes; one optimizer for all of them, or one for each if they are sharded."""
     def adamw(groups: list[dict]) -> torch.optim.AdamW:
-        return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=config.weight_decay,
+        return torch.optim.AdamW(groups, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay,
                                  fused=accelerator.device.type == "cuda")
 
     groups = {}

@@ -198,7 +198,7 @@ def test_protocols_and_recipes_can_be_read(run):
     code, text, _ = run("protocols", "syncdreamer-30")
     assert code == 0 and "elevation: 30" in text and "sorting_board" in text
     code, text, _ = run("conventions")
-    assert code == 0 and "VideoMV (GS): splat" in text and len(text.splitlines()) == len(convention_names())
+    assert code == 0 and "VideoMV (GS): images, splat" in text and len(text.splitlines()) == len(convention_names())
     code, text, _ = run("conventions", "instantmesh")
     assert code == 0 and "licence: Apache-2.0" in text and "--export_texmap" in text and "radius: 4" in text
     for command in ("protocols", "conventions"):

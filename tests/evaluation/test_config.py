@@ -17,6 +17,8 @@ BAD = {
     "shapes": ({"data": "x", "geometry": 2}, "give the true meshes"),
     "more shapes": ({"objects": 2, "geometry": 3}, "only 2 objects"),
     "convention": ({"data": "x", "convention": "LGM"}, "not for method=ours"),
+    "sample": ({"data": "x", "sample": 1}, "sample=1: is for other methods"),
+    "mirror": ({"data": "x", "method": "mesh:x", "mirror": "maybe"}, "yes, no, unknown"),
 }
 
 

@@ -5,12 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 import trimesh
-from evaluation_inputs import ELEVATION, LEANING, SIZE, Z_UP_X_FRONT, asymmetric_splat, moved, scores, splat_views
+from evaluation_inputs import (
+    LEANING,
+    SEEN_AS,
+    SIZE,
+    VIEWS,
+    Z_UP_X_FRONT,
+    asymmetric_splat,
+    moved,
+    release_cameras,
+    scores,
+    splat_views,
+)
 from PIL import Image
 
-from ouroboros_lib.cameras import FOV, RADIUS, orbit_cameras
 from ouroboros_lib.data.folders import write_object
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.conventions import convention_names, load_convention
@@ -18,23 +27,16 @@ from ouroboros_lib.evaluation.evaluate import evaluate
 from ouroboros_lib.evaluation.methods import Files, parse_method
 from ouroboros_lib.evaluation.sources import Folder
 
-SEEN_AS = math.tan(math.radians(FOV / 2)) * RADIUS  # half the picture's width at the object, in our units
 SHAPES = {  # name: from our coordinates to those of its files
     "ouroboros": np.eye(3),
     "Ouroboros3D": LEANING,
     "LGM": LEANING * (1.5 * math.tan(math.radians(49.1 / 2)) / SEEN_AS),
     "VideoMV (GS)": LEANING * (1.7 * math.tan(math.radians(39.6 / 2)) / SEEN_AS),
+    "SyncDreamer": Z_UP_X_FRONT * (1.5 * 16 / 35 / SEEN_AS),
     "TripoSR": Z_UP_X_FRONT * (1.9 * math.tan(math.radians(20)) / SEEN_AS),
     "InstantMesh": Z_UP_X_FRONT * (4 * math.tan(math.radians(15)) / SEEN_AS),
 }
-VIEWS = {  # name: azimuths, elevations, field of view
-    "SyncDreamer": (np.arange(16) * 22.5, 30.0, math.degrees(2 * math.atan(16 / 35))),  # a 35 mm lens, a sensor of 32
-    "SV3D": ((np.arange(21) + 1) * 360 / 21, ELEVATION, 33.8),
-    "VideoMV": (np.arange(24) * 15.0, ELEVATION, FOV),
-    "Ouroboros3D": (np.array([0, 45, 90, 135, 180, 225, 270, 337.5]), ELEVATION, FOV),
-    "LGM": (np.arange(4) * 90.0, ELEVATION, 49.1),
-    "InstantMesh": (30 + np.arange(6) * 60.0, np.array([20.0, -10] * 3), 30.0),
-}
+
 
 def test_every_convention_has_its_test():
     tested = {*SHAPES, *VIEWS, "source"}
@@ -65,7 +67,7 @@ def test_meshes_of_a_convention_land_pixel_on_pixel(mesh_data, protocol, tmp_pat
         mesh.vertices = mesh.vertices @ SHAPES[name].T
         (tmp_path / "meshes").mkdir(exist_ok=True)
         mesh.export(tmp_path / "meshes" / f"{stem}.obj", include_color=True)
-    method = parse_method(f"mesh:{tmp_path / 'meshes'}", name)
+    method = parse_method(f"mesh:{tmp_path / 'meshes'}", name, mirror="no" if name == "InstantMesh" else "unknown")
     assert min(scores(mesh_data / "views", method, tmp_path / "right", protocol, "render").values()) > 40
     wrong = parse_method(f"mesh:{tmp_path / 'meshes'}", "TripoSR" if name == "ouroboros" else "ouroboros")
     found = scores(mesh_data / "views", wrong, tmp_path / "wrong", protocol, "render")
@@ -79,10 +81,7 @@ def test_views_of_a_convention_land_pixel_on_pixel(protocol, tmp_path, name):
     own = protocol.at(convention)
     write_object(tmp_path / "data" / "thing",
                  splat_views(asymmetric_splat(), own.cameras("thing"), SIZE, label=own.label(SIZE)))
-    angles, elevation, fov = VIEWS[name]
-    cameras = orbit_cameras(torch.from_numpy(angles), torch.as_tensor(elevation), fov=fov,
-                            radius=SEEN_AS / math.tan(math.radians(fov / 2)))
-    pictures = splat_views(asymmetric_splat(), cameras, SIZE)
+    pictures = splat_views(asymmetric_splat(), release_cameras(name), SIZE)
     (tmp_path / "out" / "thing").mkdir(parents=True)
     for number, image in enumerate((255 * pictures.images).byte()):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "out" / "thing" / f"{number}.png")

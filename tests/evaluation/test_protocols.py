@@ -1,6 +1,7 @@
 """Protocols: what their files state, what is refused, and data sets that know which protocol they were made for."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import trimesh
 from ouroboros_lib.cameras import ELEVATION_RANGE, evenly_spaced_orbit, field_of_view
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.folders import read_object
+from ouroboros_lib.data.renders import render_meshes
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.conventions import convention_names, load_convention
+from ouroboros_lib.evaluation.methods import Files
 from ouroboros_lib.evaluation.protocols import FOLDER, load_protocol, protocol_names
+from ouroboros_lib.evaluation.sources import Folder
 
 
 def elevations(cameras):
@@ -64,6 +68,50 @@ def test_syncdreamers():
     torch.testing.assert_close(elevations(cameras), torch.full((16,), 30.0))
 
 
+def test_syncdreamers_objects_are_seen_from_the_side_that_it_saw(tmp_path):
+    """A box with z up whose sides have their own colours. SyncDreamer turns it about z by minus an angle; then the
+    input camera stands over +x."""
+    protocol = load_protocol("syncdreamer-30")
+    assert set(protocol.object_azimuths) == set(protocol.objects)
+    sides = {(1, 0): (250, 0, 0), (0, 1): (0, 250, 0), (-1, 0): (0, 0, 250), (0, -1): (250, 250, 0)}
+    box = trimesh.creation.box(np.ones(3))
+    for direction, color in sides.items():
+        box.visual.face_colors[box.face_normals @ [*direction, 0] > 0.9] = (*color, 255)
+    meshes = {}
+    for name in ("alarm", "sofa", "elephant", "bell", "unlisted", "shoe"):
+        meshes[name] = tmp_path / f"{name}.ply"
+        box.export(meshes[name])
+    settings = replace(protocol, sizes=(16,)).render_settings(up="z", depth=False)
+    render_meshes(meshes, tmp_path / "views", settings, 1, lambda *done: None)
+    for name, seen in (("alarm", (0, -1)), ("sofa", (0, -1)), ("elephant", (-1, 0)), ("bell", (1, 0)),
+                       ("unlisted", (0, -1))):
+        angle = np.radians(protocol.object_azimuths.get(name, 270))
+        turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) @ seen
+        np.testing.assert_allclose(turned, [1, 0], atol=1e-9)  # by minus the angle
+        truth = read_object(tmp_path / "views" / name)
+        assert tuple(truth.rgba[0, :3, 9, 8].tolist()) == sides[seen]
+        assert tuple(truth.rgba[4, :3, 9, 8].tolist()) == sides[tuple(np.array([[0, -1], [1, 0]]) @ seen)]  # azimuth 90
+    left, right = read_object(tmp_path / "views" / "shoe").rgba[0, :3, 9, [5, 10]].T.tolist()  # 225: onto an edge
+    assert (tuple(left), tuple(right)) == (sides[-1, 0], sides[0, -1])
+    source = Folder(tmp_path / "views", replace(protocol, sizes=(16,)), meshes=[tmp_path])
+    source.prepare(Files("mesh", tmp_path, load_convention("source")))
+    assert source.surface(read_object(tmp_path / "views" / "elephant")) is not None  # turned as it was rendered
+
+
+def test_an_orbit_that_leans_with_the_input_camera():
+    convention = load_convention("Ouroboros3D")
+    for name in ("ouroboros-orbit", "released"):
+        base = load_protocol(name)
+        own = base.at(convention)
+        cameras = own.cameras("thing")
+        torch.testing.assert_close(cameras.c2w[0], base.cameras("thing").c2w[0])
+        elevation = elevations(cameras)[0].item()
+        assert elevations(cameras)[4].item() == pytest.approx(-elevation, abs=1e-3)  # from behind
+        theirs = convention.view_cameras(cameras.views([0]))
+        torch.testing.assert_close(theirs.c2w[1:], cameras.c2w[1:], atol=1e-5, rtol=0)
+        assert own.render_settings().record()["leans"]
+
+
 @pytest.mark.parametrize("name", convention_names())
 def test_a_protocol_seen_from_a_methods_own_cameras(name):
     protocol, convention = load_protocol("ouroboros-orbit"), load_convention(name)
@@ -83,7 +131,7 @@ FAULTS = {
     "background": ({"background": "grey"}, "white"), "tiny": ({"sizes": [8]}, "16 to 4096"),
     "nothing primary": ({"primary_views": []}, "primary_views"), "radius": ({"radius": "far"}, "protocol"),
     "input turned": ({"input_view": 1}, "azimuth 0"), "elevations": ({"elevation": [1, 2]}, "one a view"),
-    "novel": ({"novel": [3]}, "protocol"),
+    "novel": ({"novel": [3]}, "protocol"), "turns": ({"object_azimuths": {"a": "left"}}, "degrees by name"),
 }
 
 

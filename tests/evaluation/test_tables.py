@@ -9,7 +9,7 @@ import pytest
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.evaluation.rows import ImageRow, write_rows
+from ouroboros_lib.evaluation.rows import ImageRow, read_rows, write_rows
 from ouroboros_lib.evaluation.tables import PUBLISHED, paper_tables, render
 
 PRIMARY = [1, 2]
@@ -17,7 +17,7 @@ PRIMARY = [1, 2]
 
 def save(folder, name, protocol, scores, lpips="", **settings):
     """An evaluation: scores by (method, kind) -> (objects, 4 views) of PSNR, view 0 the input and view 3 novel."""
-    rows = [(protocol, method, 0, f"thing{o}", v, int(v == 0), kind, value, value / 100, lpips, "")
+    rows = [(protocol, method, 0, f"thing{o}", v, int(v == 0), kind, value, value / 100, lpips, "", "")
             for (method, kind), table in scores.items() for o, values in enumerate(table)
             for v, value in enumerate(values)]
     write_rows(folder / f"{name}.csv", ImageRow._fields, rows)
@@ -98,6 +98,23 @@ def test_a_folder_gets_every_table_in_every_format(results, capsys):
     assert (results / "tables" / "table_1.md").read_text().startswith("### Table 1")
     assert r"procedural-test-2 & heldout \\" in (results / "tables" / "table_1.tex").read_text()
     assert r"lgm\_aligned" in (results / "tables" / "table_1.tex").read_text()
+
+
+def test_measured_values_in_doubt_are_marked(results):
+    path = results / "lgm.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(row + "mirrored" * ("thing1" in row) for row in rows)]) + "\n")
+    table = paper_tables(results)[0]
+    marked = [line for line in lines(table) if line["measured PSNR"].endswith(" (!)")]
+    assert [line["file"] for line in marked] == ["lgm"] and "(!)" not in render(table, "csv")
+    assert any(note.startswith("lgm: ouroboros evaluate") and note.endswith(
+        " (!) 1 of 2 objects fit better mirrored: check the convention") for note in table.notes)
+
+
+def test_results_from_before_there_were_warnings(results):
+    path = results / "lgm.csv"
+    path.write_text("\n".join(line.rpartition(",")[0] for line in path.read_text().splitlines()) + "\n")
+    assert all(row.warning == "" for row in read_rows(path)) and paper_tables(results)
 
 
 def test_files_that_are_no_evaluation(results):

@@ -158,6 +158,10 @@ def test_normalisation_changes_latents_and_not_pictures(tiny):
     torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(8), atol=1e-4, rtol=0)
     torch.testing.assert_close(normal.std((0, 2, 3)), torch.ones(8), atol=1e-4, rtol=0)
     torch.testing.assert_close(autoencoder.decode(normal), decoded, atol=1e-5, rtol=1e-4)
+    torch.manual_seed(0)
+    samples = torch.stack([autoencoder.encode(images, sample=True) for _ in range(50)])
+    spread = (autoencoder.posterior(images)[1] / 2).exp() / std
+    torch.testing.assert_close(samples.std(0).mean(), spread.mean(), atol=0, rtol=0.05)
 
 
 @torch.no_grad()

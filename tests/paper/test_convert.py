@@ -74,6 +74,63 @@ def test_svd_and_lgm_are_the_start_of_training(perturbed_narrow, published, tmp_
     assert result.views.isfinite().all() and result.cameras.c2w[0, 7, 0, 3] < -1  # the paper's last view: 315 degrees
 
 
+def in_shards(folder, variant=""):
+    """Split a component's file as diffusers does, three tensors to the first shard. Returns the index."""
+    (file,) = folder.glob("*.safetensors")
+    tensors, stem = load_file(file), file.name.removesuffix(".safetensors")
+    names, places = sorted(tensors), {}
+    for number, part in enumerate((names[:3], names[3:]), 1):
+        shard = f"{stem}{variant}-{number:05d}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / shard)
+        places |= dict.fromkeys(part, shard)
+    file.unlink()
+    index = folder / f"{stem}.safetensors.index{variant}.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return index
+
+
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_weights_in_shards_with_an_index_in_a_folder_of_the_hubs_cache(published, tmp_path, capsys, variant):
+    cache = tmp_path / "models--stabilityai--stable-video-diffusion-img2vid"
+    snapshot = cache / "snapshots" / "0123abc"
+    shutil.copytree(published / "svd", snapshot)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0123abc")
+    for part in ("unet", "vae", "image_encoder"):
+        in_shards(snapshot / part, variant)
+    code, lines = command(capsys, "convert", "svd", cache, "--out", tmp_path / "sharded", *NARROW)
+    assert (code, lines) == (0, [])  # no bar of anybody's
+    assert command(capsys, "convert", "svd", published / "svd", "--out", tmp_path / "whole", *NARROW)[0] == 0
+    for part in ("multiview", "autoencoder", "image_encoder"):
+        (a,), (b,) = ((tmp_path / name / part).glob("*.safetensors") for name in ("sharded", "whole"))
+        a, b = load_file(a), load_file(b)
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_unfit_shards_and_caches(published, tmp_path, capsys):
+    def refused(word, change):
+        svd = tmp_path / "models--a--b"
+        shutil.rmtree(svd, ignore_errors=True)
+        shutil.copytree(published / "svd", svd / "snapshots" / "1")
+        (svd / "refs").mkdir()
+        (svd / "refs" / "main").write_text("1")
+        index = in_shards(svd / "snapshots" / "1" / "unet")
+        change(svd, index, json.loads(index.read_text())["weight_map"])
+        code, lines = command(capsys, "convert", "svd", svd, "--out", tmp_path / "out", *NARROW)
+        assert code == 2 and len(lines) == 1 and word in lines[0] and not (tmp_path / "out").exists(), lines
+
+    def write(index, places):
+        index.write_text(json.dumps({"weight_map": places}))
+
+    refused("00002-of-00002.safetensors: no such file", lambda svd, index, places: next(
+        index.parent.glob("*00002-of*")).unlink())
+    refused("is not listed, by", lambda svd, index, places: write(index, dict(list(places.items())[1:])))
+    refused("is missing, by", lambda svd, index, places: write(index, places | {"more": next(iter(places.values()))}))
+    refused("is not a .safetensors file beside it", lambda svd, index, places: write(index, {"a": "../a.safetensors"}))
+    refused("no weight_map", lambda svd, index, places: index.write_text("[1]"))
+    refused("without a whole snapshot", lambda svd, index, places: (svd / "refs" / "main").write_text("2"))
+
+
 def test_half_precision_files_stay_half_and_load_as_float(published, tmp_path):
     svd = tmp_path / "svd"
     shutil.copytree(published / "svd", svd)

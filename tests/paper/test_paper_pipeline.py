@@ -69,6 +69,11 @@ def test_latents_are_the_scaled_mode_of_svds_vae(narrow):
     latents = autoencoder.encode(images)
     assert latents.shape == (2, 3, 4, 8, 8) and autoencoder.config.latent_channels == 4
     assert_close(latents.flatten(0, 1), mode * 0.18215)
+    torch.manual_seed(0)
+    samples = torch.stack([autoencoder.encode(images, sample=True) for _ in range(24)])
+    assert_close(samples.mean(0), latents, atol=0.2, rtol=0)
+    spread = vae.encode(images.flatten(0, 1) * 2 - 1).latent_dist.std * 0.18215
+    assert_close(samples.std(0).mean(), spread.mean(), atol=0, rtol=0.05)
     decoded = vae.decode(mode, num_frames=3).sample / 2 + 0.5
     assert_close(autoencoder.decode(latents).flatten(0, 1), decoded, atol=1e-5, rtol=1e-5)
     assert_close(autoencoder.decode(latents[0]), autoencoder.decode(latents)[0], atol=1e-5, rtol=1e-5)  # no batch

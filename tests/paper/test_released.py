@@ -3,14 +3,18 @@
 The released modules' own outputs are compared in test_paper_models.py.
 """
 
+import itertools
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from parity_inputs import NARROW_F, NARROW_G, fill, released_cameras
 from torch.testing import assert_close
 
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit, orbit_cameras
+from ouroboros_lib.evaluation.methods import Ours
 from ouroboros_lib.gaussians import (
     Gaussians,
     matrix_to_quaternion,
@@ -20,11 +24,13 @@ from ouroboros_lib.gaussians import (
 from ouroboros_lib.models.condition import Condition
 from ouroboros_lib.models.feedback import released_coordinate_map, render_feedback
 from ouroboros_lib.models.image_token import image_token
+from ouroboros_lib.noise import c_noise
 from ouroboros_lib.paper.released import (
     ReleasedMultiviewUNet,
     ReleasedPipeline,
     ReleasedReconstructor,
     as_rasterized,
+    leaning_orbit,
     moved,
     relative_to_first,
     released_orbit,
@@ -106,6 +112,19 @@ def test_poses_are_relative_to_view_0_which_hides_the_elevation():
     assert_close(relative.c2w[1], rigs.c2w[1], atol=1e-6, rtol=0)  # at elevation 0 nothing moves
     assert gap(relative.c2w[0, 4], relative.c2w[2, 4]) > 0.5  # the view from behind tells it
     assert_close(relative_to_first(released_cameras(1))[0].c2w, released_cameras(1).c2w, atol=1e-5, rtol=0)
+
+
+def test_released_inference_leans_with_the_picture():
+    """By the facts: c2w_input inverse(c2w_0) c2w_i of the orbit of elevation 0."""
+    level = released_orbit(0.0).c2w
+    for elevation in (10.0, -5.0):
+        leaning, upright = leaning_orbit(elevation), released_orbit(elevation)
+        assert_close(leaning.c2w, upright.c2w[:1] @ level[:1].inverse() @ level, atol=1e-6, rtol=0)
+        height = torch.rad2deg(torch.asin(leaning.positions[:, 1] / leaning.positions.norm(dim=-1)))
+        assert_close(height[[0, 2, 4]], torch.tensor([elevation, 0.0, -elevation]), atol=1e-3, rtol=0)
+        apart = angle(*(torch.nn.functional.normalize(rig.positions, dim=-1) for rig in (leaning, upright)))
+        assert_close(apart.max(), torch.tensor(2 * abs(elevation)), atol=0.05, rtol=0)
+    assert leaning_orbit(torch.tensor([0.0, 20.0])).c2w.shape == (2, 8, 4, 4)
 
 
 def test_gaussians_move_with_their_cameras():
@@ -239,6 +258,23 @@ def test_matrices_and_quaternions():
 # --- feedback ---
 
 
+def test_at_512_pixels_the_map_leaves_its_range_and_is_clamped():
+    """Pixel by pixel from the description: index (0 .. 511) minus 0.5, over a focal length of 1.39, times the depth."""
+    rig, size, depth = released_orbit(0.0), 512, 1.742
+    found = released_coordinate_map(torch.full((8, 1, size, size), depth), rig)
+    focal, extremes = 0.5 / math.tan(math.radians(39.597754 / 2)), []
+    for view, row, column in itertools.product(range(8), (0, 200, 511), (0, 100, 511)):
+        c2w = rig.c2w[view].double().numpy()
+        local = depth * np.array([(column - 0.5) / focal, (row - 0.5) / focal, 1.0])
+        value = 0.5 + 0.001 * (c2w[:3, :3] @ local + c2w[:3, 3])
+        extremes += [value.min(), value.max()]
+        assert_close(found[view, :, row, column].double(), torch.from_numpy(value.clip(0, 1)), atol=1e-5, rtol=0)
+    assert min(extremes) < -0.1 and max(extremes) > 1.1  # what F would have been fed
+    assert found.min() == 0 and found.max() == 1 and found.std() > 0.15
+    nothing = released_coordinate_map(torch.zeros(8, 1, size, size), rig)
+    assert torch.equal(nothing, torch.full_like(nothing, 0.5))
+
+
 def test_depth_is_accumulated_and_not_divided_by_alpha():
     """Through half-transparent Gaussians the released map sees a surface that is nearer than it is."""
     gaussians = random_gaussians(80)
@@ -299,7 +335,7 @@ def test_in_training_the_token_is_of_the_noised_view_and_at_inference_of_the_cle
 def test_results_come_back_in_this_librarys_world(released):
     """Rendering the Gaussians at the cameras that come back gives the renders that were fed back."""
     result = released(PICTURE, elevation=25.0, num_inference_steps=2, generator=seeded())
-    assert_close(result.cameras.c2w[0], released_orbit(25.0).c2w)
+    assert_close(result.cameras.c2w[0], leaning_orbit(25.0).c2w)
     again = rasterize(result.gaussians, result.cameras, 64)
     difference = (again.rgb - result.renders.rgb).abs().mean()
     assert difference < 0.01  # not 0: many Gaussians are clamped to one plane, where rounding decides who is in front
@@ -307,8 +343,43 @@ def test_results_come_back_in_this_librarys_world(released):
     assert (in_released_world.rgb - result.renders.rgb).abs().mean() > 5 * difference
     assert gap(result.renders.ccm, torch.full_like(result.renders.ccm, 0.5)) < 0.15  # nearly constant
 
-    by_cameras = released(PICTURE, cameras=released_orbit(25.0), num_inference_steps=2, generator=seeded())
-    assert torch.equal(by_cameras.views, result.views)
+
+@torch.no_grad()
+def test_f_and_g_see_the_orbit_of_elevation_0_whatever_the_pictures_elevation(released):
+    options = {"num_inference_steps": 1}
+    results = [released(PICTURE.expand(2, -1, -1, -1), elevation, generator=[seeded(), seeded()], **options)
+               for elevation in (0.0, torch.tensor([10.0, 30.0]))]
+    assert torch.equal(results[0].views, results[1].views)
+    assert_close(results[0].cameras.c2w[1], released_orbit(0.0).c2w)
+    level = released(PICTURE, cameras=released_orbit(30.0), generator=seeded(), **options)
+    assert gap(level.views[0], results[1].views[1]) > 1e-2  # a level orbit at 30 degrees is asked for by cameras
+
+
+@torch.no_grad()
+def test_g_is_given_decoded_views_as_they_are(released, right, monkeypatch):
+    """The released code clamps them nowhere; here they are clamped, for G and for users, who get [0, 1] from both."""
+    given = []
+    for pipe in (released, right):
+        reconstruct = pipe.reconstruct
+        monkeypatch.setattr(pipe.autoencoder, "decode", lambda latents: 1.5 * torch.ones(1, 8, 3, 64, 64))
+        monkeypatch.setattr(pipe, "reconstruct", lambda views, *rest, of=reconstruct: (given.append(float(views.max())),
+                                                                                       of(views, *rest))[1])
+        result = pipe(PICTURE, num_inference_steps=1, generator=seeded(), return_trace=True)
+        assert result.views.max() == 1 == result.trace[0].views.max()
+    assert given == [1.5, 1.0]
+
+
+@torch.no_grad()
+def test_clean_views_come_with_no_noise_level_at_all(released, right):
+    """c_noise = 0, which is that of sigma = 1; elsewhere that of a small sigma."""
+    assert c_noise(torch.tensor(ReleasedPipeline.clean_sigma)) == 0 != c_noise(torch.tensor(right.clean_sigma))
+    levels = []
+    for pipe in (released, right):
+        method = Ours(pipe, components=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pipe.reconstructor, "forward", lambda views, cameras, level: levels.append(float(level[0])))
+            method._from_clean_views(PICTURE[:, None].expand(1, 8, -1, -1, -1), released_orbit(0.0).expand(1))
+    assert levels == [0.0, pytest.approx(float(c_noise(torch.tensor(0.002))))]
 
 
 @torch.no_grad()

@@ -56,6 +56,26 @@ def test_every_epoch_has_every_object_once_in_a_new_order_but_not_those_held_out
     assert numbers(source(root), rendered, 5) == epochs[0] != numbers(source(root, seed=3), rendered, 10)[:5]
 
 
+def test_any_frame_of_the_orbit_can_be_the_condition_view(root, rendered):
+    """As in the released code's training. The world turns along: view 0 stands at azimuth 0, what is seen stays."""
+    objects = source(root, condition_view="random", novel_views=2)
+    first = objects.held_out()
+    assert torch.equal(first.rgba[0, :8], rendered[0].rgba[:8])  # validation sees the first frame, always the same
+    starts = set()
+    for _ in range(15):
+        batch = objects.batch(1)
+        (views, start), = ((views, i) for views in rendered[1:] for i in range(8)
+                           if torch.equal(views.rgba[i], batch.rgba[0, 0]))
+        starts.add(start)
+        order = [(start + k) % 8 for k in range(8)]
+        assert torch.equal(batch.rgba[0, :8], views.rgba[order])
+        poses, world = batch.cameras.c2w[0, :8], views.cameras.c2w[order]
+        assert abs(float(poses[0, 0, 3])) < 1e-5 and poses[0, 2, 3] > 0
+        assert_close(poses[0].inverse() @ poses, world[0].inverse() @ world, atol=1e-5, rtol=0)
+        assert_close(poses[:, 1, 3], world[:, 1, 3], atol=1e-5, rtol=0)  # up stays up
+    assert len(starts) > 4
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_source_goes_on_with_the_same_objects_and_views(root, workers):
     whole = source(root, workers=workers)

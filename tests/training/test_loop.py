@@ -120,6 +120,21 @@ def test_accumulated_batches_are_one_step_of_their_mean_gradient(tmp_path, monke
         assert float(figures[name]) == pytest.approx(1.5 * before[name], abs=1e-5)
 
 
+def test_gradients_of_all_networks_can_be_clipped_by_one_norm(tmp_path, monkeypatch):
+    """As the released code does; with a norm each, both would come out with norm 1."""
+    run = set_up("tiny", tmp_path, quick(clip_together=True, adam_beta2=0.999))
+    assert all(group["betas"] == (0.9, 0.999) for group in run.optimizers[0].param_groups)
+    weights = [next(run.networks[name].parameters()) for name in ("multiview", "reconstructor")]
+    monkeypatch.setattr(loop, "next_losses", lambda run, part, backward: {
+        "multiview": 3 * weights[0].sum(), "reconstruction": 4 * weights[1].sum()})
+    seen, step = [], run.optimizers[0].step
+    run.optimizers[0].step = lambda: (seen.extend(float(weight.grad.norm()) for weight in weights), step())
+    norm = float(take_step(run)["gradient/all"])
+    expected = [factor * weight.numel() ** 0.5 for factor, weight in zip((3, 4), weights, strict=True)]
+    assert norm == pytest.approx(sum(value**2 for value in expected) ** 0.5, rel=1e-4)
+    assert seen == pytest.approx([value / norm for value in expected], rel=1e-4)
+
+
 def test_the_time_limit_ends_a_run_but_the_first_step_does_not_count(tmp_path, monkeypatch, runs):
     def slow_at_first(run, *arguments):
         time.sleep(0.0 if run.step else 2.0)

@@ -35,3 +35,6 @@ def test_lpips_as_a_loss_or_which_file_is_missing(tmp_path, monkeypatch, rendere
     large = torch.rand(1, 3, 512, 512, generator=seeded())
     half = [torch.nn.functional.interpolate(t, (256, 256), mode="bilinear") for t in (large, 1 - large)]
     assert_close(distance(large, 1 - large), distance(*half))
+    at_full_size = perceptual_loss("alex", "cpu", largest=512)  # as the recipe `paper` has it, and the released code
+    assert abs(float(at_full_size(large, 1 - large)) - float(distance(large, 1 - large))) > 1e-3
+    assert_close(at_full_size(*half), distance(*half))

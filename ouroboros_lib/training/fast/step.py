@@ -31,15 +31,15 @@ def joint_losses(pipe: Ouroboros3DPipeline, batch: MultiviewBatch, cond: Conditi
     """(loss_mv, loss_recon) as `algorithms.joint_losses` gives them, from the same random numbers.
 
     networks: the pipeline's multiview and reconstructor as they are wrapped for several processes; each takes part in
-    one backward pass. decode: latents to images, if not the pipeline's. backward: called with each loss as soon as it
-    stands, unless the losses share a part of their graph: what G kept for its gradients is freed before F needs memory.
-    The losses are then returned without a graph. cuda_graphs: record F's passes and replay them. F must not be wrapped
+    one backward pass. decode: latents to images, if not the autoencoder's. backward: called with each loss as soon as
+    it stands, unless the losses share a part of their graph: what G kept is freed before F needs memory. The losses are
+    then returned without a graph. cuda_graphs: record F's passes and replay them. F must not be wrapped
     then; the caller sets gradients to zero in place, and exchanges F's.
     Raises ValueError for cuda_graphs without `backward`, or if the losses share a part of their graph.
     """
     x, cameras, count = batch.latents, batch.orbit_cameras, len(batch.latents)
     networks = networks or {"multiview": pipe.multiview, "reconstructor": pipe.reconstructor}
-    decode = decode or pipe.decode
+    decode = decode or pipe.autoencoder.decode
     together = config.decoder_gradient or not config.detach_feedback  # the losses share a part of their graph
     if cuda_graphs and (backward is None or together):
         raise ValueError("cuda_graphs: need backward, detach_feedback=True and decoder_gradient=False")
@@ -57,7 +57,7 @@ def joint_losses(pipe: Ouroboros3DPipeline, batch: MultiviewBatch, cond: Conditi
 
     def first_estimate(*given) -> Tensor:
         pred_x = estimate(networks["multiview"] if config.decoder_gradient else pipe.multiview, *given)  # line 2
-        return decode(pred_x).clamp(0, 1)  # line 3
+        return pipe.in_range(decode(pred_x))  # line 3
 
     def second_estimate(x: Tensor, noisy_x: Tensor, sigma: Tensor, *given) -> Tensor:
         pred_x = estimate(networks["multiview"], noisy_x, sigma, *given)
