@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Step:
     """One step of the recursion: from x_t at noise level sigma, by F's estimate pred_x, to x_next.
 
-    x_t, pred_x, x_next (B, V, c, h, w). Where the plan reconstructs: views (B, V, 3, H, W) in [0, 1], Gaussians (B, N)
+    x_t, pred_x, x_next (B, V, c, h, w). Where the plan reconstructs: views (B, V, 3, H, W) for G, Gaussians (B, N)
     and their renders at the V cameras; None elsewhere.
     """
 

@@ -240,7 +240,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         return unconditional + cond.guidance * (conditional - unconditional)
 
     def decode(self, pred_x: Tensor) -> Tensor:
-        """Latents (B, V, c, h, w) to images (B, V, 3, H, W) in [0, 1], as G takes them."""
+        """Latents (B, V, c, h, w) to images (B, V, 3, H, W) as G takes them: in [0, 1] but for `ReleasedPipeline`."""
         return self.in_range(self.autoencoder.decode(pred_x))
 
     def in_range(self, images: Tensor) -> Tensor:

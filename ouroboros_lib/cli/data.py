@@ -88,7 +88,7 @@ def gso_download(
     server: Annotated[str, typer.Option(metavar="URL", help="Address of the list of models; default: Fuel.")] = "",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Downloads at a time.")] = 8,
 ) -> None:
-    """Fetch objects: resumed, checked, with a manifest of sizes and hashes, and licence and attribution beside them."""
+    """Fetch objects, all checked; finished ones are kept. A manifest of sizes and hashes, and licences, lie beside."""
     from ..data import gso
     from ..files import check_writable, termination_cleans_up
 

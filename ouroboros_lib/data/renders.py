@@ -123,6 +123,9 @@ def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettin
         mesh = load_mesh(path, settings.up, settings.texture, settings.turn(name))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+    if settings.turn(name) != settings.yaw and mesh.up != "z":
+        raise InputError(f"{name}: the protocol says which side of a mesh with z up the input shows, but this one was "
+                         f"taken for {mesh.up} up: give --up z")
     views = render_mesh(mesh, settings.cameras(name), settings.size, settings.supersample, settings.views)
     source = {"mesh": mesh.path.name, "up": mesh.up, "yaw": settings.turn(name), "to_world": mesh.to_world.tolist(),
               **_origin(mesh.path)}
@@ -168,7 +171,7 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
         for result in results:
             done(*result)
     except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+        if "DataLoader worker" not in str(error):
             raise
         raise InputError(f"{out}: {one_line(error)}, perhaps of too little memory; try --workers 1") from None
 

@@ -320,7 +320,7 @@ class Files(Method):
         if not images:
             raise InputError(f"{truth.name}: no view of {self.convention.name} is from a camera of the truth")
         orbit = [k for k, view in enumerate(views) if view is None or view < truth.num_orbit_views]
-        return images, of_pictures([pictures[k] for k in orbit], [views[k] for k in orbit], unpadded)
+        return images, of_pictures(*([some[k] for k in orbit if some] for some in (pictures, views, unpadded)))
 
     def files(self, name: str) -> list[Path]:
         """An object's pictures in order, or its one file, as far as they are known by name. Raises InputError."""

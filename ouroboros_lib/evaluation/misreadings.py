@@ -35,7 +35,7 @@ def of_pictures(pictures: Sequence[Tensor], views: Sequence[int | None],
              for mirrored, source in (("", small), ("mirrored", flipped)) for order, numbers in orders]
     found = [*found[1:], *([("without padding", uncut)] if uncut else [])]
     return [(name, {view: picture for view, picture in zip(views, changed, strict=True) if view is not None})
-            for name, changed in found]
+            for name, changed in found if any(view is not None for view in views)]
 
 
 def of_shape(shape: Shape) -> Misreadings:

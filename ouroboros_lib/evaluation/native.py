@@ -80,7 +80,8 @@ def whose(folder: Path, layout: dict, names: list[str], listed: Path | None = No
         return _listed(listed, files, names)
     if files and len(files) != len(names):
         raise InputError(f"{folder}: {len(files)} numbered files for {len(names)} objects: --names CSV must say whose")
-    return {name: files[number] for name, number in zip(sorted(names), sorted(files), strict=False)}
+    in_order = sorted(names, key=lambda name: f"{name}.png")  # as a script sorts its inputs: mug-red.png before mug.png
+    return {name: files[number] for name, number in zip(in_order, sorted(files), strict=False)}
 
 
 def _number(text: str) -> int | None:

@@ -144,7 +144,7 @@ def load_protocol(name: str | Path) -> Protocol:
     record = read_json(path)
     try:
         return _checked(record)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a protocol ({' '.join(str(error).split())})") from None
 
 
@@ -162,6 +162,7 @@ def _checked(record: dict) -> Protocol:
             (protocol.azimuths[protocol.input_view:][:1] == (0,), "the input view must stand at azimuth 0"),
             (not isinstance(elevation, tuple) or len(elevation) == len(views),
              "one elevation for all views or one a view"),
+            (not protocol.leans or not isinstance(elevation, tuple), "an orbit that leans has one elevation"),
             (all(isinstance(azimuth, (int, float)) for azimuth in (protocol.object_azimuths or {}).values()),
              "object_azimuths must be degrees by name"),
             (all(isinstance(size, int) and 16 <= size <= 4096 for size in protocol.sizes),

@@ -99,7 +99,7 @@ def read_rows(path: Path) -> list[ImageRow]:
                          *(float(cell) if cell else "" for cell in line[7:11]), *line[11:]) for line in lines]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, but there is a {path.stem}.json") from None
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{path}: not the rows of an evaluation ({' '.join(str(error).split())})") from None
 
 

@@ -72,7 +72,9 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, pr
     prefix: of the model's names in front of the file's. fresh: names of the model's that the file lacks and that keep
     what they have. Raises InputError with torch's words for what is missing, not expected or of another shape.
     """
-    own = model.state_dict()
+    own, fresh = model.state_dict(), set(fresh)
+    if extra := sorted(fresh & {f"{prefix}{name}" for name in tensors}):
+        raise InputError(f"{path}: not the expected weights: it has {extra[0]}")
     given = {name: own[name] for name in fresh} | {f"{prefix}{name}": value for name, value in tensors.items()}
     try:
         model.load_state_dict(given, assign=True)

@@ -24,8 +24,8 @@ LIMITS = (  # lowest and highest values, in words, and of what
      "learning_rate reconstructor_learning_rate gradient_clip"),
     (0, 2**32 - 1, f"lie between 0 and {2**32 - 1}", "seed"),
     (0, math.inf, "not be negative", "novel_views workers shuffle condition_noise_std"),
-    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision "
-                                  "adam_beta2"))
+    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision"),
+    (0, math.nextafter(1, 0), "be at least 0 and below 1", "adam_beta2"))
 
 
 @dataclass

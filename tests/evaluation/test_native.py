@@ -23,7 +23,7 @@ from PIL import Image
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.folders import write_object
-from ouroboros_lib.evaluation import conventions
+from ouroboros_lib.evaluation import conventions, native
 from ouroboros_lib.evaluation.conventions import load_convention
 from ouroboros_lib.evaluation.protocols import load_protocol
 
@@ -196,6 +196,13 @@ def test_samples_and_strips_that_were_cut(run, truth, tmp_path):
         for k, frame in enumerate(pictures("SyncDreamer", splat)):
             Image.fromarray(frame).save(out / stem / f"{k}.png")
     assert min(float(row["psnr"]) for row in run(truth("SyncDreamer"), method, "SyncDreamer")[2]) > 45
+
+
+def test_objects_are_in_the_order_in_which_a_script_sorts_its_inputs(tmp_path):
+    for number in range(2):
+        (tmp_path / f"00000{number}.mp4").touch()
+    found = native.whose(tmp_path, {"numbered": "*"}, ["mug", "mug-red"])  # mug-red.png comes before mug.png
+    assert {name: path.name for name, path in found.items()} == {"mug-red": "000000.mp4", "mug": "000001.mp4"}
 
 
 def test_numbered_files_belong_to_objects_by_order_or_list(run, truth, tmp_path):

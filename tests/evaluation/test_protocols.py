@@ -11,7 +11,7 @@ import trimesh
 from ouroboros_lib.cameras import ELEVATION_RANGE, evenly_spaced_orbit, field_of_view
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.folders import read_object
-from ouroboros_lib.data.renders import render_meshes
+from ouroboros_lib.data.renders import render_meshes, render_to_folder
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.conventions import convention_names, load_convention
 from ouroboros_lib.evaluation.methods import Files
@@ -91,6 +91,8 @@ def test_syncdreamers_objects_are_seen_from_the_side_that_it_saw(tmp_path):
         truth = read_object(tmp_path / "views" / name)
         assert tuple(truth.rgba[0, :3, 9, 8].tolist()) == sides[seen]
         assert tuple(truth.rgba[4, :3, 9, 8].tolist()) == sides[tuple(np.array([[0, -1], [1, 0]]) @ seen)]  # azimuth 90
+    with pytest.raises(InputError, match="alarm: .*give --up z"):
+        render_to_folder(meshes["alarm"], tmp_path / "lying", "alarm", replace(settings, up="y"))
     left, right = read_object(tmp_path / "views" / "shoe").rgba[0, :3, 9, [5, 10]].T.tolist()  # 225: onto an edge
     assert (tuple(left), tuple(right)) == (sides[-1, 0], sides[0, -1])
     source = Folder(tmp_path / "views", replace(protocol, sizes=(16,)), meshes=[tmp_path])
@@ -132,6 +134,8 @@ FAULTS = {
     "nothing primary": ({"primary_views": []}, "primary_views"), "radius": ({"radius": "far"}, "protocol"),
     "input turned": ({"input_view": 1}, "azimuth 0"), "elevations": ({"elevation": [1, 2]}, "one a view"),
     "novel": ({"novel": [3]}, "protocol"), "turns": ({"object_azimuths": {"a": "left"}}, "degrees by name"),
+    "turns by order": ({"object_azimuths": [1]}, "protocol"),
+    "leaning many ways": ({"leans": True, "elevation": list(range(8))}, "one elevation"),
 }
 
 

@@ -32,6 +32,7 @@ def test_settings_from_text():
     ("lpips=squeeze", "expected one of off, alex, vgg"), ("image_loss=l2", "expected one of mixed, mse, l1"),
     ("schedule=linear", "expected one of cosine, constant"), ("workers=-1", "workers=-1: must not be negative"),
     ("orbit_supervision=2", "orbit_supervision=2.0: must lie between 0 and 1"),
+    ("adam_beta2=1", "adam_beta2=1.0: must be at least 0 and below 1"),
     ("seed=-1", "seed=-1: must lie between 0 and"),
     ("learning_rate=-1", "learning_rate=-1.0: must be a positive number"),
     ("reconstructor_learning_rate=nan", "must be a positive number"), ("gradient_exchange=fp8", "expected one of fp32"),
