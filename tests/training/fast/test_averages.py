@@ -6,13 +6,18 @@ from diffusers.training_utils import EMAModel
 from ouroboros_lib.training.fast.averages import WeightAverages, swapped_in
 
 
+@torch.no_grad()
+def move(model):
+    """A step of training, at random."""
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter))
+
+
 def test_averages_on_the_cpu_are_those_on_the_device():
     model = torch.nn.Linear(3, 3)
     same, cpu = (WeightAverages(model.parameters(), 0.9, device) for device in (None, "cpu"))
     for _ in range(5):
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter))
+        move(model)
         same.step(model.parameters())
         cpu.step(model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(same.shadow_params, cpu.shadow_params, strict=True))
@@ -33,9 +38,7 @@ def test_the_decay_rises_as_in_diffusers():
     ours = WeightAverages(model.parameters(), 0.8)
     theirs = EMAModel(model.parameters(), decay=0.8, use_ema_warmup=True, power=0.75)
     for _ in range(12):
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter))
+        move(model)
         ours.step(model.parameters())
         theirs.step(model.parameters())
     for one, other in zip(ours.shadow_params, theirs.shadow_params, strict=True):
