@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,13 @@ def _perturb(module, scale: float = 0.03, seed: int = 0):
         for parameter in module.parameters():
             parameter += scale * torch.randn(parameter.shape, generator=generator)
     return module
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    """Weights that a test makes are the same in every run."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
