@@ -16,14 +16,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
-_server: list = []  # one for this process, started when it is first needed
+_server: list = []  # started when it is first needed; processes that this one starts use it, too
+ADDRESS = "OUROBOROS_WARM"
 
 
 def command(arguments: list[str]) -> list[str]:
     """`python -m ARGUMENTS...` as a command: a client hands it to the server, and ends with its exit code."""
-    if not _server:
+    if ADDRESS not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="warm-")
         address = str(Path(folder.name, "socket"))
         root = str(Path(__file__).parents[1])
@@ -31,9 +33,10 @@ def command(arguments: list[str]) -> list[str]:
         process = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    env=environment)
         assert process.stdout.readline() == b"ready\n"
-        _server.extend((folder, address, process))
+        _server.extend((folder, process))
+        os.environ[ADDRESS] = address
         atexit.register(_stop)
-    return [sys.executable, "-S", "-E", __file__, _server[1], *map(str, arguments)]
+    return [sys.executable, "-S", "-E", __file__, os.environ[ADDRESS], *map(str, arguments)]
 
 
 def run(arguments: list[str], **options) -> subprocess.Popen:
@@ -41,8 +44,8 @@ def run(arguments: list[str], **options) -> subprocess.Popen:
 
 
 def _stop() -> None:
-    _server[2].stdin.close()
-    _server[2].wait()
+    _server[1].stdin.close()
+    _server[1].wait()
     _server[0].cleanup()
 
 
@@ -64,6 +67,10 @@ def serve(address: str) -> None:
     import select
 
     import accelerate  # noqa: F401
+    import ipykernel.ipkernel  # noqa: F401
+    import ipywidgets  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import plotly.graph_objects  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
     import ouroboros_lib.cli.main  # noqa: F401
@@ -95,6 +102,12 @@ def _reap() -> bool:
         return False
 
 
+def _leave_with(line: socket.socket) -> None:
+    """A client that is killed takes its program along."""
+    if not line.recv(1):
+        os._exit(1)
+
+
 def _work(line: socket.socket) -> None:
     """What a fork does: become the program, say how it ended, and leave."""
     import json
@@ -113,6 +126,7 @@ def _work(line: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
+        threading.Thread(target=_leave_with, args=[line], daemon=True).start()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
         sys.argv = arguments
