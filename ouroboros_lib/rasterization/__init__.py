@@ -38,7 +38,9 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
     backend: "gsplat" (CUDA), "numba" (CPU), "dense" (plain torch, any device, for small scenes); None takes gsplat for
     CUDA tensors and numba for CPU ones. gsplat and numba compute and return float32, dense the type of the means.
     Gradients reach all five tensors of the Gaussians, `extra`, `background` and the cameras.
-    Raises InputError for an unknown backend, or one that cannot run on the tensors' device.
+    Every finite Gaussian is accepted; those too large or too thin for float32 are not drawn.
+    Raises InputError for an unknown backend, one that cannot run on the tensors' device, and on the CPU for Gaussians
+    or cameras that are not finite (a GPU would have to wait for that check).
     """
     backend = _choose_backend(backend, gaussians.device)
     leading, views = gaussians.shape[:-1], cameras.shape[-1]
@@ -48,6 +50,8 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
     if extra is not None and extra.shape[:-1] != gaussians.shape:
         raise ValueError(f"extra must be (..., N, C) for Gaussians {tuple(gaussians.shape)}, got {tuple(extra.shape)}")
 
+    if gaussians.device.type == "cpu":
+        _check_finite(gaussians, cameras)
     dtype = gaussians.means.dtype if backend == "dense" else torch.float32
     with torch.autocast(gaussians.device.type, enabled=False):  # half precision would move splats by whole pixels
         batch = math.prod(leading)
@@ -74,6 +78,12 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
         depth = accumulated[..., -1:, :, :] / torch.where(covered, alpha, torch.ones_like(alpha))
         return Rendering(rgb=accumulated[..., :3, :, :] + transmittance * behind, alpha=alpha, depth=depth,
                          extra=None if extra is None else accumulated[..., 3:-1, :, :])
+
+
+def _check_finite(gaussians: Gaussians, cameras: Cameras) -> None:
+    for what, values in (*vars(gaussians).items(), *vars(cameras).items()):
+        if not values.isfinite().all():
+            raise InputError(f"cannot draw: of the {what}, {int((~values.isfinite()).sum())} numbers are not finite")
 
 
 def _choose_backend(backend: str | None, device: torch.device) -> str:

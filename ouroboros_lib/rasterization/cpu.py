@@ -5,22 +5,29 @@ tiles are then independent of each other, so threads share nothing and no sum de
 the loop runs over Gaussians first and over the pixels of their ellipse second: small Gaussians cost what they cover.
 """
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
 import numba
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
+from ..errors import InputError
 from .projection import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, Projection
 
 TILE = 16  # pixels
+MAX_ENTRIES = 2**29  # a Gaussian in a tile's list takes 4 bytes
 BLOCKS = 2  # to a row of a tile: vector instructions take 8 pixels at once
+_LOCK = threading.Lock()
 # Constants are compiled in, and numba's cache watches this file only: after changing projection.py, touch it.
 _MIN_ALPHA, _MAX_ALPHA = np.float32(MIN_ALPHA), np.float32(MAX_ALPHA)
 _MIN_TRANSMITTANCE = np.float32(MIN_TRANSMITTANCE)
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 _FAR = np.float32(20)  # exp(-20) is nothing
 _LANES = np.arange(TILE // BLOCKS).astype(np.float32)  # an argument, not a constant: unrolled loops are not vectorised
+_WIDE = np.float32(1e9)  # pixels
 _SLACK = np.float32(1e-3)  # pixels by which boxes are widened: the test on alpha decides, not their rounding
 # Not "nnan": a NaN must stay a NaN. "numpy": no test for division by zero, which would forbid vector instructions.
 _OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
@@ -38,6 +45,16 @@ def composite(projection: Projection, opacities: Tensor, features: Tensor, size:
                             p.radius_u, p.radius_v, size)
 
 
+def alone() -> AbstractContextManager:
+    """What parallel kernels run in: numba's own thread pool, taken where there is no OpenMP, aborts the process when
+    two threads use it at a time."""
+    try:
+        shared = numba.threading_layer() != "workqueue"
+    except ValueError:  # not chosen before the first kernel has run
+        shared = False
+    return nullcontext() if shared else _LOCK
+
+
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, v, uu, uv, vv, depth, opacities, features, radius_u, radius_v, size):
@@ -45,12 +62,14 @@ class _Composite(torch.autograd.Function):
         ctx.leading = u.shape[:2]
         inputs = _arrays(u, v, uu, uv, vv, depth, opacities, features)
         boxes = [_array(radius.flatten(0, 1)) for radius in (radius_u, radius_v)]
-        ctx.starts, ctx.entries = _bin(inputs[0], inputs[1], inputs[5], *boxes, size)
+        with alone():
+            ctx.starts, ctx.entries = _bin(inputs[0], inputs[1], inputs[5], *boxes, size)
         images = len(inputs[0])
         accumulated = np.zeros((images, size, size, features.shape[-1] + 1), np.float32)
         transmittance = np.ones((images, size, size), np.float32)
         ctx.last = np.full((images, size, size), -1, np.int32)
-        _forward(*inputs, ctx.starts, ctx.entries, _side(size), _LANES, accumulated, transmittance, ctx.last)
+        with alone():
+            _forward(*inputs, ctx.starts, ctx.entries, _side(size), _LANES, accumulated, transmittance, ctx.last)
         ctx.transmittance = transmittance.copy()  # the caller may change what it gets
         return (torch.from_numpy(accumulated).unflatten(0, ctx.leading),
                 torch.from_numpy(transmittance).unflatten(0, ctx.leading))
@@ -60,10 +79,11 @@ class _Composite(torch.autograd.Function):
     def backward(ctx, grad_accumulated, grad_transmittance):
         inputs, side = _arrays(*ctx.saved_tensors), _side(ctx.last.shape[-1])
         per_entry = np.zeros((len(ctx.entries), 7 + inputs[-1].shape[-1]), np.float32)
-        _backward(*inputs, ctx.starts, ctx.entries, side, _LANES, ctx.transmittance, ctx.last,
-                  _array(grad_accumulated.flatten(0, 1)), _array(grad_transmittance.flatten(0, 1)), per_entry)
         total = np.zeros((per_entry.shape[1], *inputs[0].shape), np.float32)
-        _gather(per_entry, ctx.starts, ctx.entries, side * side, total)
+        with alone():
+            _backward(*inputs, ctx.starts, ctx.entries, side, _LANES, ctx.transmittance, ctx.last,
+                      _array(grad_accumulated.flatten(0, 1)), _array(grad_transmittance.flatten(0, 1)), per_entry)
+            _gather(per_entry, ctx.starts, ctx.entries, side * side, total)
         per_gaussian = torch.from_numpy(total).unflatten(1, ctx.leading)
         u, v, uu, uv, vv, depth = per_gaussian[:6]
         opacities, features = per_gaussian[6].sum(1), per_gaussian[7:].sum(2).movedim(0, -1)
@@ -83,10 +103,15 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 @njit(**_OPTIONS)
+def _within(x, low, high):
+    """x as an integer, clamped before it becomes one: numbers of any size have a place, and NaN is `low`."""
+    return low if not x > low else (high if x > high else int(x))
+
+
+@njit(**_OPTIONS)
 def _tiles(centre, radius, side):
     """Tiles [first, end) that centre +- radius touches."""
-    first = max(0, int(np.floor((centre - radius) / TILE)))
-    return first, min(side, int(np.ceil((centre + radius) / TILE)))
+    return (_within(np.floor((centre - radius) / TILE), 0, side), _within(np.ceil((centre + radius) / TILE), 0, side))
 
 
 @njit(**_OPTIONS)
@@ -163,6 +188,9 @@ def _bin(u, v, depth, radius_u, radius_v, size):
     orders, drawn = np.empty(u.shape, np.int32), np.empty(len(u), np.int64)
     _list(u, v, depth, radius_u, radius_v, side, lengths, orders, drawn)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    if starts[-1] > MAX_ENTRIES:
+        raise InputError(f"{len(u)} pictures of {size} pixels with {u.shape[1]} Gaussians: {starts[-1]:.2e} tiles are "
+                         f"covered, {MAX_ENTRIES:.0e} fit into memory; draw fewer views at once, or smaller Gaussians")
     entries = np.empty(starts[-1], np.int32)
     _enter(u, v, radius_u, radius_v, side, orders, drawn, starts, entries)
     return starts, entries
@@ -177,12 +205,15 @@ def _side(size):
 def _span(centre, variance, opacity, low, high):
     """Pixels [first, end) of the tile, along one axis, in which the Gaussian can reach MIN_ALPHA."""
     half = np.sqrt(_TWO * np.log(opacity / _MIN_ALPHA) * variance) + _SLACK
-    return max(low, int(np.ceil(centre - half - _HALF))), min(high, int(np.floor(centre + half - _HALF)) + 1)
+    if not half < _WIDE:  # or NaN: a needle whose variance is lost in rounding, so the test on alpha decides
+        return low, high
+    first, end = np.ceil(centre - half - _HALF), np.floor(centre + half - _HALF) + _ONE
+    return _within(first, low, high), _within(end, low, high)
 
 
 @njit(**_OPTIONS)
 def _exp_minus(x):
-    """exp(-x) for x >= 0, to 6e-7 relative: 2^whole times a polynomial, which compiles to vector instructions."""
+    """exp(-x) for x >= 0, to 6e-7 relative; any number below 0. 2^whole times a polynomial: vector instructions."""
     y = np.float32(-1.44269504) * (x if x < _FAR else _FAR)
     whole = np.int32(y - _HALF)
     y -= np.float32(whole)
@@ -234,11 +265,12 @@ def _forward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin, 
                 covered = _ZERO
                 for i in range(width):
                     du = lanes[i] + du_left
-                    alpha = opacity * _exp_minus(_HALF * (a * du * du + c * dv * dv) + b * du * dv)
+                    exponent = _HALF * (a * du * du + c * dv * dv) + b * du * dv
+                    alpha = opacity * _exp_minus(exponent)
                     alpha = alpha if alpha < _MAX_ALPHA else _MAX_ALPHA
                     before = state[row, block, i]
                     after = before * (_ONE - alpha)
-                    visible = (alpha >= _MIN_ALPHA) & (before > _ZERO)
+                    visible = (alpha >= _MIN_ALPHA) & (exponent >= _ZERO) & (before > _ZERO)
                     draw = visible & (after > _MIN_TRANSMITTANCE)
                     w = alpha * before if draw else _ZERO
                     weight[i] = w
@@ -318,7 +350,8 @@ def _backward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin,
                 du_left = np.float32(left + block * width) + _HALF - cu
                 for i in range(width):
                     du = lanes[i] + du_left
-                    alpha[i] = opacity * _exp_minus(_HALF * (a * du * du + c * dv * dv) + b * du * dv)
+                    exponent = _HALF * (a * du * du + c * dv * dv) + b * du * dv
+                    alpha[i] = opacity * _exp_minus(exponent) if exponent >= _ZERO else _ZERO
                 covered = _ZERO
                 for i in range(width):
                     clamped = alpha[i] if alpha[i] < _MAX_ALPHA else _MAX_ALPHA

@@ -4,6 +4,8 @@ Slow and hungry for memory (pixels x Gaussians), but differentiable by autograd 
 to test the fast backends against.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,7 @@ def _one_view(p: Projection, b: int, view: int, opacities: Tensor, features: Ten
     for row, column in zip(rows.reshape(-1, 1).split(step), columns.reshape(-1, 1).split(step), strict=True):
         du, dv = column - u, row - v  # (pixels, N)
         exponent = 0.5 * (uu * du * du + vv * dv * dv) + uv * du * dv
+        exponent = torch.where(exponent >= 0, exponent, math.inf)  # below 0 by rounding: not drawn, as in gsplat
         alpha = (opacity * torch.exp(-exponent)).clamp(max=MAX_ALPHA)
         alpha = torch.where(alpha >= MIN_ALPHA, alpha, torch.zeros_like(alpha))
         after = torch.cumprod(1 - alpha, dim=-1)  # transmittance behind each Gaussian

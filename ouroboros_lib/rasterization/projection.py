@@ -5,7 +5,7 @@ Zwicker et al. 2001, "EWA volume splatting" (the linearised projection); Kerbl e
 Radl et al. 2024, "StopThePop", appendix B.2 (bounding boxes that know the opacity).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ EXTENT = 3.33  # standard deviations at which even an opaque Gaussian has fallen
 MIN_ALPHA = 1 / 255  # weaker contributions are dropped
 MAX_ALPHA = 0.999  # keeps 1 - alpha away from 0
 MIN_TRANSMITTANCE = 1e-4  # a pixel ends before the Gaussian that would take it this low
+BEYOND = 1e12  # world units: squares of longer numbers leave float32, so that Gaussians out there are not drawn
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Projection:
 
     u, v: centres in pixels, right and down. conic_uu, conic_uv, conic_vv: inverse image covariance in 1 / pixels^2.
     depth: along z. radius_u, radius_v: half sides in pixels of the box outside which alpha < MIN_ALPHA; both 0 where
-    the Gaussian is not to be drawn (behind the camera, off the image, too faint).
+    the Gaussian is not to be drawn (behind the camera, off the image, too faint, too large for float32).
     """
 
     u: Tensor
@@ -41,7 +42,13 @@ class Projection:
 
 
 def project(gaussians: Gaussians, cameras: Cameras, size: int) -> Projection:
-    """Project Gaussians of shape (B, N) into cameras of shape (B, V). Differentiable in everything but the radii."""
+    """Project Gaussians of shape (B, N) into cameras of shape (B, V). Differentiable in everything but the radii.
+
+    All numbers of finite Gaussians and cameras are finite where something is drawn, and so are the gradients.
+    """
+    within = (gaussians.means.abs().amax(-1) < BEYOND) & (gaussians.scales.abs().amax(-1) < BEYOND)
+    gaussians = replace(gaussians, means=torch.where(within[..., None], gaussians.means, 0),
+                        scales=torch.where(within[..., None], gaussians.scales, 0))
     world_to_camera = cameras.world_to_camera()
     rotation, translation = world_to_camera[..., :3, :3], world_to_camera[..., :3, 3]
     x, y, z = (torch.einsum("bvij,bnj->bvin", rotation, gaussians.means) + translation[..., None]).unbind(-2)
@@ -64,14 +71,14 @@ def project(gaussians: Gaussians, cameras: Cameras, size: int) -> Projection:
     cov_uv = scale_u * scale_v * (xy - x * yz - y * xz + x * y * zz)
     cov_vv = scale_v * scale_v * (yy - 2 * y * yz + y * y * zz) + BLUR
     determinant = cov_uu * cov_vv - cov_uv * cov_uv
-    positive = determinant > 0
+    positive = (determinant > 0) & determinant.isfinite()  # neither under- nor overflown
     inverse = 1 / torch.where(positive, determinant, torch.ones_like(determinant))
 
     with torch.no_grad():
         opacity = gaussians.opacities[:, None]
         extent = (2 * torch.log(opacity.clamp_min(MIN_ALPHA) / MIN_ALPHA)).sqrt().clamp_max(EXTENT)
         radius_u, radius_v = (extent * cov_uu.sqrt()).ceil(), (extent * cov_vv.sqrt()).ceil()
-        drawn = (in_front & positive & (opacity >= MIN_ALPHA)
+        drawn = (within[:, None] & in_front & positive & (opacity >= MIN_ALPHA)
                  & (u + radius_u > 0) & (u - radius_u < size) & (v + radius_v > 0) & (v - radius_v < size))
         radius_u, radius_v = radius_u * drawn, radius_v * drawn
     return Projection(u, v, cov_vv * inverse, -cov_uv * inverse, cov_uu * inverse, z, radius_u, radius_v)

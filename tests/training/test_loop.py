@@ -40,7 +40,10 @@ def test_tiny_trains_to_the_losses_of_the_first_edition(tmp_path, monkeypatch, n
     with pytest.raises(Stop):
         train("tiny", tmp_path, config)
     for loss in ("multiview", "reconstruction"):
-        assert logged(tmp_path, loss) == pytest.approx(FIRST_EDITION[name][loss][:steps], rel=1e-5), loss
+        pairs = zip(logged(tmp_path, loss), FIRST_EDITION[name][loss][:steps], strict=True)
+        for step, (now, then) in enumerate(pairs):
+            # processors round differently, and from step to step that grows
+            assert now == pytest.approx(then, rel=1e-5 if step < 8 else 5e-5), (loss, step)
 
 
 @pytest.mark.parametrize(("settings", "fast"), [({}, False), ({"mixed_precision": "bf16"}, True),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...cameras import Cameras
+from ...rasterization.cpu import alone
 from ..pictures import OnWhite
 from . import packing as L
 from . import render_numba
@@ -78,11 +79,11 @@ def render_objects(objects: Objects, cameras: Cameras, size: int, supersample: i
     light = torch.tensor(L.LIGHT, device=objects.device).expand(len(objects), 3)
     light = _to_object_frame(objects.pose, light[:, None], False)[:, 0].contiguous()
     rgba = torch.empty(*cameras.shape, 4, size, size, dtype=torch.uint8, device=objects.device)
-    backend.render_colors(view(parameters), view(light), view(rays), supersample, view(rgba))
-    z_depth = None
-    if depth:
-        z_depth = torch.empty(*cameras.shape, 1, size, size, device=objects.device)
-        backend.render_depth(view(parameters), view(rays), view(z_depth))
+    z_depth = torch.empty(*cameras.shape, 1, size, size, device=objects.device) if depth else None
+    with alone():
+        backend.render_colors(view(parameters), view(light), view(rays), supersample, view(rgba))
+        if depth:
+            backend.render_depth(view(parameters), view(rays), view(z_depth))
     return ObjectViews(rgba, z_depth)
 
 
@@ -99,5 +100,6 @@ def signed_distance(objects: Objects, points: Tensor) -> Tensor:
     backend, view = _backend(objects.device)
     local = _to_object_frame(objects.pose, points.to(objects.device, torch.float32), True).contiguous()
     result = torch.empty(points.shape[:2], device=objects.device)
-    backend.distances(view(objects.parameters.contiguous()), view(local), view(result))
+    with alone():
+        backend.distances(view(objects.parameters.contiguous()), view(local), view(result))
     return result
