@@ -4,8 +4,8 @@
     views = render_mesh(mesh, evenly_spaced_orbit(8, 20), size=256)      # views.images, .alpha, .depth
 
 Colours are *unlit albedo*, straight from texture, vertex colours or material: no lamp, no shadow, no reflection, so
-that pictures do not depend on a lighting that others would have to copy. The background is white. Surfaces are opaque
-and two-sided; a texture's alpha is ignored.
+that pictures do not depend on a lighting that others would have to copy; a `Light` is for training alone. The background
+is white. Surfaces are opaque and two-sided; a texture's alpha is ignored.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,16 @@ from .mesh_files import PLAIN, Part, find_mesh, is_gso, object_name, read_parts
 
 # (x, y, z) with z up becomes (x, z, -y): what faced -y, the front in Blender and GSO, then faces the condition view
 Z_TO_Y = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+
+
+@dataclass(frozen=True)
+class Light:
+    """A lamp far away, the same for all views: colours times base + gain (n . direction), n a surface's normal on the
+    side that is seen. direction: (3,), of unit length, towards the lamp."""
+
+    direction: np.ndarray
+    base: float
+    gain: float
 
 
 @dataclass
@@ -44,7 +54,7 @@ class TexturedMesh:
     notes: list[str]
 
     def __post_init__(self):
-        self._scene = None
+        self._scene, self._normals = None, None
         self._pyramids = [None if part.texture is None else _pyramid(part.texture) for part in self.parts]
         self._densities = [self._texel_density(number) for number in range(len(self.parts))]
 
@@ -84,6 +94,16 @@ class TexturedMesh:
             out[mine] = color
         return out
 
+    def shades(self, triangles: np.ndarray, directions: np.ndarray, light: Light) -> np.ndarray:
+        """(R,) what a light makes of the colours at hits on triangles (R,) by rays (R, 3). Faces are flat."""
+        if self._normals is None:
+            a, b, c = self.vertices[self.faces].swapaxes(0, 1)
+            normals = np.cross(b - a, c - a)
+            self._normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        normals = self._normals[triangles]
+        seen = -np.sign((normals * directions).sum(1))
+        return light.base + light.gain * seen * (normals @ light.direction.astype(np.float32))
+
     def _texel_density(self, number: int) -> np.ndarray | None:
         """(F,) texels per world unit on each triangle of a part."""
         part = self.parts[number]
@@ -111,6 +131,11 @@ def load_mesh(path: str | Path, up: str = "auto", texture: str | Path | None = N
     if up == "auto":
         up = "z" if is_gso(path) else "y"
     parts, notes = read_parts(path, None if texture is None else Path(texture))
+    return place_parts(path, parts, up, yaw, notes)
+
+
+def place_parts(path: Path, parts: list[Part], up: str, yaw: float, notes: list[str]) -> TexturedMesh:
+    """Triangles of a file in the world, as `load_mesh` says; up: y or z. Raises InputError."""
     used = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts])
     to_world = normalisation(used, up, yaw)
     if not np.isfinite(to_world).all():
@@ -140,42 +165,67 @@ def normalisation(vertices: np.ndarray, up: str, yaw: float = 0.0) -> np.ndarray
 
 @torch.no_grad()
 def render_mesh(mesh: TexturedMesh, cameras: Cameras, size: int, supersample: int = 2,
-                num_orbit_views: int | None = None) -> MultiviewObject:
+                num_orbit_views: int | None = None, depth: bool = True, light: Light | None = None) -> MultiviewObject:
     """Views of a mesh from cameras (V,), S = `size` pixels a side.
 
     Colour and alpha are means over supersample x supersample rays a pixel; depth is that of the ray through the pixel's
-    centre, along the camera's z axis. num_orbit_views: how many of the cameras are the orbit's; all by default.
+    centre, along the camera's z axis. num_orbit_views: how many of the cameras are the orbit's; all by default. light:
+    None for unlit albedo.
     """
     if len(cameras.shape) != 1:
         raise ValueError(f"cameras must have shape (V,), got {tuple(cameras.shape)}")
     cameras = cameras.to("cpu", torch.float32)
     views = len(cameras.c2w)
-    rgba = np.empty((views, 4, size, size), np.uint8)
-    depth = np.empty((views, 1, size, size), np.float32)
+    rgba = np.zeros((views, size, size, 4), np.uint8)
+    rgba[..., :3] = 255
+    z_depth = np.zeros((views, 1, size, size), np.float32)
     for view in range(views):
-        camera = cameras[view:view + 1]
-        fine = size * supersample
-        hits, hit = _cast_pixels(mesh, camera, fine)
-        coverage = hit.astype(np.float32).reshape(size, supersample, size, supersample).mean((1, 3))
-        color = np.ones((fine * fine, 3), np.float32)
+        camera = cameras[view]
+        rows, columns = _window(mesh, camera, size)
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        hits, hit, rays = _cast_pixels(mesh, camera, size, supersample, rows, columns)
+        planes = np.ones((len(hit), 4), np.float32)
+        planes[:, 3] = hit
         if hit.any():
             found = {name: values[hit] for name, values in hits.items()}
-            width = found["tfar"] / (float(camera.intrinsics[0, 0, 0]) * fine)  # of a sample on the surface
-            color[hit] = mesh.colors(found, width)
-        color = color.reshape(size, supersample, size, supersample, 3).mean((1, 3))
-        planes = np.concatenate([color, coverage[..., None]], -1)
-        rgba[view] = np.rint(255 * planes).astype(np.uint8).transpose(2, 0, 1)
-        hits, hit = (hits, hit) if supersample == 1 else _cast_pixels(mesh, camera, size)
-        depth[view, 0] = np.where(hit, hits["tfar"], 0).reshape(size, size)
-    return MultiviewObject(mesh.name, torch.from_numpy(rgba), cameras, num_orbit_views or views,
-                           torch.from_numpy(depth))
+            width = found["tfar"] / (float(camera.intrinsics[0, 0]) * size * supersample)  # of a sample on the surface
+            colors = mesh.colors(found, width)
+            if light is not None:
+                colors = np.clip(colors * mesh.shades(found["primID"], rays[hit], light)[:, None], 0, 1)
+            planes[hit, :3] = colors
+        planes = planes.reshape(shape[0], supersample, shape[1], supersample, 4)
+        mean = sum(planes[:, i, :, j] for i in range(supersample) for j in range(supersample)) / supersample**2
+        rgba[view, rows, columns] = np.rint(255 * mean)
+        if depth:
+            if supersample != 1:
+                hits, hit, _ = _cast_pixels(mesh, camera, size, 1, rows, columns)
+            z_depth[view, 0, rows, columns] = np.where(hit, hits["tfar"], 0).reshape(shape)
+    return MultiviewObject(mesh.name, torch.from_numpy(rgba.transpose(0, 3, 1, 2).copy()), cameras,
+                           num_orbit_views or views, torch.from_numpy(z_depth) if depth else None)
 
 
-def _cast_pixels(mesh: TexturedMesh, camera: Cameras, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """One ray through each pixel's centre: directions have camera depth 1, so that `tfar` is the z-depth."""
-    directions = camera.pixel_directions(size).reshape(-1, 3).numpy()
-    hits = mesh.cast(camera.positions[0].numpy(), directions)
-    return hits, hits["primID"] >= 0
+def _window(mesh: TexturedMesh, camera: Cameras, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the pixels in which a mesh can be: those of its corners and between them."""
+    uv, z = camera[None].project(torch.from_numpy(mesh.vertices))
+    if z.min() < 1e-3:  # beside or behind the camera
+        return slice(0, size), slice(0, size)
+    low, high = (uv[0].aminmax(dim=0).min * size).floor().int() - 1, (uv[0].aminmax(dim=0).max * size).ceil().int() + 1
+    (left, top), (right, bottom) = low.clamp(0, size - 1).tolist(), high.clamp(1, size).tolist()
+    return slice(top, bottom), slice(left, right)
+
+
+def _cast_pixels(mesh: TexturedMesh, camera: Cameras, size: int, supersample: int, rows: slice, columns: slice
+                 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Hits, whether there is one, and directions of supersample x supersample rays a pixel: directions have camera depth
+    1, so that `tfar` is the z-depth."""
+    k, pose = camera.intrinsics.numpy(), camera.c2w.numpy()
+    fine = size * supersample
+    x, y = (((np.arange(window.start * supersample, window.stop * supersample, dtype=np.float32) + 0.5) / fine
+             - k[axis, 2]) / k[axis, axis] for axis, window in enumerate((columns, rows)))
+    right, down, forward = pose[:3, :3].T
+    directions = (x[None, :, None] * right + y[:, None, None] * down + forward).reshape(-1, 3)
+    hits = mesh.cast(pose[:3, 3], directions)
+    return hits, hits["primID"] >= 0, directions
 
 
 def _pyramid(texture: np.ndarray) -> list[np.ndarray]:
