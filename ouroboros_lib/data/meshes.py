@@ -4,8 +4,8 @@
     views = render_mesh(mesh, evenly_spaced_orbit(8, 20), size=256)      # views.images, .alpha, .depth
 
 Colours are *unlit albedo*, straight from texture, vertex colours or material: no lamp, no shadow, no reflection, so
-that pictures do not depend on a lighting that others would have to copy; a `Light` is for training alone. The background
-is white. Surfaces are opaque and two-sided; a texture's alpha is ignored.
+that pictures do not depend on a lighting that others would have to copy; a `Light` is for training alone. The
+background is white. Surfaces are opaque and two-sided; a texture's alpha is ignored.
 """
 
 from dataclasses import dataclass
@@ -216,8 +216,8 @@ def _window(mesh: TexturedMesh, camera: Cameras, size: int) -> tuple[slice, slic
 
 def _cast_pixels(mesh: TexturedMesh, camera: Cameras, size: int, supersample: int, rows: slice, columns: slice
                  ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Hits, whether there is one, and directions of supersample x supersample rays a pixel: directions have camera depth
-    1, so that `tfar` is the z-depth."""
+    """Hits, whether there is one, and directions of supersample x supersample rays a pixel. Directions have camera
+    depth 1, so that `tfar` is the z-depth."""
     k, pose = camera.intrinsics.numpy(), camera.c2w.numpy()
     fine = size * supersample
     x, y = (((np.arange(window.start * supersample, window.stop * supersample, dtype=np.float32) + 0.5) / fine

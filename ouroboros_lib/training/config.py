@@ -23,8 +23,9 @@ LIMITS = (  # lowest and highest values, in words, and of what
     (sys.float_info.min, sys.float_info.max, "be a positive number",
      "learning_rate reconstructor_learning_rate gradient_clip"),
     (0, 2**32 - 1, f"lie between 0 and {2**32 - 1}", "seed"),
-    (0, math.inf, "not be negative", "novel_views workers shuffle condition_noise_std"),
-    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision"),
+    (0, math.inf, "not be negative", "novel_views workers shuffle held_out condition_noise_std"),
+    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision "
+                                "procedural_share"),
     (0, math.nextafter(1, 0), "be at least 0 and below 1", "adam_beta2"))
 
 
@@ -86,7 +87,11 @@ class TrainingConfig:
     novel_views: int = 4  # supervision views off the orbit
     condition_view: str = "first"  # of --data: the orbit begins at its first frame, or at a random one
     orbit_views: str = ""  # of --data: numbers of the views that make the orbit, as 0,2,4; empty: evenly spaced
-    workers: int = 2  # processes that read --data, for each process that trains
+    procedural_share: float = 0.0  # of --data: share of a batch that is procedural; above 0, `objects` of both kinds
+    # are kept to draw from, those of --data with other colours, and replaced as fast as `workers` bring new ones
+    held_out: int = 0  # of meshes in --data: how many are never trained on (those of `data render --held-out`)
+    swatches: str = ""  # of meshes in --data: a folder of pictures to paint flat-coloured ones with
+    workers: int = 2  # processes that read --data, or render its meshes, for each process that trains
     shuffle: int = 64  # objects of a shard that are kept to draw from
     log_every: int = 50
     validate_every: int = 0  # steps between sheets of pictures, 0: only at the end

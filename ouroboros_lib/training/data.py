@@ -1,10 +1,12 @@
-"""Objects that were rendered beforehand, as an endless source of batches with the interface of `ObjectBuffer`."""
+"""Objects of --data, as an endless source of batches with the interface of `ObjectBuffer`: rendered beforehand, or
+meshes that are rendered anew at each visit."""
 
 from __future__ import annotations
 
 import itertools
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..data.batches import MultiviewBatch
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
+from ..data.fresh import find_swatches, fresh_views
+from ..data.meshes import load_mesh, render_mesh
+from ..data.renders import RenderSettings, find_meshes, held_out, holds_meshes
 from ..data.shards import INDEX, ShardStream
 from ..errors import InputError
 from ..presets import Preset
@@ -20,9 +25,10 @@ from .config import TrainingConfig
 
 
 class RenderedObjects:
-    """Batches from a folder of multi-view objects (data/folders.py) or of shards (data/shards.py).
+    """Batches from a folder of multi-view objects (data/folders.py), of shards (data/shards.py) or of meshes.
 
-    The first `validation_objects` in order of name (of writing, for shards) are kept out of training. The others come
+    The first `validation_objects` in order of name (of writing, for shards) are kept out of training; of meshes, those
+    that data/renders.py holds out. The others come
     in an order of `seed` that is new in every epoch, shared out over processes (rank, world_size) and the workers that
     read for each. Orbits and cameras are those of the files; `novel_views` others are drawn anew at each visit.
     """
@@ -32,7 +38,8 @@ class RenderedObjects:
         self.folder, self.num_views, self.device = Path(folder), preset.num_views, torch.device(device)
         self.workers, self.views = config.workers, preset.num_views + config.novel_views
         self.next = 0  # number of the object that comes next, counted in this process
-        kind = _Shards if (self.folder / INDEX).is_file() else _Folders
+        kind = (_Shards if (self.folder / INDEX).is_file() else
+                partial(_Meshes, views=preset.num_views) if holds_meshes(self.folder) else _Folders)
         settings = {"image_size": preset.image_size, "views": None, "novel_views": None, "depth": False,
                     "start": config.condition_view}
         self.objects = kind(self.folder, config, settings, rank, world_size)
@@ -65,6 +72,11 @@ class RenderedObjects:
     def held_out(self) -> MultiviewBatch:
         """The objects that are kept out of training."""
         return self._collated(self.objects.held_out())
+
+    def one(self) -> MultiviewObject:
+        """The next object, on the CPU."""
+        self.next += 1
+        return self._valid(next(self.iterator))
 
     def _collated(self, objects: Iterator[MultiviewObject | InputError]) -> MultiviewBatch:
         batch = collate([self._valid(views) for views in objects])
@@ -173,3 +185,30 @@ class _Shards(_Objects):
             if skip < count:
                 yield from self.stream.objects_of(path, draw, skip, self.validation)
             skip = max(0, skip - count)
+
+
+class _Meshes(_Objects):
+    """One mesh an object, rendered by whoever reads it, each time otherwise. Reader r of R takes every R-th object."""
+
+    def __init__(self, root: Path, config: TrainingConfig, *given, views: int):
+        super().__init__(root, config, *given)
+        self.meshes, self.swatches = find_meshes([root]), find_swatches(config.swatches)
+        out = held_out(self.meshes, max(config.held_out, config.validation_objects))
+        self.validation, self.names = out[:config.validation_objects], sorted(set(self.meshes) - set(out))
+        if not self.names or not self.validation:
+            raise InputError(f"{root}: holds {len(self.meshes)} meshes, of which {len(out)} are kept out of training: "
+                             "one of both is too few")
+        self.render = RenderSettings(self.settings["image_size"], views, config.novel_views, None, depth=False)
+
+    def __len__(self) -> int:
+        return len(self.meshes)
+
+    def held_out(self) -> Iterator[MultiviewObject]:
+        for name in self.validation:
+            mesh = load_mesh(self.meshes[name])
+            yield render_mesh(mesh, self.render.cameras(name), self.render.size, self.render.supersample,
+                              self.render.views, depth=False)
+
+    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
+        for draw, name in self.in_epochs(self.names, reader + skip * readers, readers):
+            yield fresh_views(name, self.meshes[name], self.render, draw, self.swatches)

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..data.batches import MultiviewBatch, held_out_objects
 from ..data.buffer import ObjectBuffer
+from ..errors import InputError
 from ..loading import channels_last
 from ..losses import Perceptual
 from ..pipeline import Ouroboros3DPipeline
@@ -25,7 +26,10 @@ from .fast.compiled import compile_for_training, decoder
 from .fast.cuda_graphs import CudaGraphs, check_recordable, share_by_hand
 from .fast.sharding import is_sharded, shard
 from .initial import COMPONENTS, TRAINED, initial_pipeline
+from .mixture import GivenBuffer, MixedObjects
 from .perceptual import perceptual_loss
+
+Source = ObjectBuffer | RenderedObjects | MixedObjects
 
 
 @dataclass
@@ -41,7 +45,7 @@ class Run:
     out: Path
     config: TrainingConfig
     pipe: Ouroboros3DPipeline
-    source: ObjectBuffer | RenderedObjects
+    source: Source
     validation: MultiviewBatch
     networks: dict[str, nn.Module]
     optimizers: list
@@ -110,7 +114,7 @@ def set_up(preset: str, out: Path, config: TrainingConfig, init: list[str] | Non
     source, validation = open_data(load_preset(preset), config, accelerator, data)
     perceptual = None if config.lpips == "off" else perceptual_loss(config.lpips, device, config.lpips_size)
     pipe = initial_pipeline(preset, init or [], config, random_weights_on)
-    if data is None and config.stage in ("multiview", "joint"):
+    if not isinstance(source, RenderedObjects) and config.stage in ("multiview", "joint"):
         source.encode = partial(encode_views, pipe, accelerator, sample=config.sample_latents)
 
     trained, sharded = TRAINED[config.stage], is_sharded(accelerator)
@@ -145,17 +149,21 @@ def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
 
 
 def open_data(preset: Preset, config: TrainingConfig, accelerator: Accelerator, data: str | Path | None
-              ) -> tuple[ObjectBuffer | RenderedObjects, MultiviewBatch]:
+              ) -> tuple[Source, MultiviewBatch]:
     """The source of batches, and objects that are not among them to look at. data: a folder, None: procedural ones."""
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
-    if data is not None:
-        source = RenderedObjects(data, preset, config, device, rank, processes)
-        return source, source.held_out()
-    source = ObjectBuffer(preset.image_size, preset.num_views, config.objects, device, config.novel_views,
-                          seed=config.seed, rank=rank, world_size=processes,
-                          chunk=min(config.refresh_objects, config.objects))
-    return source, held_out_objects("val", config.validation_objects, preset.image_size, preset.num_views,
-                                    config.novel_views, device=device)
+    ring = {"image_size": preset.image_size, "num_views": preset.num_views, "capacity": config.objects,
+            "device": device, "novel_views": config.novel_views, "chunk": min(config.refresh_objects, config.objects)}
+    if data is None:
+        if config.procedural_share:
+            raise InputError("procedural_share: without --data, all objects are procedural; leave it out")
+        return ObjectBuffer(**ring, seed=config.seed, rank=rank, world_size=processes), held_out_objects(
+            "val", config.validation_objects, preset.image_size, preset.num_views, config.novel_views, device=device)
+    given = RenderedObjects(data, preset, config, device, rank, processes)
+    if not config.procedural_share:
+        return given, given.held_out()
+    procedural = ObjectBuffer(**ring, seed=config.seed, rank=rank, world_size=processes)
+    return MixedObjects(procedural, GivenBuffer(given, **ring), config.procedural_share), given.held_out()
 
 
 @torch.no_grad()
