@@ -70,6 +70,9 @@ class ObjectBuffer:
             self.latents[slots] = latents
         self.made += self.chunk
 
+    def close(self) -> None:
+        """Nothing to end."""
+
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
         """`size` objects drawn with replacement, by the global generator; `images=False` leaves the pictures out."""
         index = torch.randint(len(self), (size,), device=self.device)

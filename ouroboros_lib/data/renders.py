@@ -107,7 +107,8 @@ def _entries(path: Path) -> list[Path]:
 
 def holds_meshes(folder: Path) -> bool:
     """Whether a folder holds meshes, or folders of meshes."""
-    return any(mesh_files(each) or mesh_files(each / "meshes") for each in (folder, *folder.iterdir()))
+    below = [folder, *folder.iterdir()] if folder.is_dir() else []
+    return any(mesh_files(each) or mesh_files(each / "meshes") for each in below)
 
 
 def held_out(names: Iterable[str], count: int) -> list[str]:

@@ -15,7 +15,7 @@ STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
 CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
            "view_attention": ("", *VIEW_ATTENTIONS), "mixed_precision": ("no", "fp16", "bf16"),
            "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
-           "condition_view": ("first", "random"),
+           "condition_view": ("first", "random"), "optimizer": ("adamw", "muon"),
            "ema_device": ("same", "cpu"), "gradient_exchange": ("fp32", "bf16")}
 LIMITS = (  # lowest and highest values, in words, and of what
     (1, math.inf, "be at least 1", "steps batch_size accumulation ema_every reconstruction_batch objects "
@@ -43,6 +43,7 @@ class TrainingConfig:
     reconstructor_learning_rate: float = 3e-4
     warmup: float = 0.03  # share of the run in which the learning rate rises
     schedule: str = "cosine"  # how it falls afterwards: cosine, or not at all: constant
+    optimizer: str = "adamw"  # muon: for the matrices between F's and G's first and last layers; AdamW for the rest
     weight_decay: float = 0.01
     adam_beta2: float = 0.99  # of AdamW; shorter than usual, for short runs
     gradient_clip: float = 1.0
@@ -107,6 +108,8 @@ class TrainingConfig:
             for name in names.split():
                 if not low <= getattr(self, name) <= high:
                     raise InputError(f"{name}={getattr(self, name)}: must {rule}")
+        if self.optimizer == "muon" and self.stage == "autoencoder":
+            raise InputError("optimizer=muon: is for F and G, not for stage=autoencoder")
         if self.cuda_graphs and (self.stage != "joint" or self.decoder_gradient or not self.detach_feedback
                                  or self.mixed_precision == "fp16"):
             raise InputError("cuda_graphs=true: is for stage=joint, detach_feedback=true and decoder_gradient=false, "

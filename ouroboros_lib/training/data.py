@@ -4,6 +4,7 @@ meshes that are rendered anew at each visit."""
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Iterator
 from functools import partial
@@ -28,14 +29,15 @@ class RenderedObjects:
     """Batches from a folder of multi-view objects (data/folders.py), of shards (data/shards.py) or of meshes.
 
     The first `validation_objects` in order of name (of writing, for shards) are kept out of training; of meshes, those
-    that data/renders.py holds out. The others come
-    in an order of `seed` that is new in every epoch, shared out over processes (rank, world_size) and the workers that
-    read for each. Orbits and cameras are those of the files; `novel_views` others are drawn anew at each visit.
+    that data/renders.py holds out. The others come in an order of `seed` that is new in every epoch, shared out over
+    processes (rank, world_size) and the workers that read for each. Orbits and cameras are those of the files;
+    `novel_views` others are drawn anew at each visit.
     """
 
     def __init__(self, folder: str | Path, preset: Preset, config: TrainingConfig, device, rank: int = 0,
                  world_size: int = 1):
         self.folder, self.num_views, self.device = Path(folder), preset.num_views, torch.device(device)
+        self.start_worker = _give_way if config.procedural_share else None
         self.workers, self.views = config.workers, preset.num_views + config.novel_views
         self.next = 0  # number of the object that comes next, counted in this process
         kind = (_Shards if (self.folder / INDEX).is_file() else
@@ -59,10 +61,15 @@ class RenderedObjects:
         """Start to read."""
         self.objects.start = self.next
         own = torch.Generator().manual_seed(0)  # it would draw from the global one, and a resumed run then differ
-        self.iterator = iter(DataLoader(self.objects, batch_size=None, num_workers=self.workers, generator=own))
+        self.iterator = iter(DataLoader(self.objects, batch_size=None, num_workers=self.workers, generator=own,
+                                        prefetch_factor=4 if self.workers else None, worker_init_fn=self.start_worker))
 
     def refresh(self) -> None:
         """Nothing to do: every batch is new."""
+
+    def close(self) -> None:
+        """End the readers."""
+        self.iterator = iter(())
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
         """The next `size` objects, on the device; without latents. Pictures always come along."""
@@ -107,6 +114,12 @@ class RenderedObjects:
             raise InputError(f"{self.folder}: orbits of {there} views, the preset takes {self.num_views}; choose them "
                              "with --set orbit_views=0,2,...")
         return list(range(0, there, there // self.num_views))
+
+
+def _give_way(worker: int) -> None:
+    """Whoever trains, or compiles, comes first, if it does not wait for objects."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(10)
 
 
 class _Objects(IterableDataset):

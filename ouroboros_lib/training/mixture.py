@@ -4,7 +4,8 @@ A network takes thousands of objects a second, of which readers bring a hundred:
 """
 
 import threading
-from queue import Queue
+from contextlib import suppress
+from queue import Empty, Queue
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ class GivenBuffer(ObjectBuffer):
 
     def __init__(self, given: RenderedObjects, *arguments, **options):
         super().__init__(*arguments, **options)
-        self.given, self.waiting = given, Queue(self.capacity)
+        self.given, self.waiting, self.closed = given, Queue(self.capacity + self.chunk), False
+        self.thread = threading.Thread(target=self._receive, daemon=True)
 
     def restart(self, next: int) -> None:
         """Go on with object number `next` in an empty ring."""
@@ -34,7 +36,7 @@ class GivenBuffer(ObjectBuffer):
 
     def fill(self) -> None:
         self.given.fill()
-        threading.Thread(target=self._receive, daemon=True).start()
+        self.thread.start()
         while len(self) < self.capacity * FIRST_SHARE:
             self._take_chunk()
 
@@ -43,10 +45,17 @@ class GivenBuffer(ObjectBuffer):
         while self.waiting.qsize() >= self.chunk:
             self._take_chunk()
 
+    def close(self) -> None:
+        self.closed = True
+        while self.thread.is_alive():  # it may wait for a place
+            with suppress(Empty):
+                self.waiting.get(timeout=0.1)
+        self.given.close()
+
     def _receive(self) -> None:
         """In a thread of its own. What is wrong is handed on, to be raised where objects are taken."""
         try:
-            while True:
+            while not self.closed:
                 views = self.given.one()
                 # copied: what came from another process holds a file open
                 self.waiting.put((views.name, views.rgba.clone(), views.cameras.c2w.clone(),
@@ -103,6 +112,9 @@ class MixedObjects:
     def refresh(self) -> None:
         self.given.refresh()
         self.procedural.refresh()
+
+    def close(self) -> None:
+        self.given.close()
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
         """As `ObjectBuffer.batch`; chance decides about an object that the share splits."""

@@ -27,6 +27,7 @@ from .fast.cuda_graphs import CudaGraphs, check_recordable, share_by_hand
 from .fast.sharding import is_sharded, shard
 from .initial import COMPONENTS, TRAINED, initial_pipeline
 from .mixture import GivenBuffer, MixedObjects
+from .muon import Muon, is_hidden
 from .perceptual import perceptual_loss
 
 Source = ObjectBuffer | RenderedObjects | MixedObjects
@@ -36,9 +37,9 @@ Source = ObjectBuffer | RenderedObjects | MixedObjects
 class Run:
     """A run, ready for its next step.
 
-    networks: the models that are trained, by name, wrapped for their processes; pipe has them bare. optimizers: one, or
-    one a model if weights are sharded. averages: of the weights (EMA), by name. source: of batches; validation: objects
-    that are not among them. step, seconds: what is done.
+    networks: the models that are trained, by name, wrapped for their processes; pipe has them bare. optimizers: one,
+    two with Muon, or one a model if weights are sharded. averages: of the weights (EMA), by name. source: of batches;
+    validation: objects that are not among them. step, seconds: what is done.
     """
 
     accelerator: Accelerator
@@ -179,17 +180,27 @@ def encode_views(pipe: Ouroboros3DPipeline, accelerator: Accelerator, images: Te
 
 
 def _wrap(models: dict[str, nn.Module], accelerator: Accelerator, config: TrainingConfig) -> tuple[dict, list]:
-    """Models for their processes; one optimizer for all of them, or one for each if they are sharded."""
+    """Models for their processes; one optimizer for all of them (with Muon two), or one for each if they are sharded.
+    Raises InputError."""
     def adamw(groups: list[dict]) -> torch.optim.AdamW:
         return torch.optim.AdamW(groups, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay,
                                  fused=accelerator.device.type == "cuda")
 
-    groups = {}
+    sharded, muon = is_sharded(accelerator), config.optimizer == "muon"
+    if muon and sharded:
+        raise InputError("optimizer=muon: needs whole matrices: not with FSDP")
+    groups, hidden = {}, []
     for name, model in models.items():
         rate = config.reconstructor_learning_rate if name == "reconstructor" else config.learning_rate
-        groups[name] = {"params": list(model.parameters()), "lr": rate, "peak": rate}
-    sharded = is_sharded(accelerator)
+        rest: list[nn.Parameter] = []
+        matrices: list[nn.Parameter] = []
+        for key, parameter in model.named_parameters():
+            (matrices if muon and is_hidden(key, parameter) else rest).append(parameter)
+        groups[name] = {"params": rest, "lr": rate, "peak": rate}
+        hidden.append({"params": matrices, "lr": rate, "peak": rate})
     networks, optimizers = {}, [] if sharded else [accelerator.prepare(adamw(list(groups.values())))]
+    if muon:
+        optimizers.append(accelerator.prepare(Muon(hidden, config.learning_rate, weight_decay=config.weight_decay)))
     for name, model in models.items():
         if config.compile:
             compile_for_training(accelerator, model)
