@@ -83,9 +83,9 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 0):
         super().__init__()
-        head_channels = head_channels or (48 if channels % 48 == 0 else 32)
+        expected, head_channels = head_channels or "48 or 32", head_channels or (48 if channels % 48 == 0 else 32)
         if channels % head_channels:
-            raise ValueError(f"attention needs a multiple of {head_channels} channels, got {channels}")
+            raise ValueError(f"attention needs a multiple of {expected} channels, got {channels}")
         self.heads = channels // head_channels
         self.norm, self.qkv = group_norm(channels), nn.Linear(channels, 3 * channels)
         self.query_norm, self.key_norm = nn.RMSNorm(head_channels, eps=1e-6), nn.RMSNorm(head_channels, eps=1e-6)
