@@ -23,6 +23,7 @@ from .mesh_files import PLAIN, Part, find_mesh, is_gso, object_name, read_parts
 
 # (x, y, z) with z up becomes (x, z, -y): what faced -y, the front in Blender and GSO, then faces the condition view
 Z_TO_Y = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+CREASE, MEETING = np.cos(np.deg2rad(40)), 64  # of lit surfaces; triangles at one point that are compared
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ class TexturedMesh:
             out[mine] = color
         return out
 
-    def shades(self, triangles: np.ndarray, directions: np.ndarray, light: Light) -> np.ndarray:
-        """(R,) what a light makes of the colours at hits on triangles (R,) by rays (R, 3). Faces are flat."""
+    def shades(self, hits: dict[str, np.ndarray], directions: np.ndarray, light: Light) -> np.ndarray:
+        """(R,) what a light makes of the colours at R hits of rays (R, 3); creases stay sharp, what is round smooth."""
         if self._normals is None:
-            a, b, c = self.vertices[self.faces].swapaxes(0, 1)
-            normals = np.cross(b - a, c - a)
-            self._normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        normals = self._normals[triangles]
+            self._normals = _corner_normals(self.vertices[self.faces])
+        triangle, u, v = hits["primID"], hits["u"][:, None], hits["v"][:, None]
+        first, second, third = self._normals[triangle].swapaxes(0, 1)
+        normals = _unit((1 - u - v) * first + u * second + v * third)
         seen = -np.sign((normals * directions).sum(1))
         return light.base + light.gain * seen * (normals @ light.direction.astype(np.float32))
 
@@ -191,7 +192,7 @@ def render_mesh(mesh: TexturedMesh, cameras: Cameras, size: int, supersample: in
             width = found["tfar"] / (float(camera.intrinsics[0, 0]) * size * supersample)  # of a sample on the surface
             colors = mesh.colors(found, width)
             if light is not None:
-                colors = np.clip(colors * mesh.shades(found["primID"], rays[hit], light)[:, None], 0, 1)
+                colors = np.clip(colors * mesh.shades(found, rays[hit], light)[:, None], 0, 1)
             planes[hit, :3] = colors
         planes = planes.reshape(shape[0], supersample, shape[1], supersample, 4)
         mean = sum(planes[:, i, :, j] for i in range(supersample) for j in range(supersample)) / supersample**2
@@ -226,6 +227,31 @@ def _cast_pixels(mesh: TexturedMesh, camera: Cameras, size: int, supersample: in
     directions = (x[None, :, None] * right + y[:, None, None] * down + forward).reshape(-1, 3)
     hits = mesh.cast(pose[:3, 3], directions)
     return hits, hits["primID"] >= 0, directions
+
+
+def _corner_normals(corners: np.ndarray) -> np.ndarray:
+    """(F, 3, 3) normals at the corners of triangles (F, 3, 3): means over the triangles that meet there, without those
+    beyond a crease. Where too many meet to compare each with each, the triangle's own."""
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # as long as twice the area
+    places = (np.rint(corners.reshape(-1, 3) * 1e5).astype(np.int64) + 2**18) @ np.array([1, 2**20, 2**40])
+    order = np.argsort(places, kind="stable")
+    start, count = np.unique(places[order], return_index=True, return_counts=True)[1:]
+    start, count = np.repeat(start, count), np.repeat(count, count)  # of each corner, in that order
+    count[count > MEETING] = 1
+    one = np.repeat(np.arange(len(order)), count)
+    other = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count) + np.where(
+        count > 1, start, np.arange(len(order)))[one]
+    own = np.repeat(normals, 3, axis=0)[order]
+    unit = _unit(own)
+    smooth = (unit[one] * unit[other]).sum(1) > CREASE
+    total = np.stack([np.bincount(one, own[other, axis] * smooth, len(order)) for axis in range(3)], 1)
+    result = np.empty_like(unit)
+    result[order] = _unit(total)
+    return result.reshape(-1, 3, 3).astype(np.float32)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def _pyramid(texture: np.ndarray) -> list[np.ndarray]:

@@ -56,6 +56,18 @@ def test_a_lamp_stands_still_while_the_camera_goes_round(meshes):
     assert_close(share, torch.tensor([0.7, 1.0, 0.7, 0.4]), atol=0.03, rtol=0)
 
 
+def test_round_surfaces_are_lit_smoothly_and_edges_stay_sharp(meshes, tmp_path):
+    ball = trimesh.creation.icosphere(2)  # 320 triangles
+    ball.visual.vertex_colors = np.tile(np.uint8([255, 255, 255, 255]), (len(ball.vertices), 1))
+    ball.export(tmp_path / "ball.ply")
+    light, rig = Light(np.array([0.6, 0.64, 0.48]), 0.5, 0.5), evenly_spaced_orbit(1, 20.0)
+    shades = []
+    for path in (tmp_path / "ball.ply", meshes / "a" / "box1.glb"):
+        rgba = render_mesh(load_mesh(path, yaw=30), rig, 64, 1, light=light).rgba[0]
+        shades.append(rgba[0][rgba[3] == 255].unique())
+    assert len(shades[0]) > 100 and len(shades[1]) <= 3  # one a face
+
+
 def test_flat_colours_are_painted_in_grain_and_textures_are_left_alone(meshes, tmp_path):
     stripes = np.zeros((16, 16, 3), np.uint8) + np.uint8([60, 180])[np.arange(16) // 4 % 2][None, :, None]
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
