@@ -54,7 +54,7 @@ class TrainingConfig:
     mixed_precision: str = "no"  # no, fp16, bf16
     gradient_exchange: str = "fp32"  # how gradients travel between GPUs: bf16 rounds them, and halves the traffic
     compile: bool = False  # torch.compile: a minute first, then faster steps
-    cuda_graphs: bool = False  # of the joint stage: F is recorded and replayed (fast/cuda_graphs.py); not with FSDP
+    cuda_graphs: bool = False  # F's passes are recorded and replayed (fast/cuda_graphs.py); not with FSDP
     gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0
 
@@ -110,10 +110,10 @@ class TrainingConfig:
                     raise InputError(f"{name}={getattr(self, name)}: must {rule}")
         if self.optimizer == "muon" and self.stage == "autoencoder":
             raise InputError("optimizer=muon: is for F and G, not for stage=autoencoder")
-        if self.cuda_graphs and (self.stage != "joint" or self.decoder_gradient or not self.detach_feedback
-                                 or self.mixed_precision == "fp16"):
-            raise InputError("cuda_graphs=true: is for stage=joint, detach_feedback=true and decoder_gradient=false, "
-                             "and not for mixed_precision=fp16")
+        if self.cuda_graphs and (self.stage not in ("multiview", "joint") or self.decoder_gradient
+                                 or not self.detach_feedback or self.mixed_precision == "fp16"):
+            raise InputError("cuda_graphs=true: is for stage=multiview or joint, detach_feedback=true and "
+                             "decoder_gradient=false, and not for mixed_precision=fp16")
 
     @classmethod
     def from_settings(cls, settings: list[str]) -> TrainingConfig:
