@@ -103,9 +103,9 @@ def test_colours_change_alike_in_all_views_and_on_the_object_alone():
 
 
 def test_a_run_on_meshes_learns_is_resumed_and_ends(meshes, tmp_path):
-    config = settings(stage="multiview", steps=2, checkpoint_every=2, refresh_every=1)
+    config = settings(stage="multiview", steps=2, checkpoint_every=2, refresh_every=1, optimizer="muon")
     assert "multiview" in train("tiny", tmp_path / "out", config, data=meshes)
-    train("tiny", tmp_path / "out", settings(stage="multiview", steps=4, refresh_every=1), data=meshes, resume=True)
+    train("tiny", tmp_path / "out", replace(config, steps=4), data=meshes, resume=True)
     steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     with pytest.raises(InputError, match="procedural_share: without --data"):
