@@ -130,8 +130,8 @@ def test_bad_meshes_are_skipped_and_named(run, meshes, tmp_path):
     (things / "fine").mkdir()
     shutil.copy(meshes / "one.ply", things / "fine" / "model.ply")
     code, text, errors = run("render", things, "--out", tmp_path / "out2", *SMALL)
-    assert code == 1 and "1 of 3 objects" in text
-    assert "nothing" in errors and "no mesh in this folder" in errors and "holds 5 meshes" in errors
+    assert code == 1 and "4 of 7 objects" in text and "3 skipped: bare, broken, nothing" in text
+    assert "nothing" in errors and "no mesh in this folder" in errors
 
 
 def test_bad_folders_are_skipped_and_named(run, tmp_path):
