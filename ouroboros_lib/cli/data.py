@@ -122,6 +122,8 @@ def render(
     texture: Annotated[Path | None, typer.Option(metavar="FILE", help="Image for meshes that name none.")] = None,
     depth: Annotated[bool, typer.Option(help="Also write exact z-depth.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of random views and elevations.")] = 0,
+    only_held_out: Annotated[int, typer.Option("--held-out", metavar="N", min=0, help="Only the N meshes that `train "
+                                               "--data PATH --set held_out=N` never learns from.")] = 0,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes; 0: one a core.")] = 0,
     protocol: ProtocolName = "",
     convention: ConventionName = "",
@@ -135,9 +137,11 @@ def render(
         raise InputError(f"--texture {texture}: no such file")
     degrees = _elevation(elevation)
     check_writable(out)
-    from ..data.renders import RenderSettings, default_workers, find_meshes, render_meshes
+    from ..data.renders import RenderSettings, default_workers, find_meshes, held_out, render_meshes
 
     found = find_meshes(meshes)
+    if only_held_out:
+        found = {name: found[name] for name in held_out(found, only_held_out)}
     common = {"up": up, "yaw": yaw, "texture": None if texture is None else str(texture), "depth": depth, "seed": seed}
     given = {"--views": views != 8, "--novel": novel != 0, "--elevation": elevation != "10"}
     settings = _protocol_settings(protocol, convention, size, common, given) or RenderSettings(

@@ -111,7 +111,7 @@ def _source(config: Config) -> Source:
     if not Path(config.data).is_dir():
         raise InputError(f"--data {config.data}: no such folder")
     return Folder(config.data, load_protocol(config.protocol) if config.protocol else None, config.all_objects,
-                  config.meshes)
+                  config.meshes, config.batch)
 
 
 def _method(config: Config, preset: str, device: torch.device) -> Method:
@@ -128,7 +128,7 @@ def _method(config: Config, preset: str, device: torch.device) -> Method:
     if config.eta is not None:
         pipeline.scheduler = EDMNoise.from_config(pipeline.scheduler.config, eta=config.eta)
     kind = SingleView if config.single_view else Ours
-    return kind(pipeline, preset, config.steps, config.guidance, range(config.seeds), components=not config.data)
+    return kind(pipeline, preset, config.steps, config.guidance, range(config.seeds), components=True)
 
 
 def _metrics(config: Config, device: torch.device) -> dict:

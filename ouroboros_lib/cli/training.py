@@ -18,7 +18,8 @@ def train(
         metavar="[COMPONENT=]PATH", help="Pipeline folder to start from, repeatable; later ones win.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out.")] = False,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Learn from rendered objects in this folder, of "
-                                              "multi-view folders or shards, instead of procedural ones.")] = None,
+                                              "multi-view folders or shards, or from meshes, instead of procedural "
+                                              "ones; --set procedural_share mixes both.")] = None,
 ) -> None:
     """Train one stage: autoencoder, reconstructor (G on clean views), multiview (F alone) or joint (Algorithm 1).
 
@@ -37,8 +38,8 @@ def train(
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, architecture, twins, paper, or a "
-                                        "JSON file of yours.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, world, ablation, architecture, twins, "
+                                        "paper, or a JSON file of yours.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
     gpus: Annotated[int, typer.Option(min=-1, max=1024, help="How many to use; -1: all; 0: the CPU.")] = -1,
     per_gpu: Annotated[int, typer.Option(min=1, max=64, help="How many stages may share a GPU.")] = 1,
@@ -47,7 +48,12 @@ def recipe(
     show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
     init: Annotated[str, typer.Option(metavar="DIR", help="Pipeline folder in which stages start that do not say "
                                       "where.")] = "",
-    data: Annotated[str, typer.Option(metavar="DIR", help="Rendered objects to learn from, as for train.")] = "",
+    data: Annotated[str, typer.Option(metavar="DIR", help="Rendered objects or meshes to learn from, as for train."
+                                      )] = "",
+    settings: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="[STAGE.]KEY=VALUE", help="Another setting for all stages or for one, repeatable.")] = None,
+    test: Annotated[list[str] | None, typer.Option(metavar="DIR", help="Rendered objects to measure on as well, "
+                                                   "repeatable.")] = None,
 ) -> None:
     """Run the training stages of a recipe in order, side by side where there are GPUs for it."""
     from ..files import check_writable
@@ -55,8 +61,11 @@ def recipe(
     check_writable(out)
     from ..training.recipe import check_needs, choose_stages, command_line, load_comparisons, load_recipe, run_recipe
 
-    stages = choose_stages(load_recipe(name, init, data), only)
+    stages = choose_stages(load_recipe(name, init, data, settings or (), test or ()), only)
     check_needs(name, init=init, data=data)
+    for folder in test or ():
+        if not Path(folder).is_dir():
+            raise InputError(f"--test {folder}: no such folder")
     if show:
         print("\n".join(command_line(stage.arguments(out)) + (f"  # on {stage.gpus} GPUs" if stage.gpus > 1 else "")
                         for stage in stages))
@@ -71,5 +80,7 @@ def recipe(
         from ..evaluation.tables import paper_tables, render
 
         collect(out / "evaluation", out / "ablation", comparisons)
+        for folder in map(Path, test or ()):
+            collect(out / f"evaluation-{folder.name}", out / f"ablation-{folder.name}", comparisons)
         print("\n".join(render(table) for table in paper_tables(out)[1:]))
         print(f"wrote {out / 'ablation.json'}")

@@ -49,7 +49,6 @@ class ObjectBuffer:
         while len(self) < self.capacity:
             self.refresh()
 
-    @torch.no_grad()
     def refresh(self) -> None:
         """Render the next `chunk` objects over the oldest ones."""
         indices = (torch.arange(self.next, self.next + self.chunk) * self.world_size + self.rank).numpy()
@@ -57,15 +56,22 @@ class ObjectBuffer:
         # seeded by the object's number: a resumed run sees the same cameras, in the same slots
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(indices[0]))
         cameras = object_cameras(self.chunk, self.num_views, self.novel_views, generator).to(self.device)
+        self.store(render_objects(objects, cameras, self.image_size, self.supersample).rgba, cameras.c2w)
+
+    @torch.no_grad()
+    def store(self, rgba: Tensor, c2w: Tensor) -> None:
+        """Put `chunk` objects (chunk, V + N, ...) over the oldest ones, with their latents."""
         slots = slice(self.next % self.capacity, self.next % self.capacity + self.chunk)
-        self.rgba[slots] = render_objects(objects, cameras, self.image_size, self.supersample).rgba
-        self.c2w[slots] = cameras.c2w
+        self.rgba[slots], self.c2w[slots] = rgba, c2w
         if self.encode is not None:
             latents = self.encode(self.rgba[slots, : self.num_views, :3].float() / 255)
             if self.latents is None:
                 self.latents = latents.new_empty(self.capacity, *latents.shape[1:])
             self.latents[slots] = latents
         self.made += self.chunk
+
+    def close(self) -> None:
+        """Nothing to end."""
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
         """`size` objects drawn with replacement, by the global generator; `images=False` leaves the pictures out."""

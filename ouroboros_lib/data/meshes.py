@@ -4,8 +4,8 @@
     views = render_mesh(mesh, evenly_spaced_orbit(8, 20), size=256)      # views.images, .alpha, .depth
 
 Colours are *unlit albedo*, straight from texture, vertex colours or material: no lamp, no shadow, no reflection, so
-that pictures do not depend on a lighting that others would have to copy. The background is white. Surfaces are opaque
-and two-sided; a texture's alpha is ignored.
+that pictures do not depend on a lighting that others would have to copy; a `Light` is for training alone. The
+background is white. Surfaces are opaque and two-sided; a texture's alpha is ignored.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,17 @@ from .mesh_files import PLAIN, Part, find_mesh, is_gso, object_name, read_parts
 
 # (x, y, z) with z up becomes (x, z, -y): what faced -y, the front in Blender and GSO, then faces the condition view
 Z_TO_Y = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+CREASE, MEETING = np.cos(np.deg2rad(40)), 64  # of lit surfaces; triangles at one point that are compared
+
+
+@dataclass(frozen=True)
+class Light:
+    """A lamp far away, the same for all views: colours times base + gain (n . direction), n a surface's normal on the
+    side that is seen. direction: (3,), of unit length, towards the lamp."""
+
+    direction: np.ndarray
+    base: float
+    gain: float
 
 
 @dataclass
@@ -44,7 +55,7 @@ class TexturedMesh:
     notes: list[str]
 
     def __post_init__(self):
-        self._scene = None
+        self._scene, self._normals = None, None
         self._pyramids = [None if part.texture is None else _pyramid(part.texture) for part in self.parts]
         self._densities = [self._texel_density(number) for number in range(len(self.parts))]
 
@@ -84,6 +95,16 @@ class TexturedMesh:
             out[mine] = color
         return out
 
+    def shades(self, hits: dict[str, np.ndarray], directions: np.ndarray, light: Light) -> np.ndarray:
+        """(R,) what a light makes of the colours at R hits of rays (R, 3); creases stay sharp, what is round smooth."""
+        if self._normals is None:
+            self._normals = _corner_normals(self.vertices[self.faces])
+        triangle, u, v = hits["primID"], hits["u"][:, None], hits["v"][:, None]
+        first, second, third = self._normals[triangle].swapaxes(0, 1)
+        normals = _unit((1 - u - v) * first + u * second + v * third)
+        seen = -np.sign((normals * directions).sum(1))
+        return light.base + light.gain * seen * (normals @ light.direction.astype(np.float32))
+
     def _texel_density(self, number: int) -> np.ndarray | None:
         """(F,) texels per world unit on each triangle of a part."""
         part = self.parts[number]
@@ -111,6 +132,11 @@ def load_mesh(path: str | Path, up: str = "auto", texture: str | Path | None = N
     if up == "auto":
         up = "z" if is_gso(path) else "y"
     parts, notes = read_parts(path, None if texture is None else Path(texture))
+    return place_parts(path, parts, up, yaw, notes)
+
+
+def place_parts(path: Path, parts: list[Part], up: str, yaw: float, notes: list[str]) -> TexturedMesh:
+    """Triangles of a file in the world, as `load_mesh` says; up: y or z. Raises InputError."""
     used = np.concatenate([part.vertices[np.unique(part.faces)] for part in parts])
     to_world = normalisation(used, up, yaw)
     if not np.isfinite(to_world).all():
@@ -140,42 +166,92 @@ def normalisation(vertices: np.ndarray, up: str, yaw: float = 0.0) -> np.ndarray
 
 @torch.no_grad()
 def render_mesh(mesh: TexturedMesh, cameras: Cameras, size: int, supersample: int = 2,
-                num_orbit_views: int | None = None) -> MultiviewObject:
+                num_orbit_views: int | None = None, depth: bool = True, light: Light | None = None) -> MultiviewObject:
     """Views of a mesh from cameras (V,), S = `size` pixels a side.
 
     Colour and alpha are means over supersample x supersample rays a pixel; depth is that of the ray through the pixel's
-    centre, along the camera's z axis. num_orbit_views: how many of the cameras are the orbit's; all by default.
+    centre, along the camera's z axis. num_orbit_views: how many of the cameras are the orbit's; all by default. light:
+    None for unlit albedo.
     """
     if len(cameras.shape) != 1:
         raise ValueError(f"cameras must have shape (V,), got {tuple(cameras.shape)}")
     cameras = cameras.to("cpu", torch.float32)
     views = len(cameras.c2w)
-    rgba = np.empty((views, 4, size, size), np.uint8)
-    depth = np.empty((views, 1, size, size), np.float32)
+    rgba = np.zeros((views, size, size, 4), np.uint8)
+    rgba[..., :3] = 255
+    z_depth = np.zeros((views, 1, size, size), np.float32)
     for view in range(views):
-        camera = cameras[view:view + 1]
-        fine = size * supersample
-        hits, hit = _cast_pixels(mesh, camera, fine)
-        coverage = hit.astype(np.float32).reshape(size, supersample, size, supersample).mean((1, 3))
-        color = np.ones((fine * fine, 3), np.float32)
+        camera = cameras[view]
+        rows, columns = _window(mesh, camera, size)
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        hits, hit, rays = _cast_pixels(mesh, camera, size, supersample, rows, columns)
+        planes = np.ones((len(hit), 4), np.float32)
+        planes[:, 3] = hit
         if hit.any():
             found = {name: values[hit] for name, values in hits.items()}
-            width = found["tfar"] / (float(camera.intrinsics[0, 0, 0]) * fine)  # of a sample on the surface
-            color[hit] = mesh.colors(found, width)
-        color = color.reshape(size, supersample, size, supersample, 3).mean((1, 3))
-        planes = np.concatenate([color, coverage[..., None]], -1)
-        rgba[view] = np.rint(255 * planes).astype(np.uint8).transpose(2, 0, 1)
-        hits, hit = (hits, hit) if supersample == 1 else _cast_pixels(mesh, camera, size)
-        depth[view, 0] = np.where(hit, hits["tfar"], 0).reshape(size, size)
-    return MultiviewObject(mesh.name, torch.from_numpy(rgba), cameras, num_orbit_views or views,
-                           torch.from_numpy(depth))
+            width = found["tfar"] / (float(camera.intrinsics[0, 0]) * size * supersample)  # of a sample on the surface
+            colors = mesh.colors(found, width)
+            if light is not None:
+                colors = np.clip(colors * mesh.shades(found, rays[hit], light)[:, None], 0, 1)
+            planes[hit, :3] = colors
+        planes = planes.reshape(shape[0], supersample, shape[1], supersample, 4)
+        mean = sum(planes[:, i, :, j] for i in range(supersample) for j in range(supersample)) / supersample**2
+        rgba[view, rows, columns] = np.rint(255 * mean)
+        if depth:
+            if supersample != 1:
+                hits, hit, _ = _cast_pixels(mesh, camera, size, 1, rows, columns)
+            z_depth[view, 0, rows, columns] = np.where(hit, hits["tfar"], 0).reshape(shape)
+    return MultiviewObject(mesh.name, torch.from_numpy(rgba.transpose(0, 3, 1, 2).copy()), cameras,
+                           num_orbit_views or views, torch.from_numpy(z_depth) if depth else None)
 
 
-def _cast_pixels(mesh: TexturedMesh, camera: Cameras, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """One ray through each pixel's centre: directions have camera depth 1, so that `tfar` is the z-depth."""
-    directions = camera.pixel_directions(size).reshape(-1, 3).numpy()
-    hits = mesh.cast(camera.positions[0].numpy(), directions)
-    return hits, hits["primID"] >= 0
+def _window(mesh: TexturedMesh, camera: Cameras, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the pixels in which a mesh can be: those of its corners and between them."""
+    uv, z = camera[None].project(torch.from_numpy(mesh.vertices))
+    if z.min() < 1e-3:  # beside or behind the camera
+        return slice(0, size), slice(0, size)
+    low, high = (uv[0].aminmax(dim=0).min * size).floor().int() - 1, (uv[0].aminmax(dim=0).max * size).ceil().int() + 1
+    (left, top), (right, bottom) = low.clamp(0, size - 1).tolist(), high.clamp(1, size).tolist()
+    return slice(top, bottom), slice(left, right)
+
+
+def _cast_pixels(mesh: TexturedMesh, camera: Cameras, size: int, supersample: int, rows: slice, columns: slice
+                 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Hits, whether there is one, and directions of supersample x supersample rays a pixel. Directions have camera
+    depth 1, so that `tfar` is the z-depth."""
+    k, pose = camera.intrinsics.numpy(), camera.c2w.numpy()
+    fine = size * supersample
+    x, y = (((np.arange(window.start * supersample, window.stop * supersample, dtype=np.float32) + 0.5) / fine
+             - k[axis, 2]) / k[axis, axis] for axis, window in enumerate((columns, rows)))
+    right, down, forward = pose[:3, :3].T
+    directions = (x[None, :, None] * right + y[:, None, None] * down + forward).reshape(-1, 3)
+    hits = mesh.cast(pose[:3, 3], directions)
+    return hits, hits["primID"] >= 0, directions
+
+
+def _corner_normals(corners: np.ndarray) -> np.ndarray:
+    """(F, 3, 3) normals at the corners of triangles (F, 3, 3): means over the triangles that meet there, without those
+    beyond a crease. Where too many meet to compare each with each, the triangle's own."""
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # as long as twice the area
+    places = (np.rint(corners.reshape(-1, 3) * 1e5).astype(np.int64) + 2**18) @ np.array([1, 2**20, 2**40])
+    order = np.argsort(places, kind="stable")
+    start, count = np.unique(places[order], return_index=True, return_counts=True)[1:]
+    start, count = np.repeat(start, count), np.repeat(count, count)  # of each corner, in that order
+    count[count > MEETING] = 1
+    one = np.repeat(np.arange(len(order)), count)
+    other = np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count) + np.where(
+        count > 1, start, np.arange(len(order)))[one]
+    own = np.repeat(normals, 3, axis=0)[order]
+    unit = _unit(own)
+    smooth = (unit[one] * unit[other]).sum(1) > CREASE
+    total = np.stack([np.bincount(one, own[other, axis] * smooth, len(order)) for axis in range(3)], 1)
+    result = np.empty_like(unit)
+    result[order] = _unit(total)
+    return result.reshape(-1, 3, 3).astype(np.float32)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def _pyramid(texture: np.ndarray) -> list[np.ndarray]:

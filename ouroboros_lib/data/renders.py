@@ -5,9 +5,11 @@ rendered the same way is left as it is.
 """
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import zlib
@@ -71,8 +73,9 @@ class RenderSettings:
 def find_meshes(paths: Iterable[Path]) -> dict[str, Path]:
     """Mesh files or folders by object name: `paths` are meshes, folders of one object, or folders of many.
 
-    A folder of many holds meshes, or folders of objects. Faulty entries are among the results: rendering says what is
-    wrong with them. Raises InputError for a path that is not there or has nothing in it, and for equal names.
+    A folder of many holds meshes, or folders of objects or of meshes. Faulty entries are among the results: rendering
+    says what is wrong with them. Raises InputError for a path that is not there or has nothing in it, and for equal
+    names.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -98,7 +101,30 @@ def _entries(path: Path) -> list[Path]:
     below = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not below:
         raise InputError(f"{path}: an empty folder, expected meshes or folders of objects")
-    return below
+    return [entry for folder in below
+            for entry in (mesh_files(folder) if len(mesh_files(folder)) > 1 else [folder])]
+
+
+def holds_meshes(folder: Path) -> bool:
+    """Whether a folder holds meshes, or folders of meshes."""
+    below = [folder, *folder.iterdir()] if folder.is_dir() else []
+    return any(mesh_files(each) or mesh_files(each / "meshes") for each in below)
+
+
+def held_out(names: Iterable[str], count: int) -> list[str]:
+    """`count` of the names, chosen by a hash, to be measured on and never trained on.
+
+    Names that differ in trailing numbers and single letters (armchair, armchair2, chair_A) are one family, and stay
+    together; a family that would be too many is left for training.
+    """
+    families: dict[str, list[str]] = {}
+    for name in sorted(names):
+        families.setdefault(re.sub(r"([ _-]?\d+|[ _-][A-Z])+$", "", name).lower(), []).append(name)
+    chosen: list[str] = []
+    for family in sorted(families, key=lambda family: hashlib.sha256(family.encode()).hexdigest()):
+        if len(chosen) + len(families[family]) <= count:
+            chosen += families[family]
+    return sorted(chosen)
 
 
 def is_done(folder: Path, how: dict) -> bool:
@@ -126,12 +152,11 @@ def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettin
     if settings.turn(name) != settings.yaw and mesh.up != "z":
         raise InputError(f"{name}: the protocol says which side of a mesh with z up the input shows, but this one was "
                          f"taken for {mesh.up} up: give --up z")
-    views = render_mesh(mesh, settings.cameras(name), settings.size, settings.supersample, settings.views)
+    views = render_mesh(mesh, settings.cameras(name), settings.size, settings.supersample, settings.views,
+                        settings.depth)
     source = {"mesh": mesh.path.name, "up": mesh.up, "yaw": settings.turn(name), "to_world": mesh.to_world.tolist(),
               **_origin(mesh.path)}
     views = dataclasses.replace(views, name=name, info={"source": source, "render": settings.record()})
-    if not settings.depth:
-        views.depth = None
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_object(folder, views)
     return mesh.notes

@@ -16,7 +16,7 @@ from .statistics import digits, mean_interval, paired_interval
 QUANTITIES = (*orbit_quantities(8), "difference")  # |metric of views - metric of their 3D renders|, views 1+ (table 2)
 DEFAULT_METHOD = "two-stage"
 SHAPES = ("chamfer", "f_score", "iou")  # of the splats' surface, see geometry.py
-Key = tuple[int, int]  # object, training seed
+Key = tuple[int | str, int]  # object, training seed
 Cell = dict[str, dict[Key, float]]  # one of SHAPES or "METRIC QUANTITY" -> mean over views and seeds of the noise
 
 
@@ -36,9 +36,12 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     noises: dict[str, dict[str, dict[Key, list[float]]]] = {}
     for path, record in records.items():
         row, seed = re.fullmatch(r"(.*?)(?:-seed(\d+))?", path.stem).groups()
-        for method, number, column, value in _values(path, record["settings"]["num_views"]):
+        procedural = "num_views" in record["settings"]  # objects are numbers then, and names in a folder
+        views = record["settings"]["num_views"] if procedural else 1 + max(record["protocol"]["primary_views"])
+        for method, name, column, value in _values(path, views):
             cell = noises.setdefault(f"{row}:{method}", {})
-            cell.setdefault(column, {}).setdefault((number, int(seed or 0)), []).append(value)
+            key = int(name) if procedural else name, int(seed or 0)
+            cell.setdefault(column, {}).setdefault(key, []).append(value)
     cells: dict[str, Cell] = {name: {column: {key: float(np.mean(values)) for key, values in table.items()}
                                      for column, table in cell.items()} for name, cell in noises.items()}
     means = {name: _means(cell, name) for name, cell in cells.items()}
@@ -62,32 +65,32 @@ def verdict(interval: dict, smaller_is_better: bool = False) -> str:
     return "better" if (interval["mean"] > 0) != smaller_is_better else "worse"
 
 
-def _values(path: Path, views: int) -> Iterator[tuple[str, int, str, float]]:
+def _values(path: Path, views: int) -> Iterator[tuple[str, str, str, float]]:
     """Method, object, column and value, for each seed of the noise; what was not measured is left out."""
     grouped: dict[tuple, dict[str, list]] = {}
     for row in read_rows(path):
         for quantity, (kind, belongs) in orbit_quantities(views).items():
             if row.kind == kind and belongs(row.view):
-                of_object = grouped.setdefault((row.method, row.seed, int(row.object)), {})
+                of_object = grouped.setdefault((row.method, row.seed, str(row.object)), {})
                 of_object.setdefault(quantity, []).append(
                     [math.nan if getattr(row, metric) == "" else getattr(row, metric) for metric in METRICS])
-    for (method, _, number), quantities in grouped.items():
+    for (method, _, name), quantities in grouped.items():
         means = {quantity: np.mean(values, axis=0) for quantity, values in quantities.items()}
         if "views 1+" in means:
             means["difference"] = np.abs(means["views 1+"] - means["3D views 1+"])
         for quantity, values in means.items():
-            yield from ((method, number, f"{metric} {quantity}", value)
+            yield from ((method, name, f"{metric} {quantity}", value)
                         for metric, value in zip(METRICS, values, strict=True) if not math.isnan(value))
     for line in read_shapes(path.with_name(path.stem + "_geometry.csv")):
-        yield from ((line.method, int(line.object), name, getattr(line, name)) for name in SHAPES)
+        yield from ((line.method, str(line.object), shape, getattr(line, shape)) for shape in SHAPES)
 
 
-def _axes(keys) -> tuple[list[int], list[int]]:
+def _axes(keys) -> tuple[list[int | str], list[int]]:
     """Objects and training seeds among keys of cells."""
     return sorted({number for number, _ in keys}), sorted({seed for _, seed in keys})
 
 
-def _table(values: dict[Key, float], objects: list[int], seeds: list[int]) -> np.ndarray:
+def _table(values: dict[Key, float], objects: list[int | str], seeds: list[int]) -> np.ndarray:
     return np.array([[values[number, seed] for seed in seeds] for number in objects])
 
 

@@ -10,7 +10,7 @@ CHOICES = {"split": ("val", "test", "heldout"), "lpips": ("alex", "vgg", "off"),
            "align": ("none", "azimuth", "scale", "both"), "mirror": ("yes", "no", "unknown")}
 RANGES = {"steps": (1, 1000), "seeds": (1, 1000), "objects": (1, 100_000), "batch": (1, 4096), "geometry": (0, 100_000),
           "guidance": (0, 100), "eta": (0, 1), "sample": (0, 10_000)}
-ON_THE_FLY = ("split", "objects", "batch", "geometry", "single_view")  # fields for procedural objects alone
+ON_THE_FLY = ("split", "objects", "geometry", "single_view")  # fields for procedural objects alone
 OF_FILES = ("convention", "sample", "names", "mirror")  # for another method's outputs
 OF_FOLDERS = ("protocol", "all_objects", "method", "align", "meshes", *OF_FILES)  # and for objects of `data` alone
 
@@ -29,9 +29,10 @@ class EvaluationConfig:
     # procedural objects, made on the fly
     split: str = "test"  # val is for choosing settings, heldout is a family that training never sees
     objects: int = 128  # a paired difference of 0.1 dB is then separable
-    batch: int = 16  # objects at a time; does not change the figures
     geometry: int = 0  # of so many objects, the first ones, the splats' shape is measured too: a second each
     single_view: bool = False  # the weights are a G that was trained with single_view=true: only that is measured
+
+    batch: int = 16  # objects at a time, of a folder too; does not change the figures
 
     # rendered objects of a folder, in place of the procedural ones
     data: str = ""

@@ -56,19 +56,26 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
     out.parent.mkdir(parents=True, exist_ok=True)
     settings, skipped = run.settings(), dict(source.skipped)
     parts, untold = PartialResults(out, settings), []
+
+    def attempt(names: list) -> None:
+        try:
+            stamps = {name: stamp(source.files(name) + method.files(name)) for name in names}
+            missing = [name for name in names if not parts.holds(name, stamps[name])]
+            for measured in run.measure(missing) if missing else ():
+                record = {name: getattr(measured, name) for name in ("rows", "shapes", "alignment")}
+                parts.write(measured.name, stamps[measured.name], record, measured.tiles)
+        except InputError as error:
+            if len(names) > 1:  # the others can be measured all the same
+                for name in names:
+                    attempt([name])
+                return
+            skipped[names[0]] = str(error) if str(names[0]) in str(error) else f"{names[0]}: {error}"
+            untold.append(f"skipped: {skipped[names[0]]}")
+
     with tqdm(total=len(source.names), unit=" objects", disable=not sys.stderr.isatty(), leave=False) as bar:
         for first in range(0, len(source.names), source.batch):
             names = source.names[first:first + source.batch]
-            try:
-                stamps = {name: stamp(source.files(name) + method.files(name)) for name in names}
-                missing = [name for name in names if not parts.holds(name, stamps[name])]
-                for measured in run.measure(missing) if missing else ():
-                    record = {name: getattr(measured, name) for name in ("rows", "shapes", "alignment")}
-                    parts.write(measured.name, stamps[measured.name], record, measured.tiles)
-            except InputError as error:
-                for name in names:
-                    skipped[name] = str(error) if str(name) in str(error) else f"{name}: {error}"
-                    untold.append(f"skipped: {skipped[name]}")
+            attempt(names)
             if len(skipped) < len(source.skipped) + first + len(names):  # else there may be but one error to tell
                 while untold:
                     _say(untold.pop(0))

@@ -65,7 +65,8 @@ def protocol_quantities(primary: Sequence[int], input_view: int, orbit: int) -> 
     """Of a folder: the protocol says which views count; from number `orbit` on they are novel."""
     views = {"primary views": lambda v: v in primary, "input view": lambda v: v == input_view,
              "novel": lambda v: v >= orbit}
-    return ({name: ("multiview", belongs) for name, belongs in views.items()}
+    return ({"PSNR": ("autoencoder", lambda v: True)}
+            | {name: ("multiview", belongs) for name, belongs in views.items()}
             | {f"3D {name}": ("render", belongs) for name, belongs in views.items()}
             | {"self-consistency": ("self-consistency", lambda v: True)})
 

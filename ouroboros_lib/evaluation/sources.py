@@ -98,12 +98,13 @@ class Folder(Source):
     """Rendered objects below a folder, as `ouroboros data render --protocol` makes them.
 
     protocol: what they must have been rendered for; by default what they say themselves. all_objects: whatever is
-    there, in place of the protocol's list; the label then ends in -all. meshes: true meshes, to measure shapes.
+    there, in place of the protocol's list; the label then ends in -all. meshes: true meshes, to measure shapes. batch:
+    objects that may be loaded together.
     """
 
     def __init__(self, data: str | Path, protocol: Protocol | None = None, all_objects: bool = False,
-                 meshes: Iterable[str | Path] | None = None):
-        self.data, self.wanted, self.all_objects = Path(data), protocol, all_objects
+                 meshes: Iterable[str | Path] | None = None, batch: int = 1):
+        self.batch, self.data, self.wanted, self.all_objects = batch, Path(data), protocol, all_objects
         self.meshes = find_meshes(map(Path, meshes)) if meshes else {}
         self.shapes = bool(meshes)
 
@@ -162,6 +163,10 @@ class Folder(Source):
             if truth.rgba.shape[-1] != self.size or _label(truth) != self.rendered_for:
                 raise InputError(f"{self.data / truth.name}: was rendered for {_label(truth) or 'no protocol'} at "
                                  f"{truth.rgba.shape[-1]} pixels, not for {self.label}")
+        rigs = {(round(float(truth.cameras.positions[0].norm()), 2), round(float(truth.cameras.intrinsics[0, 0, 0]), 2))
+                for truth in objects}
+        if len(rigs) > 1:  # each can be measured alone
+            raise InputError(f"{self.data}: objects of several rigs")
         return objects
 
     def surface(self, truth: MultiviewObject) -> Surface | None:

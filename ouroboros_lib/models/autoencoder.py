@@ -14,11 +14,13 @@ class Autoencoder(ModelMixin, ConfigMixin):
     """A variational autoencoder of factor 8 (Kingma & Welling 2014; Rombach et al. 2022).
 
     The image is pixel-unshuffled by 2 first, and shuffled back last, which makes full resolution cheap.
+    decoder_channels: as `channels`, where the decoder is wider than the encoder; None: the same.
     `latent_mean` and `latent_std` are measured after training and make latents zero mean and unit variance.
     """
 
     @register_to_config
-    def __init__(self, latent_channels: int = 8, channels: tuple[int, int, int] = (48, 80, 112)):
+    def __init__(self, latent_channels: int = 8, channels: tuple[int, int, int] = (48, 80, 112),
+                 decoder_channels: tuple[int, int, int] | None = None):
         super().__init__()
         a, b, c = channels
         self.encoder = nn.Sequential(
@@ -26,6 +28,7 @@ class Autoencoder(ModelMixin, ConfigMixin):
             nn.Conv2d(a, b, 3, stride=2, padding=1), ResBlock(b, b),
             nn.Conv2d(b, c, 3, stride=2, padding=1), ResBlock(c, c), ResBlock(c, c),
             group_norm(c), nn.SiLU(), nn.Conv2d(c, 2 * latent_channels, 1))
+        a, b, c = decoder_channels or channels
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, c, 3, padding=1), ResBlock(c, c), ResBlock(c, c),
             nn.Upsample(scale_factor=2.0), nn.Conv2d(c, b, 3, padding=1), ResBlock(b, b), ResBlock(b, b),

@@ -1,7 +1,7 @@
 """The few blocks that F, G and the autoencoder of the `small` preset are made of."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -81,11 +81,11 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over sequences of tokens, (S, L, C) to (S, L, C), without the residual; starts at zero."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, head_channels: int = 0):
         super().__init__()
-        head_channels = 48 if channels % 48 == 0 else 32
+        expected, head_channels = head_channels or "48 or 32", head_channels or (48 if channels % 48 == 0 else 32)
         if channels % head_channels:
-            raise ValueError(f"attention needs a multiple of 48 or 32 channels, got {channels}")
+            raise ValueError(f"attention needs a multiple of {expected} channels, got {channels}")
         self.heads = channels // head_channels
         self.norm, self.qkv = group_norm(channels), nn.Linear(channels, 3 * channels)
         self.query_norm, self.key_norm = nn.RMSNorm(head_channels, eps=1e-6), nn.RMSNorm(head_channels, eps=1e-6)
@@ -134,9 +134,10 @@ class TemporalAttention(Attention):
 class FactorisedAttention(nn.Module):
     """Within each view, then over the views, as in Stable Video Diffusion (Blattmann et al. 2023)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, head_channels: int = 0):
         super().__init__()
-        self.spatial, self.temporal = MultiviewAttention(channels), TemporalAttention(channels)
+        self.spatial = MultiviewAttention(channels, head_channels)
+        self.temporal = TemporalAttention(channels, head_channels)
 
     def forward(self, x: Tensor, num_views: int) -> Tensor:
         return self.temporal(self.spatial(x, 1), num_views)
@@ -151,8 +152,8 @@ class UNetStage(nn.Module):
     skip_channels: for the way up, the channels of the skip connection that each block takes from the way down.
     """
 
-    def __init__(self, channels_in: int, channels: int, embedding: int, depth: int, attention: type | None,
-                 skip_channels: int = 0):
+    def __init__(self, channels_in: int, channels: int, embedding: int, depth: int,
+                 attention: Callable[[int], nn.Module] | None, skip_channels: int = 0):
         super().__init__()
         widths = [channels_in] + [channels] * (depth - 1)
         self.blocks = nn.ModuleList(ResBlock(width + skip_channels, channels, embedding) for width in widths)
@@ -173,11 +174,12 @@ class UNet:
     """What the networks of F and G share: layers to add to a module of their own, and the way through these."""
 
     def add_unet(self, channels: tuple[int, ...], channels_out: int, embedding: int, depths: tuple[int, ...],
-                 depth_up: int, attention: tuple[bool, ...], kind: type = MultiviewAttention) -> None:
+                 depth_up: int, attention: tuple[bool, ...], kind: Callable[[int], nn.Module] = MultiviewAttention
+                 ) -> None:
         """Make the layers of all stages, from fine to coarse and back.
 
         depths: blocks of each stage on the way down; depth_up: of all on the way up. attention: which stages have it,
-        beside the middle; kind: its class.
+        beside the middle; kind: makes it for so many channels.
         """
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         for stage, width in enumerate(channels):

@@ -15,7 +15,7 @@ STAGES = ("autoencoder", "reconstructor", "multiview", "joint")
 CHOICES = {"stage": STAGES, "coordinate_map": COORDINATE_MAPS,
            "view_attention": ("", *VIEW_ATTENTIONS), "mixed_precision": ("no", "fp16", "bf16"),
            "schedule": ("cosine", "constant"), "image_loss": ("mixed", "mse", "l1"), "lpips": ("off", "alex", "vgg"),
-           "condition_view": ("first", "random"),
+           "condition_view": ("first", "random"), "optimizer": ("adamw", "muon"),
            "ema_device": ("same", "cpu"), "gradient_exchange": ("fp32", "bf16")}
 LIMITS = (  # lowest and highest values, in words, and of what
     (1, math.inf, "be at least 1", "steps batch_size accumulation ema_every reconstruction_batch objects "
@@ -23,8 +23,9 @@ LIMITS = (  # lowest and highest values, in words, and of what
     (sys.float_info.min, sys.float_info.max, "be a positive number",
      "learning_rate reconstructor_learning_rate gradient_clip"),
     (0, 2**32 - 1, f"lie between 0 and {2**32 - 1}", "seed"),
-    (0, math.inf, "not be negative", "novel_views workers shuffle condition_noise_std"),
-    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision"),
+    (0, math.inf, "not be negative", "novel_views workers shuffle held_out condition_noise_std"),
+    (0, 1, "lie between 0 and 1", "self_conditioning_probability condition_dropout warmup ema_decay orbit_supervision "
+                                "procedural_share"),
     (0, math.nextafter(1, 0), "be at least 0 and below 1", "adam_beta2"))
 
 
@@ -42,6 +43,7 @@ class TrainingConfig:
     reconstructor_learning_rate: float = 3e-4
     warmup: float = 0.03  # share of the run in which the learning rate rises
     schedule: str = "cosine"  # how it falls afterwards: cosine, or not at all: constant
+    optimizer: str = "adamw"  # muon: for the matrices between F's and G's first and last layers; AdamW for the rest
     weight_decay: float = 0.01
     adam_beta2: float = 0.99  # of AdamW; shorter than usual, for short runs
     gradient_clip: float = 1.0
@@ -52,7 +54,7 @@ class TrainingConfig:
     mixed_precision: str = "no"  # no, fp16, bf16
     gradient_exchange: str = "fp32"  # how gradients travel between GPUs: bf16 rounds them, and halves the traffic
     compile: bool = False  # torch.compile: a minute first, then faster steps
-    cuda_graphs: bool = False  # of the joint stage: F is recorded and replayed (fast/cuda_graphs.py); not with FSDP
+    cuda_graphs: bool = False  # F's passes are recorded and replayed (fast/cuda_graphs.py); not with FSDP
     gradient_checkpointing: bool = False  # of SVD's layers: activations are computed twice instead of kept
     seed: int = 0
 
@@ -86,7 +88,11 @@ class TrainingConfig:
     novel_views: int = 4  # supervision views off the orbit
     condition_view: str = "first"  # of --data: the orbit begins at its first frame, or at a random one
     orbit_views: str = ""  # of --data: numbers of the views that make the orbit, as 0,2,4; empty: evenly spaced
-    workers: int = 2  # processes that read --data, for each process that trains
+    procedural_share: float = 0.0  # of --data: share of a batch that is procedural; above 0, `objects` of both kinds
+    # are kept to draw from, those of --data with other colours, and replaced as fast as `workers` bring new ones
+    held_out: int = 0  # of meshes in --data: how many are never trained on (those of `data render --held-out`)
+    swatches: str = ""  # of meshes in --data: a folder of pictures to paint flat-coloured ones with
+    workers: int = 2  # processes that read --data, or render its meshes, for each process that trains
     shuffle: int = 64  # objects of a shard that are kept to draw from
     log_every: int = 50
     validate_every: int = 0  # steps between sheets of pictures, 0: only at the end
@@ -102,10 +108,12 @@ class TrainingConfig:
             for name in names.split():
                 if not low <= getattr(self, name) <= high:
                     raise InputError(f"{name}={getattr(self, name)}: must {rule}")
-        if self.cuda_graphs and (self.stage != "joint" or self.decoder_gradient or not self.detach_feedback
-                                 or self.mixed_precision == "fp16"):
-            raise InputError("cuda_graphs=true: is for stage=joint, detach_feedback=true and decoder_gradient=false, "
-                             "and not for mixed_precision=fp16")
+        if self.optimizer == "muon" and self.stage == "autoencoder":
+            raise InputError("optimizer=muon: is for F and G, not for stage=autoencoder")
+        if self.cuda_graphs and (self.stage not in ("multiview", "joint") or self.decoder_gradient
+                                 or not self.detach_feedback or self.mixed_precision == "fp16"):
+            raise InputError("cuda_graphs=true: is for stage=multiview or joint, detach_feedback=true and "
+                             "decoder_gradient=false, and not for mixed_precision=fp16")
 
     @classmethod
     def from_settings(cls, settings: list[str]) -> TrainingConfig:

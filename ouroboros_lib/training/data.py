@@ -1,10 +1,13 @@
-"""Objects that were rendered beforehand, as an endless source of batches with the interface of `ObjectBuffer`."""
+"""Objects of --data, as an endless source of batches with the interface of `ObjectBuffer`: rendered beforehand, or
+meshes that are rendered anew at each visit."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..data.batches import MultiviewBatch
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
+from ..data.fresh import find_swatches, fresh_views
+from ..data.meshes import load_mesh, render_mesh
+from ..data.renders import RenderSettings, find_meshes, held_out, holds_meshes
 from ..data.shards import INDEX, ShardStream
 from ..errors import InputError
 from ..presets import Preset
@@ -20,19 +26,22 @@ from .config import TrainingConfig
 
 
 class RenderedObjects:
-    """Batches from a folder of multi-view objects (data/folders.py) or of shards (data/shards.py).
+    """Batches from a folder of multi-view objects (data/folders.py), of shards (data/shards.py) or of meshes.
 
-    The first `validation_objects` in order of name (of writing, for shards) are kept out of training. The others come
-    in an order of `seed` that is new in every epoch, shared out over processes (rank, world_size) and the workers that
-    read for each. Orbits and cameras are those of the files; `novel_views` others are drawn anew at each visit.
+    The first `validation_objects` in order of name (of writing, for shards) are kept out of training; of meshes, those
+    that data/renders.py holds out. The others come in an order of `seed` that is new in every epoch, shared out over
+    processes (rank, world_size) and the workers that read for each. Orbits and cameras are those of the files;
+    `novel_views` others are drawn anew at each visit.
     """
 
     def __init__(self, folder: str | Path, preset: Preset, config: TrainingConfig, device, rank: int = 0,
                  world_size: int = 1):
         self.folder, self.num_views, self.device = Path(folder), preset.num_views, torch.device(device)
+        self.start_worker = _give_way if config.procedural_share else None
         self.workers, self.views = config.workers, preset.num_views + config.novel_views
         self.next = 0  # number of the object that comes next, counted in this process
-        kind = _Shards if (self.folder / INDEX).is_file() else _Folders
+        kind = (_Shards if (self.folder / INDEX).is_file() else
+                partial(_Meshes, views=preset.num_views) if holds_meshes(self.folder) else _Folders)
         settings = {"image_size": preset.image_size, "views": None, "novel_views": None, "depth": False,
                     "start": config.condition_view}
         self.objects = kind(self.folder, config, settings, rank, world_size)
@@ -52,10 +61,15 @@ class RenderedObjects:
         """Start to read."""
         self.objects.start = self.next
         own = torch.Generator().manual_seed(0)  # it would draw from the global one, and a resumed run then differ
-        self.iterator = iter(DataLoader(self.objects, batch_size=None, num_workers=self.workers, generator=own))
+        self.iterator = iter(DataLoader(self.objects, batch_size=None, num_workers=self.workers, generator=own,
+                                        prefetch_factor=4 if self.workers else None, worker_init_fn=self.start_worker))
 
     def refresh(self) -> None:
         """Nothing to do: every batch is new."""
+
+    def close(self) -> None:
+        """End the readers."""
+        self.iterator = iter(())
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
         """The next `size` objects, on the device; without latents. Pictures always come along."""
@@ -65,6 +79,11 @@ class RenderedObjects:
     def held_out(self) -> MultiviewBatch:
         """The objects that are kept out of training."""
         return self._collated(self.objects.held_out())
+
+    def one(self) -> MultiviewObject:
+        """The next object, on the CPU."""
+        self.next += 1
+        return self._valid(next(self.iterator))
 
     def _collated(self, objects: Iterator[MultiviewObject | InputError]) -> MultiviewBatch:
         batch = collate([self._valid(views) for views in objects])
@@ -95,6 +114,12 @@ class RenderedObjects:
             raise InputError(f"{self.folder}: orbits of {there} views, the preset takes {self.num_views}; choose them "
                              "with --set orbit_views=0,2,...")
         return list(range(0, there, there // self.num_views))
+
+
+def _give_way(worker: int) -> None:
+    """Whoever trains, or compiles, comes first, if it does not wait for objects."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(10)
 
 
 class _Objects(IterableDataset):
@@ -173,3 +198,30 @@ class _Shards(_Objects):
             if skip < count:
                 yield from self.stream.objects_of(path, draw, skip, self.validation)
             skip = max(0, skip - count)
+
+
+class _Meshes(_Objects):
+    """One mesh an object, rendered by whoever reads it, each time otherwise. Reader r of R takes every R-th object."""
+
+    def __init__(self, root: Path, config: TrainingConfig, *given, views: int):
+        super().__init__(root, config, *given)
+        self.meshes, self.swatches = find_meshes([root]), find_swatches(config.swatches)
+        out = held_out(self.meshes, max(config.held_out, config.validation_objects))
+        self.validation, self.names = out[:config.validation_objects], sorted(set(self.meshes) - set(out))
+        if not self.names or not self.validation:
+            raise InputError(f"{root}: holds {len(self.meshes)} meshes, of which {len(out)} are kept out of training: "
+                             "one of both is too few")
+        self.render = RenderSettings(self.settings["image_size"], views, config.novel_views, None, depth=False)
+
+    def __len__(self) -> int:
+        return len(self.meshes)
+
+    def held_out(self) -> Iterator[MultiviewObject]:
+        for name in self.validation:
+            mesh = load_mesh(self.meshes[name])
+            yield render_mesh(mesh, self.render.cameras(name), self.render.size, self.render.supersample,
+                              self.render.views, depth=False)
+
+    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
+        for draw, name in self.in_epochs(self.names, reader + skip * readers, readers):
+            yield fresh_views(name, self.meshes[name], self.render, draw, self.swatches)

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
     run.accelerator.init_trackers("logs", config=asdict(config))
     if checkpoint is not None:
         load_checkpoint(run, checkpoint)
+    with closing(run.source):
+        figures = take_steps(run)
+    figures |= look(run)
+    export(run)
+    run.accelerator.end_training()
+    return figures
+
+
+def take_steps(run: Run) -> dict[str, float]:
+    """All steps that are left. Returns the last figures logged."""
+    config = run.config
     run.source.fill()
 
     seconds_before, first_step = run.seconds, run.step
@@ -68,9 +80,6 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
     progress.close()
     if config.stage == "autoencoder" and config.train_encoder:
         measure_latents(run)
-    figures |= look(run)
-    export(run)
-    run.accelerator.end_training()
     return figures
 
 

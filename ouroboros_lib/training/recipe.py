@@ -16,13 +16,14 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..errors import InputError
-from ..evaluation.config import EvaluationConfig
+from ..evaluation.config import ON_THE_FLY, EvaluationConfig
 from ..files import termination_cleans_up
 from .config import TrainingConfig
 
@@ -45,6 +46,7 @@ class Stage:
     gpus: int = 1
     evaluates: str = ""
     data: str = ""
+    folder: str = "evaluation"  # below OUT, for what an evaluation writes
     processes: list[subprocess.Popen] = field(default_factory=list)
     devices: list[int] = field(default_factory=list)
     started: float = 0.0
@@ -53,7 +55,7 @@ class Stage:
         """What follows `ouroboros` to run this stage by hand."""
         if self.evaluates:
             words = ["evaluate", "--preset", str(out / self.evaluates / "pipeline"),
-                     "--out", str(out / "evaluation" / self.evaluates)]
+                     "--out", str(out / self.folder / self.evaluates)]
             for name, value in self.settings.items():
                 for each in value if isinstance(value, list) else [value]:
                     if each is None or each is False:
@@ -83,7 +85,7 @@ class Stage:
     def result(self, out: Path) -> Path:
         """The file that is written last: the stage is done when it is there."""
         if self.evaluates:
-            return out / "evaluation" / f"{self.evaluates}.json"
+            return out / self.folder / f"{self.evaluates}.json"
         return out / self.name / "pipeline" / "model_index.json"
 
     def assignments(self) -> list[str]:
@@ -91,11 +93,14 @@ class Stage:
                 for key, value in self.settings.items()]
 
 
-def load_recipe(name: str, start: str = "", data: str = "") -> list[Stage]:
+def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[str] = (), tests: Sequence[str] = ()
+                ) -> list[Stage]:
     """The stages of a recipe that ships, by name, or of a JSON file.
 
-    start: a pipeline folder in which stages start that do not say where; data: what all of them learn from.
-    Raises InputError for what cannot run: unknown names, keys or settings, or a stage before its predecessor.
+    start: a pipeline folder in which stages start that do not say where; data: what all of them learn from; changes:
+    KEY=VALUE for the settings of all stages, or STAGE.KEY=VALUE of one; tests: folders of rendered objects, on which
+    what is evaluated is measured as well. Raises InputError for what cannot run: unknown names, keys or settings, or a
+    stage before its predecessor.
     """
     path, record = _read(name)
     entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
@@ -119,6 +124,7 @@ def load_recipe(name: str, start: str = "", data: str = "") -> list[Stage]:
             if source not in earlier and source != preset and not Path(source).is_dir():
                 raise InputError(f"{path}: {stage.name} starts from {source}, which is neither an earlier stage nor a "
                                  "pipeline folder")
+        stage.settings |= dict(_changes(entry, changes))
         TrainingConfig.from_settings(stage.assignments())
         stages.append(stage)
         if "evaluate" in entry:
@@ -128,7 +134,23 @@ def load_recipe(name: str, start: str = "", data: str = "") -> list[Stage]:
             except InputError as error:
                 raise InputError(f"{path}: {stage.name}, evaluate: {error}") from None
             stages.append(Stage(f"evaluate-{stage.name}", preset, options, [], [stage.name], evaluates=stage.name))
+            options = {key: value for key, value in options.items() if key not in ON_THE_FLY}
+            stages += [Stage(f"evaluate-{stage.name}-{Path(test).name}", preset, options | {"data": test}, [],
+                             [stage.name], evaluates=stage.name, folder=f"evaluation-{Path(test).name}")
+                       for test in tests if not entry["evaluate"].get("single_view")]
+    if unknown := [change for change in changes if "." in change.partition("=")[0]
+                   and change.partition(".")[0] not in {entry["name"] for entry in entries}]:
+        raise InputError(f"--set {unknown[0]}: {path} has no stage of this name")
     return stages
+
+
+def _changes(entry: dict, changes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Those that are for a stage, as names and values."""
+    for change in changes:
+        key, _, value = change.partition("=")
+        stage, dot, key = key.rpartition(".")
+        if not dot or stage == re.sub(r"-seed\d+$", "", entry["name"]):
+            yield key, value
 
 
 def check_needs(name: str, **given: str) -> None:
@@ -136,7 +158,7 @@ def check_needs(name: str, **given: str) -> None:
     for need in _read(name)[1].get("needs", []):
         if not given.get(need):
             raise InputError(f"recipe {name}: needs --{need} DIR, " + (
-                "what `ouroboros convert svd` wrote" if need == "init" else "multi-view folders or shards"))
+                "what `ouroboros convert svd` wrote" if need == "init" else "multi-view folders, shards or meshes"))
 
 
 def load_comparisons(name: str) -> list[list[str]]:

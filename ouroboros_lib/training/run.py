@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..data.batches import MultiviewBatch, held_out_objects
 from ..data.buffer import ObjectBuffer
+from ..errors import InputError
 from ..loading import channels_last
 from ..losses import Perceptual
 from ..pipeline import Ouroboros3DPipeline
@@ -25,23 +26,27 @@ from .fast.compiled import compile_for_training, decoder
 from .fast.cuda_graphs import CudaGraphs, check_recordable, share_by_hand
 from .fast.sharding import is_sharded, shard
 from .initial import COMPONENTS, TRAINED, initial_pipeline
+from .mixture import GivenBuffer, MixedObjects
+from .muon import Muon, is_hidden
 from .perceptual import perceptual_loss
+
+Source = ObjectBuffer | RenderedObjects | MixedObjects
 
 
 @dataclass
 class Run:
     """A run, ready for its next step.
 
-    networks: the models that are trained, by name, wrapped for their processes; pipe has them bare. optimizers: one, or
-    one a model if weights are sharded. averages: of the weights (EMA), by name. source: of batches; validation: objects
-    that are not among them. step, seconds: what is done.
+    networks: the models that are trained, by name, wrapped for their processes; pipe has them bare. optimizers: one,
+    two with Muon, or one a model if weights are sharded. averages: of the weights (EMA), by name. source: of batches;
+    validation: objects that are not among them. step, seconds: what is done.
     """
 
     accelerator: Accelerator
     out: Path
     config: TrainingConfig
     pipe: Ouroboros3DPipeline
-    source: ObjectBuffer | RenderedObjects
+    source: Source
     validation: MultiviewBatch
     networks: dict[str, nn.Module]
     optimizers: list
@@ -110,7 +115,7 @@ def set_up(preset: str, out: Path, config: TrainingConfig, init: list[str] | Non
     source, validation = open_data(load_preset(preset), config, accelerator, data)
     perceptual = None if config.lpips == "off" else perceptual_loss(config.lpips, device, config.lpips_size)
     pipe = initial_pipeline(preset, init or [], config, random_weights_on)
-    if data is None and config.stage in ("multiview", "joint"):
+    if not isinstance(source, RenderedObjects) and config.stage in ("multiview", "joint"):
         source.encode = partial(encode_views, pipe, accelerator, sample=config.sample_latents)
 
     trained, sharded = TRAINED[config.stage], is_sharded(accelerator)
@@ -145,17 +150,21 @@ def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
 
 
 def open_data(preset: Preset, config: TrainingConfig, accelerator: Accelerator, data: str | Path | None
-              ) -> tuple[ObjectBuffer | RenderedObjects, MultiviewBatch]:
+              ) -> tuple[Source, MultiviewBatch]:
     """The source of batches, and objects that are not among them to look at. data: a folder, None: procedural ones."""
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
-    if data is not None:
-        source = RenderedObjects(data, preset, config, device, rank, processes)
-        return source, source.held_out()
-    source = ObjectBuffer(preset.image_size, preset.num_views, config.objects, device, config.novel_views,
-                          seed=config.seed, rank=rank, world_size=processes,
-                          chunk=min(config.refresh_objects, config.objects))
-    return source, held_out_objects("val", config.validation_objects, preset.image_size, preset.num_views,
-                                    config.novel_views, device=device)
+    ring = {"image_size": preset.image_size, "num_views": preset.num_views, "capacity": config.objects,
+            "device": device, "novel_views": config.novel_views, "chunk": min(config.refresh_objects, config.objects)}
+    if data is None:
+        if config.procedural_share:
+            raise InputError("procedural_share: without --data, all objects are procedural; leave it out")
+        return ObjectBuffer(**ring, seed=config.seed, rank=rank, world_size=processes), held_out_objects(
+            "val", config.validation_objects, preset.image_size, preset.num_views, config.novel_views, device=device)
+    given = RenderedObjects(data, preset, config, device, rank, processes)
+    if not config.procedural_share:
+        return given, given.held_out()
+    procedural = ObjectBuffer(**ring, seed=config.seed, rank=rank, world_size=processes)
+    return MixedObjects(procedural, GivenBuffer(given, **ring), config.procedural_share), given.held_out()
 
 
 @torch.no_grad()
@@ -171,17 +180,27 @@ def encode_views(pipe: Ouroboros3DPipeline, accelerator: Accelerator, images: Te
 
 
 def _wrap(models: dict[str, nn.Module], accelerator: Accelerator, config: TrainingConfig) -> tuple[dict, list]:
-    """Models for their processes; one optimizer for all of them, or one for each if they are sharded."""
+    """Models for their processes; one optimizer for all of them (with Muon two), or one for each if they are sharded.
+    Raises InputError."""
     def adamw(groups: list[dict]) -> torch.optim.AdamW:
         return torch.optim.AdamW(groups, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay,
                                  fused=accelerator.device.type == "cuda")
 
-    groups = {}
+    sharded, muon = is_sharded(accelerator), config.optimizer == "muon"
+    if muon and sharded:
+        raise InputError("optimizer=muon: needs whole matrices: not with FSDP")
+    groups, hidden = {}, []
     for name, model in models.items():
         rate = config.reconstructor_learning_rate if name == "reconstructor" else config.learning_rate
-        groups[name] = {"params": list(model.parameters()), "lr": rate, "peak": rate}
-    sharded = is_sharded(accelerator)
+        rest: list[nn.Parameter] = []
+        matrices: list[nn.Parameter] = []
+        for key, parameter in model.named_parameters():
+            (matrices if muon and is_hidden(key, parameter) else rest).append(parameter)
+        groups[name] = {"params": rest, "lr": rate, "peak": rate}
+        hidden.append({"params": matrices, "lr": rate, "peak": rate})
     networks, optimizers = {}, [] if sharded else [accelerator.prepare(adamw(list(groups.values())))]
+    if muon:
+        optimizers.append(accelerator.prepare(Muon(hidden, config.learning_rate, weight_decay=config.weight_decay)))
     for name, model in models.items():
         if config.compile:
             compile_for_training(accelerator, model)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import algorithms
+from ..cameras import Cameras
 from ..data.batches import MultiviewBatch
 from ..losses import Perceptual, denoising_loss, image_loss, rendering_loss
 from ..models.condition import Condition
@@ -19,6 +20,7 @@ from ..paper.svd import ADDED_TIME_IDS
 from ..pipeline import Ouroboros3DPipeline
 from .config import TrainingConfig
 from .fast import step as fast
+from .fast.cuda_graphs import CudaGraphs
 
 if TYPE_CHECKING:
     from .run import Run
@@ -38,7 +40,7 @@ def next_losses(run: Run, part: int = 0, backward: fast.Backward = None) -> dict
         return reconstructor_losses(run.networks["reconstructor"], batch, config, run.perceptual)
     batch, cond = next_batch(run)
     if config.stage == "multiview":
-        return multiview_losses(pipe, batch, cond, config, run.networks["multiview"])
+        return multiview_losses(pipe, batch, cond, config, run.networks["multiview"], backward, run.cuda_graphs)
     joint_losses = algorithms.joint_losses
     if run.is_fast:  # on GPUs, in several processes, in mixed precision or compiled: the same losses, tested
         joint_losses = partial(fast.joint_losses, networks=run.networks, decode=run.decode, backward=backward,
@@ -97,14 +99,26 @@ def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingC
 
 
 def multiview_losses(pipe: Ouroboros3DPipeline, batch: MultiviewBatch, cond: Condition, config: TrainingConfig,
-                     network=None) -> dict[str, Tensor]:
-    """F alone: denoising of the latents of all views. network: F as wrapped for several processes."""
+                     network=None, backward: fast.Backward = None, cuda_graphs: CudaGraphs | None = None
+                     ) -> dict[str, Tensor]:
+    """F alone: denoising of the latents of all views. network: F as wrapped for several processes. cuda_graphs: record
+    F's pass and replay it, with `backward`."""
     x = batch.latents
     sigma = pipe.scheduler.sample_sigma(len(x), device=x.device)
     noisy_x = pipe.scheduler.add_noise(x, torch.randn_like(x), sigma)
     cond = cond.dropped(config.condition_dropout)
-    pred_x = denoise(network or pipe.multiview, noisy_x, sigma, cond.latents, batch.orbit_cameras, **cond.embeddings)
-    return {"multiview": denoising_loss(pred_x, x, sigma)}
+
+    def loss(x: Tensor, noisy_x: Tensor, sigma: Tensor, cond: Condition, cameras: Cameras) -> Tensor:
+        pred_x = denoise(network or pipe.multiview, noisy_x, sigma, cond.latents, cameras, **cond.embeddings)
+        return denoising_loss(pred_x, x, sigma)
+
+    def learn(*given) -> Tensor:
+        value = loss(*given)
+        backward(value)
+        return value.detach()
+
+    given = x, noisy_x, sigma, cond, batch.orbit_cameras
+    return {"multiview": cuda_graphs("estimate", learn, *given) if cuda_graphs else loss(*given)}
 
 
 @torch.no_grad()

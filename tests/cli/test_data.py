@@ -18,6 +18,7 @@ from ouroboros_lib.cameras import ELEVATION_RANGE, FOV, RADIUS, field_of_view
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import collate, find_objects, read_object
+from ouroboros_lib.data.renders import held_out
 from ouroboros_lib.data.shards import ShardStream
 from ouroboros_lib.evaluation.conventions import convention_names
 from ouroboros_lib.evaluation.protocols import protocol_names
@@ -129,8 +130,8 @@ def test_bad_meshes_are_skipped_and_named(run, meshes, tmp_path):
     (things / "fine").mkdir()
     shutil.copy(meshes / "one.ply", things / "fine" / "model.ply")
     code, text, errors = run("render", things, "--out", tmp_path / "out2", *SMALL)
-    assert code == 1 and "1 of 3 objects" in text
-    assert "nothing" in errors and "no mesh in this folder" in errors and "holds 5 meshes" in errors
+    assert code == 1 and "4 of 7 objects" in text and "3 skipped: bare, broken, nothing" in text
+    assert "nothing" in errors and "no mesh in this folder" in errors
 
 
 def test_bad_folders_are_skipped_and_named(run, tmp_path):
@@ -288,3 +289,10 @@ def test_bad_options(run, meshes, tmp_path, name):
     code, text, errors = run(*arguments)
     assert (code, text) == (2, "") and errors.startswith("error: ") and errors.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_training_never_sees_is_rendered_by_itself(run, meshes, tmp_path):
+    code, text, errors = run("render", meshes, "--out", tmp_path / "out", *SMALL, "--held-out", 1, "--no-depth")
+    assert (code, errors) == (0, "") and "1 of 1 objects" in text
+    assert find_objects(tmp_path / "out") == held_out(["one", "two", "three"], 1)
+    assert read_object(tmp_path / "out" / find_objects(tmp_path / "out")[0]).depth is None

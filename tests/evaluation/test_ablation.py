@@ -56,6 +56,18 @@ def test_differences_are_paired_and_judged(evaluations, tmp_path):
     assert record["made of"]["joint-seed1.csv"]["commit"] == "x"
 
 
+def test_objects_of_a_folder_are_paired_by_name(evaluations, tmp_path):
+    expected = collect(evaluations, tmp_path / "numbers", [["joint", "two-stage", "clear"]])["comparisons"][0]
+    for path in evaluations.glob("*.csv"):
+        lines = [line.split(",") for line in path.read_text().splitlines()]
+        path.write_text("\n".join(",".join([*line[:3], line[3] if line[3] == "object" else f"mug{int(line[3]):02}",
+                                            *line[4:]]) for line in lines))
+        record = json.loads(path.with_suffix(".json").read_text())
+        record |= {"settings": {}, "protocol": {"primary_views": list(range(1, VIEWS))}}
+        path.with_suffix(".json").write_text(json.dumps(record))
+    assert collect(evaluations, tmp_path / "names", [["joint", "two-stage", "clear"]])["comparisons"] == [expected]
+
+
 def test_shapes_are_compared_where_they_were_measured(evaluations, tmp_path):
     def measure(row, seed, method, iou, chamfer, shift=0.0):  # shift: of the second noise's IoU
         with open(evaluations / f"{row}-seed{seed}_geometry.csv", "w", newline="") as file:

@@ -326,7 +326,7 @@ def test_presets_are_found_by_name():
     for name in preset_names():
         preset = load_preset(name)
         assert preset.name == name and preset.image_size % 8 == 0 and preset.description
-    with pytest.raises(InputError, match=r"^unknown preset 'smal': expected one of .*small, tiny$"):
+    with pytest.raises(InputError, match=r"^unknown preset 'smal': expected one of .*small, tiny, world$"):
         load_preset("smal")
 
 
@@ -361,3 +361,12 @@ def test_create_changes_the_configuration_of_a_component():
     before = copy.deepcopy(preset.components)
     assert preset.create("multiview", feedback="none").feedbacks == ()
     assert preset.components == before and preset.create("scheduler").config.sigma_max == 80.0
+
+
+def test_the_widest_weights_fit_into_forty_megabytes():
+    """In half precision, all three models."""
+    with torch.device("meta"):
+        models = [load_preset("world").create(name) for name in ("autoencoder", "multiview", "reconstructor")]
+    assert 38e6 < 2 * sum(parameter.numel() for model in models for parameter in model.parameters()) < 40e6
+    assert models[1].middle_attention.heads == 3 and models[0].encoder[0].weight.shape == (48, 12, 3, 3)
+    assert models[0].decoder[0].weight.shape == (160, 8, 3, 3)

@@ -43,7 +43,7 @@ def test_bad_settings(setting, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["stage=multiview", "detach_feedback=false", "decoder_gradient=true",
+@pytest.mark.parametrize("setting", ["stage=reconstructor", "detach_feedback=false", "decoder_gradient=true",
                                      "mixed_precision=fp16"])
 def test_what_cannot_be_recorded_is_refused(setting):
     with pytest.raises(InputError, match="cuda_graphs=true"):

@@ -195,6 +195,28 @@ def test_all_rows_have_their_first_seed_before_the_second(tmp_path):
     assert [stage.name for stage in plan] == ["base", "a-seed0", "b-seed4", "a-seed1", "b-seed5"]
 
 
+def test_settings_of_all_stages_or_of_one_are_changed(tmp_path):
+    path = write(tmp_path / "recipe.json", [{"name": "a", "settings": {"steps": 5}}, {"name": "b", "seeds": [0, 1]}])
+    plan = load_recipe(path, changes=["steps=7", "b.learning_rate=1e-3", "swatches=my.folder"])
+    assert [stage.settings["steps"] for stage in plan] == ["7"] * 3
+    assert [stage.settings.get("learning_rate") for stage in plan] == [None, "1e-3", "1e-3"]
+    assert all("swatches=my.folder" in stage.assignments() for stage in plan)
+    for change, message in (("c.steps=1", "--set c.steps=1: .* no stage"), ("pace=1", "pace")):
+        with pytest.raises(InputError, match=message):
+            load_recipe(path, changes=[change])
+
+
+def test_what_is_evaluated_is_measured_on_other_folders_too(tmp_path):
+    path = write(tmp_path / "recipe.json", [{"name": "a", "evaluate": {"objects": 3, "geometry": 2, "batch": 4}},
+                                            {"name": "b", "evaluate": {"single_view": True}}])
+    plan = load_recipe(path, tests=["renders/scans"])
+    assert [stage.name for stage in plan] == ["a", "evaluate-a", "evaluate-a-scans", "b", "evaluate-b"]
+    assert plan[2].after == ["a"] and plan[2].result(tmp_path) == tmp_path / "evaluation-scans" / "a.json"
+    assert plan[2].arguments(tmp_path) == ["evaluate", "--preset", str(tmp_path / "a" / "pipeline"), "--out",
+                                           str(tmp_path / "evaluation-scans" / "a"), "--batch", "4", "--data",
+                                           "renders/scans"]
+
+
 def test_fewer_gpus_accumulate_what_the_others_would_have_taken(tmp_path):
     (stage,) = stages(tmp_path, {"name": "a", "gpus": 4, "settings": {"accumulation": 2}})
     stage.keep_global_batch(4)

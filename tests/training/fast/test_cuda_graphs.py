@@ -17,6 +17,7 @@ from ouroboros_lib.training.fast.cuda_graphs import CudaGraphs, leaves
 from ouroboros_lib.training.fast.step import joint_losses
 from ouroboros_lib.training.loop import take_step
 from ouroboros_lib.training.run import set_up
+from ouroboros_lib.training.stages import multiview_losses
 from tools.benchmark import kept_by_graphs
 
 STEADY_G = {"batch_size": 1, "reconstructor_learning_rate": 1e-12}  # random weights enlarge differences of rounding
@@ -65,6 +66,24 @@ def test_what_is_recorded_depends_on_its_arguments_alone(tiny, objects):
     called, expected = losses(objects, None, seed=1)
     assert replayed == called
     assert_close(gradients, expected)
+
+
+def test_f_alone_learns_the_same_from_recordings(tiny, objects):
+    first: dict = {}
+    gradients = []
+    for seed, record in ((2, True), (1, True), (1, False)):
+        torch.manual_seed(seed)
+        tiny.multiview.zero_grad()
+        batch = objects if seed == 1 else replace(objects, latents=objects.latents.flip(0))
+        losses = multiview_losses(
+            tiny, batch, Condition(batch.latents[:, 0]), TrainingConfig(), None, torch.Tensor.backward,
+            (lambda name, function, *given: first.setdefault(name, function)(*given)) if record else None)
+        if not record:
+            losses["multiview"].backward()
+        gradients.append([losses["multiview"].detach(), *(parameter.grad for parameter in tiny.multiview.parameters())])
+    assert set(first) == {"estimate"}
+    assert_close(gradients[1], gradients[2])
+    assert not torch.equal(gradients[0][0], gradients[1][0])
 
 
 @pytest.mark.parametrize(("settings", "backward"), [({}, None), ({"detach_feedback": False}, torch.Tensor.backward),
