@@ -95,5 +95,5 @@ def test_kernels_are_compiled_where_nothing_can_be_kept(monkeypatch):
     from ouroboros_lib.rasterization import cpu
 
     assert cpu.CACHED
-    monkeypatch.setattr(caching._CacheImpl, "_locator_classes", [])  # as in a container that is read-only
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])  # as in a container that is read-only
     assert not cpu._can_cache()
