@@ -241,7 +241,7 @@ def _estimate_matte(path: str | Path, rgba: np.ndarray, notes: list[str]) -> tup
     share = (alpha > 0.5).mean()
     if not 0.002 < share < 0.97:
         raise InputError(f"{path}: no object stands out from the border of the picture; give one with a transparent "
-                         "background, install rembg (pip install 'ouroboros-lib[photo]') or use --background keep")
+                         "background, install rembg (pip install -e '.[photo]') or use --background keep")
     notes.append("no alpha channel and no rembg: the background was guessed from the border of the picture, "
                  "look at input.png")
     return "border", alpha

@@ -6,14 +6,17 @@ notebook that is only opened, and in a static HTML export (see `book.py`).
 
 from collections.abc import Sequence
 
-import ipywidgets as widgets
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import needs
 from ..pipeline import TraceStep
 from .encoding import as_webp
 from .sheets import evenly_chosen, image_grid, to_pil
+
+with needs("course", "what notebooks show"):
+    import ipywidgets as widgets
 
 KINDS = {"noisy": "noisy", "estimate": "views", "RGB render": "rgb", "CCM": "ccm", "difference": None}
 DIFFERENCE_GAIN = 4.0
