@@ -68,7 +68,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
         known.check()
     cutouts = {image: cut_out(image, settings["background"]) for image in folders}
     for folder in folders.values():
-        check_targets(folder, [*FILES, *(known.name for known in exports)])
+        check_targets(folder, FILES, exports)
     device = resolve_device(device_name)
     for cutout in cutouts.values():
         for note in cutout.notes:
