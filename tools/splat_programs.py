@@ -1,7 +1,8 @@
 """Open splat files in other people's programs and compare with our renders: `python -m tools.splat_programs SPLAT`.
 
-The splat is exported in every format. Each program draws in Chromium what its own examples would, from two sides, with the camera and the white ground of our
-rasterizer. Needs node, npm (which fetches the programs once, into a temporary folder), Chromium and playwright.
+The splat is exported in every format. Each program draws in Chromium as its own examples do, from two sides, with the
+camera and the white ground of our rasterizer. Needs node, npm (which fetches the programs once, into a temporary
+folder), Chromium and playwright.
 """
 
 from __future__ import annotations
@@ -187,14 +188,15 @@ def draws(browser, packages: Path, folder: Path, program: str, file: str, gaussi
 
 
 def _settled(tab, patience: float) -> Tensor:
-    """(3, S, S): the first picture that is not white and does not change any more, or the last one."""
-    end, last = time.monotonic() + patience, None
+    """(3, S, S): the first picture that is not white and hardly changes any more, or the last one."""
+    end, last = time.monotonic() + patience, torch.ones(3, SIDE, SIDE)
     while True:
         shot = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("RGB"))
-        if time.monotonic() > end or (shot.min() < 250 and last is not None and np.array_equal(shot, last)):
-            return torch.from_numpy(shot.copy()).permute(2, 0, 1) / 255
-        last = shot
-        time.sleep(0.3)
+        seen = torch.from_numpy(shot.copy()).permute(2, 0, 1) / 255
+        if time.monotonic() > end or (seen.min() < 0.9 and psnr(seen, last) > 50):
+            return seen
+        last = seen
+        time.sleep(0.2)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """In a real browser: other people's programs show exported splats upright, from the side that they should, as we do.
 
-They need what the tests of our own pages need (see test_browser.py), and node and npm to fetch the programs; where these
-are not to be had they are skipped.
+They need what the tests of our own pages need (see test_browser.py), and node and npm to fetch the programs; where
+these are not to be had they are skipped. All formats: docs/export.md.
 """
 
 import pytest
@@ -22,7 +22,7 @@ def packages(browser):
 
 @pytest.mark.parametrize("program, suffix", [
     ("SuperSplat", ".ply"), ("SuperSplat", ".spz"), ("SuperSplat", ".sog"), ("Spark", ".ply"), ("Spark", ".spz"),
-    ("Spark", ".sog"), ("mkkellogg", ".ply"), ("mkkellogg", ".splat")])
+    ("mkkellogg", ".ply"), ("mkkellogg", ".splat")])
 def test_programs_draw_what_we_draw(browser, packages, tmp_path, program, suffix):
     figure().save(tmp_path / f"figure{suffix}")
     for shot in draws(browser, packages, tmp_path, program, f"figure{suffix}", figure(), patience=30):
