@@ -129,7 +129,7 @@ def _announce(image: Path, folder: Path, record: dict) -> None:
           f"{seconds['recursion']:.1f} s; self-consistency {figures['self_consistency_psnr']:.1f} dB)")
     for name, what in (("input.png", "what the model saw"), ("multiview.png", "the views above their 3D renders"),
                        ("recursion.png", "from noise to views, step by step"),
-                       ("gaussians.ply", f"{figures['gaussians']} Gaussians for any 3DGS viewer, y down"),
+                       ("gaussians.ply", f"{figures['gaussians_visible']} Gaussians for any 3DGS viewer, y down"),
                        ("turntable.mp4", "once round the object"),
                        ("result.json", "settings, versions, seconds, figures"),
                        ("viewer.html", "open this in a browser first")):

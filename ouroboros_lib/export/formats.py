@@ -12,7 +12,7 @@ from ..gaussians.formats import FORMATS as SPLATS
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported: Gaussians (N,) in this library's axes; the elevation of the input camera, degrees."""
+    """What is exported: Gaussians (N,) in this library's axes; elevation of the input camera in degrees."""
 
     gaussians: Gaussians
     elevation: float = 10.0

@@ -102,7 +102,7 @@ def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch,
         record = {"settings": settings, "input": {"original_size": list(photo.original_size), "matte": photo.matte,
                                                   "notes": photo.notes},
                   "figures": figures(photo.image, views, renders, gaussians), "seconds": watch.seconds,
-                  "versions": versions(), "files": [*FILES, *(known.name for known in exports)]}
+                  "versions": versions(), "files": list(dict.fromkeys((*FILES, *(known.name for known in exports))))}
         (stage / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
 

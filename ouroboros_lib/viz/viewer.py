@@ -41,18 +41,18 @@ def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0
 
 
 def framed(gaussians: Gaussians) -> Gaussians:
-    """Gaussians (N,) as large and central as this library's objects, if they are not: what others have made, to see it.
+    """Gaussians (N,) of any size and place as the viewer's camera can see them.
 
-    They are where they are when 19 of 20 lie in a ball of 0.1 to 1 around the origin; else half of that ball's radius
-    and its centre, by medians, become those of our objects.
+    They stay where they are when the ball around the origin that holds 19 of 20 has a radius of 0.1 to 1; else their
+    median moves to the origin, and that radius becomes 0.55, our objects' own.
     """
-    def reach(points: torch.Tensor) -> float:
+    def radius(points: torch.Tensor) -> float:
         return float(np.quantile(points.norm(dim=-1).cpu().numpy(), 0.95))
 
-    if 0.1 <= reach(gaussians.means) <= 1:
+    if 0.1 <= radius(gaussians.means) <= 1:
         return gaussians
     means = gaussians.means - gaussians.means.median(0).values
-    scale = 0.55 / max(reach(means), 1e-9)
+    scale = 0.55 / max(radius(means), 1e-9)
     return replace(gaussians, means=scale * means, scales=scale * gaussians.scales)
 
 
