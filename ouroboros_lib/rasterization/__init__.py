@@ -43,10 +43,12 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
     Raises InputError for an unknown backend, one that cannot run on the tensors' device, and on the CPU for Gaussians
     or cameras that are not finite (a GPU would have to wait for that check).
     """
-    if backend is None and (device := gaussians.device).type not in ("cuda", "cpu"):  # mps: no kernels of its own
-        there = [value.to("cpu") if torch.is_tensor(value) else value for value in (extra, background)]
-        drawn = rasterize(gaussians.to("cpu"), cameras.to("cpu"), size, *there)
-        return Rendering(**{name: None if value is None else value.to(device) for name, value in vars(drawn).items()})
+    device = gaussians.device
+    if backend is None and device.type not in ("cuda", "cpu"):  # mps: no kernels of its own
+        drawn = rasterize(gaussians.to("cpu"), cameras.to("cpu"), size, None if extra is None else extra.to("cpu"),
+                          background.to("cpu") if torch.is_tensor(background) else background)
+        return Rendering(drawn.rgb.to(device), drawn.alpha.to(device), drawn.depth.to(device),
+                         None if drawn.extra is None else drawn.extra.to(device))
     backend = _choose_backend(backend, gaussians.device)
     leading, views = gaussians.shape[:-1], cameras.shape[-1]
     if cameras.shape[:-1] != leading:
