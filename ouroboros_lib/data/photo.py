@@ -141,9 +141,9 @@ def cut_out_pixels(name: str, rgba: np.ndarray, original_size: tuple[int, int], 
     return Cutout(rgba, original_size, matte, notes)
 
 
-def picture_name(picture: str | Path | Image.Image) -> str:
+def picture_name(picture: str | Path | Image.Image, otherwise: str = "the picture") -> str:
     """A file's path, or what to call a picture that was not read from one."""
-    return str(getattr(picture, "filename", "") or "the picture") if isinstance(picture, Image.Image) else str(picture)
+    return str(getattr(picture, "filename", "") or otherwise) if isinstance(picture, Image.Image) else str(picture)
 
 
 def read_rgba(picture: str | Path | Image.Image, name: str | None = None

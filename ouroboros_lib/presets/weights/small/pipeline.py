@@ -1,0 +1,5 @@
+import ouroboros_lib.models.autoencoder  # noqa: F401
+import ouroboros_lib.models.multiview  # noqa: F401
+import ouroboros_lib.models.reconstructor  # noqa: F401
+import ouroboros_lib.noise  # noqa: F401
+from ouroboros_lib.pipeline import Ouroboros3DPipeline  # noqa: F401
