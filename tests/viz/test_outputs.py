@@ -13,7 +13,7 @@ from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
-from ouroboros_lib.viz.outputs import check_output_folder, figures, staged
+from ouroboros_lib.viz.outputs import FILES, check_targets, figures, staged
 from ouroboros_lib.viz.sheets import image_grid, multiview_sheet, recursion_sheet, to_pil
 from ouroboros_lib.viz.turntable import render_turntable, write_mp4
 from ouroboros_lib.viz.viewer import write_viewer
@@ -115,7 +115,7 @@ def test_viewer_is_one_page_that_holds_the_splat(tmp_path, blob):
     assert "&lt;b&gt;" in page and "A &lt;sheet&gt;" in page and "data:image/webp;base64," in page
     scene = json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.S)[1])
     (tmp_path / "back.splat").write_bytes(base64.b64decode(scene["splat"]))
-    back = Gaussians.load_splat(tmp_path / "back.splat")
+    back = Gaussians.load(tmp_path / "back.splat", axes="y-up")
     assert back.shape == (1400,) and scene["elevation"] == 10.0  # those that cannot be seen are left out
     assert torch.allclose(back.means.sum(0), blob.means[100:].sum(0), atol=1e-3)
 
@@ -172,13 +172,13 @@ def test_a_full_disk_is_bad_input(tmp_path):
 
 
 def test_output_folder_checks(tmp_path):
-    check_output_folder(tmp_path / "new" / "deep")
+    check_targets(tmp_path / "new" / "deep", FILES)
     assert not any(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
-        check_output_folder(tmp_path / "file")
+        check_targets(tmp_path / "file", FILES)
     with pytest.raises(InputError, match="is a file, not a folder"):
-        check_output_folder(tmp_path / "file" / "below")
+        check_targets(tmp_path / "file" / "below", FILES)
     (tmp_path / "result.json").mkdir()
     with pytest.raises(InputError, match="result.json: is a folder"):
-        check_output_folder(tmp_path)
+        check_targets(tmp_path, FILES)
