@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..gaussians import Gaussians
+from ..gaussians.page import viewer_iframe
 from .encoding import as_png, as_webp
-from .viewer import viewer_iframe
 
 FIGURE_DPI = 90
 
