@@ -138,7 +138,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         modules = {type(part).__module__ for part in self.components.values() if part is not None}
         lines = [*(f"import {name}" for name in sorted(modules) if name.startswith("ouroboros_lib.")),
                  f"from {type(self).__module__} import {type(self).__name__}"]
-        Path(save_directory, "pipeline.py").write_text("".join(f"{line}  # noqa: F401\n" for line in lines))
+        Path(save_directory, "pipeline.py").write_text(
+            '"""By `custom_pipeline` diffusers finds the class of these weights here."""\n\n'
+            + "".join(f"{line}  # noqa: F401\n" for line in lines))
 
     @torch.no_grad()
     def __call__(self, images, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
