@@ -1,13 +1,18 @@
-# Needs Python 3.10 to 3.13, git and make. `make demo` and `make test` set up .venv themselves (uv if present, else pip).
+# Needs Python 3.10 to 3.13, git and make. What a target needs is set up in .venv first (with uv if present, else pip).
 SHELL := /bin/bash
 # two processes at a time: idle threads sleep at once, since what they wait with is the other process's time
-test pytest notebooks figures: export OMP_WAIT_POLICY ?= passive
+test pytest notebooks figures test-oldest: export OMP_WAIT_POLICY ?= passive
 
 # PYTHON=... chooses the interpreter; without it, the first of these that runs and fits
 PYTHON ?=
 CANDIDATES := $(or $(PYTHON),python3.12 python3.11 python3.13 python3.10 python3)
 PY := .venv/bin/python
+CORE := .venv/.core
+COURSE := .venv/.course
 STAMP := .venv/.stamp
+# TORCH=cpu takes builds of torch without CUDA, of 1 GB instead of 6: from TORCH_INDEX, or from where uv knows them to be
+TORCH ?=
+TORCH_INDEX ?=
 # there while a set-up that created .venv runs; left over, it tells that the set-up was interrupted
 UNFINISHED := .venv/.unfinished
 SAMPLES := $(sort $(wildcard $(addprefix ouroboros_lib/data/samples/*.,png webp jpg)))
@@ -15,36 +20,38 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(sort $(wildcard notebooks/solutions/*.ipynb))
 PAPERMILL := .venv/bin/python tests/kernels_over_ipc.py --no-progress-bar --log-level WARNING -k python3
 
-.PHONY: help demo test lint pytest notebooks book figures clean
+# Two at a time, a thread each: most of a test is Python, which keeps one core busy, and small models are no faster with
+# two. A worker takes the next file, test module or notebook, when it is done with one.
+POOL := PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH="$(CURDIR)/tests" OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+# papermill: each notebook with smaller parameters than its own; nbval: with its own, and the solutions, and what is
+# marked compares.
+RUNS := -p kernels_over_ipc -p quick_notebooks --nbval-lax --nbval-current-env $(NOTEBOOKS) $(SOLUTIONS)
+
+.PHONY: help demo course test lint pytest notebooks book figures test-oldest setup clean
 
 help:  ## this list
-	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-demo: $(STAMP)  ## check this machine, then turn the sample pictures into views and splats
+demo: $(CORE)  ## check this machine, then turn the sample pictures into views and splats
 	@.venv/bin/ouroboros doctor
 	@.venv/bin/ouroboros generate $(SAMPLES) --out outputs/demo --elevation 25
 	@echo "Done. Look into outputs/demo: recursion.png shows the recursion; open viewer.html in a browser."
 
-test: lint pytest notebooks  ## everything that .ci/run checks: lint, tests, notebooks
+course: $(COURSE)  ## the notebooks in JupyterLab
+	@.venv/bin/jupyter lab notebooks
+
+# Notebooks first, long as they are, then the tests: both workers are busy to the end.
+test: lint  ## everything that .ci/run checks: lint, tests, notebooks
+	@$(POOL) --no-loadscope-reorder $(RUNS) tests
 
 lint: $(STAMP)  ## style, which room imports which, types of what users call
 	@$(PY) -m ruff check .
 	@.venv/bin/lint-imports
 	@$(PY) -m mypy
 
-# Two at a time, a thread each: most of a test is Python, which keeps one core busy.
 pytest: $(STAMP)  ## the tests alone
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	@$(POOL) tests
 
-# papermill: each notebook runs from top to bottom with smaller parameters than its own; nbval: with its own, and the
-# solutions, and what is marked compares. Two at a time, a thread each: small models are no faster with two.
-QUICK_00_quickstart := -p steps 5
-QUICK_01_multiview_diffusion := -p steps 3
-QUICK_02_gaussian_reconstruction := -p fit_steps 100 -p fit_count 3000
-QUICK_03_self_conditioning_feedback := -p steps 4
-QUICK_04_joint_training := -p autoencoder_steps 30 -p joint_steps 10
-QUICK_05_gso_evaluation := -p samples 2 -p steps 2
-QUICK_06_paper_scale := -p steps 2
 # With PRESET or DEVICE the experiments are rerun at that size or there, one after the other; the executed notebooks
 # stay, and nothing is compared with the committed ones.
 RERUN := $(or $(PRESET),$(DEVICE))
@@ -58,14 +65,7 @@ ifdef RERUN
 		echo "$$(basename $$notebook) $$((SECONDS - start)) s $$result"; \
 	done; echo "executed notebooks: outputs/notebooks-$(RERUN)"; exit $$failed
 else
-	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
-	export OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv/bin:$$PATH"; \
-	printf '%s\n' $(foreach notebook,$(NOTEBOOKS),"$(notebook) $(QUICK_$(basename $(notdir $(notebook))))") | \
-		xargs -P 2 -L 1 sh -c 'echo "papermill $$*"; notebook=$$1; shift; \
-			$(PAPERMILL) --cwd notebooks "$$@" "$$notebook" "$$0/$$(basename "$$notebook")"' "$$folder"
-	@OMP_NUM_THREADS=1 PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests $(PY) -m pytest -p kernels_over_ipc \
-		--nbval-lax --nbval-current-env -n 2 --dist loadfile \
-		$(NOTEBOOKS) $(SOLUTIONS)
+	@$(POOL) $(RUNS)
 endif
 
 book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/index.html
@@ -86,11 +86,22 @@ figures: $(STAMP)  ## make all pictures in figures/ again
 			"$$notebook" "$$folder/$$(basename "$$notebook")"; \
 	done
 
+# On Python 3.10, in an environment of its own. TESTS="tests/cli tests/models": only these.
+TESTS ?= tests
+test-oldest:  ## the tests with the oldest versions that pyproject.toml allows; needs uv
+	@uv --version >/dev/null || { echo "test-oldest: needs uv, which can resolve the oldest versions" >&2; exit 1; }
+	@uv venv --quiet --clear --no-python-downloads --python 3.10 .venv-oldest
+	@uv pip install --quiet --python .venv-oldest --resolution lowest-direct -e '.[test]'
+	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+setup: $(STAMP)  ## only set up what `make test` needs
+
 clean:  ## remove .venv, caches and the demo's outputs
-	rm -rf .venv outputs/demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-oldest outputs/demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml
+# $(call install,WHAT): into .venv, which is made first where there is none
+define install
 	@set -e; if [ -e $(UNFINISHED) ] || ! $(PY) -c '' 2>/dev/null; then \
 		fits='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; \
 		if uv --version >/dev/null 2>&1; then tool=uv; else tool=pip; fits="import ensurepip; $$fits"; fi; \
@@ -101,11 +112,29 @@ $(STAMP): pyproject.toml
 			echo "No usable Python 3.10 to 3.13 with venv among: $(CANDIDATES). Install one (Debian: also python3-venv)" \
 				"or name it: make PYTHON=/path/to/python" >&2; exit 1; \
 		fi; \
-		echo "Setting up .venv with $$("$$python" --version) and $$tool: some minutes and 6 GB, once"; \
+		echo "Setting up .venv with $$("$$python" --version) and $$tool: some minutes and $(if $(filter cpu,$(TORCH)),1,6) GB, once"; \
 		rm -rf .venv; mkdir .venv; touch $(UNFINISHED); \
-		if [ $$tool = uv ]; then uv venv --quiet --allow-existing --no-python-downloads --python "$$python" .venv; \
+		if [ $$tool = uv ]; then uv venv --quiet --seed --allow-existing --no-python-downloads --python "$$python" .venv; \
 		else "$$python" -m venv .venv; fi; \
 	fi
-	@if uv --version >/dev/null 2>&1; then uv pip install --quiet --compile-bytecode --python $(PY) -e '.[test]'; \
-	else $(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'; fi
+	@set -e; if uv --version >/dev/null 2>&1; then \
+		get="uv pip install --quiet --compile-bytecode --python $(PY)"; backend="--torch-backend cpu"; \
+	else get="$(PY) -m pip install --quiet --disable-pip-version-check"; backend=; fi; \
+	if [ "$(TORCH)" = cpu ]; then \
+		index='$(TORCH_INDEX)'; how=$${index:+--index-url $$index}; how=$${how:-$$backend}; \
+		if [ -z "$$how" ]; then echo "TORCH=cpu: pip must be told where the builds for CPUs are: set TORCH_INDEX to what" \
+			"https://pytorch.org/get-started/locally gives as --index-url, or install uv" >&2; exit 1; fi; \
+		$$get torch torchvision $$how; \
+	fi; \
+	$$get -e '$(1)'
 	@rm -f $(UNFINISHED); touch $@
+endef
+
+$(CORE): pyproject.toml
+	$(call install,.)
+$(COURSE): pyproject.toml
+	$(call install,.[course])
+	@touch $(CORE)
+$(STAMP): pyproject.toml
+	$(call install,.[test])
+	@touch $(CORE) $(COURSE)

@@ -100,3 +100,16 @@ def termination_cleans_up() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def find_file(name: str | Path) -> Path:
+    """A path as it stands, else below the checkout or the installation of this library, whatever the current folder is.
+
+    For files of the project that notebooks read: "results/small_test.json", "ouroboros_lib/data/samples/snowman.png".
+    Raises InputError.
+    """
+    for place in (Path(), Path(__file__).parents[1], *Path.cwd().parents):
+        if (place / name).exists():
+            return place / name
+    raise InputError(f"{name}: neither here nor in the folders above, nor beside the library; work in a checkout of the "
+                     "repository")

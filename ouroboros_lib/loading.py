@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
-from .errors import InputError
+from .errors import InputError, needs
 from .noise import EDMNoise
 from .plans import PLANS
 from .presets import load_preset, preset_names
@@ -102,10 +102,14 @@ def _import_classes(index: dict, base: type[DiffusionPipeline]) -> type[Diffusio
     Returns the class of the pipeline itself if it is one of the library's.
     """
     library = import_module("ouroboros_lib")
-    entries = [entry for entry in index.values() if isinstance(entry, (list, tuple)) and len(entry) == 2
-               and str(entry[0]).split(".")[0] == "ouroboros_lib"]
-    for name in {index["_class_name"], *(entry[1] for entry in entries)} & set(library.__all__):
+    entries = [(str(entry[0]).split(".")[0], entry[1]) for entry in index.values()
+               if isinstance(entry, (list, tuple)) and len(entry) == 2]
+    ours = {name for package, name in entries if package == "ouroboros_lib"}
+    for name in {index["_class_name"], *ours} & set(library.__all__):
         getattr(library, name)
+    if any(package == "transformers" for package, _ in entries):
+        with needs("paper", "the image encoder"):
+            import_module("transformers")
     kind = getattr(library, index["_class_name"], None)
     return kind if isinstance(kind, type) and issubclass(kind, base) else None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .errors import needs
 from .gaussians import Gaussians
 from .noise import EDMNoise, c_noise
 from .rasterization import rasterize
@@ -62,7 +63,8 @@ def rendering_loss(gaussians: Gaussians, batch: MultiviewBatch, config, perceptu
 
 def image_loss(prediction: Tensor, target: Tensor, squared: float = 2.0, structure: float = 0.0) -> Tensor:
     """L1 + squared MSE + structure (1 - SSIM) of images (N, 3, H, W)."""
-    from pytorch_msssim import ssim  # for training only: whoever generates does not wait for it
+    with needs("train", "loss_recon"):
+        from pytorch_msssim import ssim
 
     with torch.autocast(prediction.device.type, enabled=False):
         prediction, target = prediction.float(), target.float()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import needs
 from .options import silence_diffusers
 
 convert_app = typer.Typer(no_args_is_help=True, help="Published weights into a folder that --preset PATH takes.")
@@ -50,7 +51,8 @@ def released(
 @contextmanager
 def _quiet_and_clean() -> Iterator[None]:
     """No bars of other libraries, which would hide an error's one line; nothing half-written when work is stopped."""
-    from transformers.utils.logging import disable_progress_bar
+    with needs("paper", "the image encoder"):
+        from transformers.utils.logging import disable_progress_bar
 
     from ..files import termination_cleans_up
 

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -14,10 +15,20 @@ from typing import NamedTuple
 import typer
 
 from ..files import one_line
+from ..speed.devices import resolve_device
 from .options import load_pipeline
 
 SYMBOLS = {"ok": "ok", "off": "--", "missing": "!!"}
-PACKAGES = ("torch", "torchvision", "diffusers", "numba", "scipy", "plyfile", "PIL", "imageio_ffmpeg")
+PACKAGES = ("torch", "diffusers", "accelerate", "numba", "scipy", "plyfile", "PIL", "imageio_ffmpeg")
+EXTRAS = {  # of pyproject.toml: what needs them, and modules of the packages that they bring
+    "eval": ("`evaluate` and reading meshes", ("pytorch_msssim", "flip_evaluator", "lpips", "torchvision", "trimesh")),
+    "train": ("`train` and `recipe`", ("tensorboard", "webdataset")),
+    "paper": ("`convert` and models of the paper's sizes", ("transformers",)),
+    "course": ("the notebooks", ("matplotlib", "plotly", "ipywidgets", "jupyterlab", "papermill")),
+    "export": ("meshes, and splats in other formats than .ply and .splat",
+               ("gsply", "trimesh", "skimage", "xatlas", "fast_simplification")),
+}
+SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "snowman.png"
 
 
 class Check(NamedTuple):
@@ -44,20 +55,26 @@ def doctor() -> None:
 
 
 def run_checks() -> list[Check]:
-    """All checks, in the order in which they are shown; some ten seconds, of imports and of loading the weights."""
-    reinstall = "pip install -e . in the repository, or make demo; torch and torchvision from one package index"
+    """All checks, in the order in which they are shown; some twenty seconds, most of them of imports and of a step."""
+    reinstall = "pip install -e . in the repository, or make demo"
     return [_check("Python", _python, "missing", "use Python 3.10 to 3.13"),
             *(_check(name, partial(_package, name), "missing", reinstall) for name in PACKAGES),
             _check("GPU", _gpu, "off", "the CPU is used"),
-            _check("gsplat", _gsplat, "off", "draws splats on a GPU (compiled once, with nvcc): pip install gsplat"),
+            _check("gsplat", _gsplat, "off", "draws splats on a CUDA GPU, compiled once with the toolkit's nvcc"),
             _check("Weights small", _weights, "missing", "restore them: git checkout -- ouroboros_lib/presets/weights; "
                    "or name your own with --preset FOLDER"),
+            _check("One step", _step, "missing", f"where a GPU is to blame, use --device cpu; else {reinstall}"),
+            _check("Kernels", _kernels, "off", "set NUMBA_CACHE_DIR to a folder that can be written"),
             _check("ffmpeg", _ffmpeg, "missing", "reinstall imageio-ffmpeg"),
-            _check("Meshes", _embree, "off", "`ouroboros data render` cannot run: pip install embreex (there is none "
-                   "for Linux on ARM)"),
+            *(_check(f"[{extra}]", partial(_extra, modules), "off", f"{purpose}: pip install -e '.[{extra}]'")
+              for extra, (purpose, modules) in EXTRAS.items()),
+            _check("Meshes", _embree, "off", "`ouroboros data render` cannot run: pip install -e '.[eval]' (embreex is "
+                   "not there for Linux on ARM)"),
             _check("LPIPS", _lpips, "off", "only its column in evaluations stays empty"),
-            _check("rembg", _rembg, "off", "backgrounds are guessed from the border of the picture; for busy ones "
-                   "pip install -e '.[photo]', then once `rembg d u2net`")]
+            _check("Cut-outs", _cut_outs, "off", "backgrounds are guessed from the border of the picture: "
+                   "pip install onnxruntime"),
+            _check("rembg", _rembg, "off", "a larger model for --background u2net: pip install -e '.[photo]', then "
+                   "once `rembg d u2net`")]
 
 
 def _check(name: str, find: Callable[[], str], otherwise: str, advice: str) -> Check:
@@ -101,6 +118,41 @@ def _weights() -> str:
     return load_pipeline("small").name_or_path
 
 
+def _step() -> str:
+    import torch
+
+    from ..data.photo import load_photo
+
+    device = resolve_device("auto")
+    start, pipe = time.perf_counter(), load_pipeline("small").to(device)
+    pipe.set_progress_bar_config(disable=True)
+    output = pipe(load_photo(SAMPLE, pipe.image_size).image[None], num_inference_steps=1,
+                  generator=torch.Generator().manual_seed(0))
+    if not output.views.isfinite().all():
+        raise RuntimeError(f"the recursion on {device} gives numbers that are not finite")
+    return f"of the recursion, on {device}: {time.perf_counter() - start:.0f} s with loading and compiling"
+
+
+def _kernels() -> str:
+    from ..rasterization.cpu import CACHED
+
+    if not CACHED:
+        raise RuntimeError("numba finds no folder to keep them in, and compiles them at every start: half a minute")
+    return "for the CPU are compiled once and kept"
+
+
+def _extra(modules: tuple[str, ...]) -> str:
+    missing = []
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            missing.append(module)
+    if missing:
+        raise RuntimeError(f"not installed: {', '.join(missing)}")
+    return "is all there"
+
+
 def _ffmpeg() -> str:
     from ..viz.turntable import check_ffmpeg
 
@@ -118,9 +170,17 @@ def _lpips() -> str:
     return f"backbone {load_lpips().backbone}"
 
 
+def _cut_outs() -> str:
+    from ..data.mattes import U2NETP, u2netp_session
+
+    u2netp_session()
+    return f"{U2NETP.stem}, which ships; onnxruntime {metadata.version('onnxruntime')}"
+
+
 def _rembg() -> str:
-    model = Path(os.environ.get("U2NET_HOME", Path.home() / ".u2net")) / "u2net.onnx"
+    from ..data.mattes import u2net_file
+
     found = metadata.version("rembg")
-    if not model.is_file():
-        raise RuntimeError(f"{found}, but no model at {model}")
-    return f"{found}, model {model}"
+    if u2net_file() is None:
+        raise RuntimeError(f"{found}, but not its model u2net (176 MB, Apache-2.0)")
+    return f"{found}, model {u2net_file()}"

@@ -63,7 +63,7 @@ def evaluate(
                                                      "repeatable: compare 3D with them.")] = None,
     lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS, if its backbone is here.")] = Config.lpips,
     flip: Annotated[bool, typer.Option("--flip", help="Measure FLIP as well: 8 ms a picture.")] = Config.flip,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = Config.device,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to run.")] = Config.device,
 ) -> None:
     """Compare plans of a model on held-out procedural objects, and measure its parts.
 

@@ -28,7 +28,7 @@ def generate(
         "projection, or a change of one such as calm,every=3 (see plans.py); by default what the weights were made "
         "for.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to run.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to run.")] = "auto",
     background: Annotated[str, typer.Option(
         metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else cut out by what ships; u2net: else by "
         "rembg's larger model; alpha: insist on the channel; keep: the whole picture.")] = "auto",

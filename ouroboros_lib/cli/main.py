@@ -6,9 +6,11 @@ code 2, an interrupt in one line and 130; results appear only when they are comp
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import InputError
 from ..speed.threads import prepare
 from .convert import convert_app
@@ -23,19 +25,31 @@ from .training import recipe, train
 _UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
 _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
-app = typer.Typer(name="ouroboros", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
-                  pretty_exceptions_enable=False,
-                  help="Image-to-3D by a recursion of multi-view diffusion and 3D reconstruction.")
+app = typer.Typer(name="ouroboros", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 for command in (doctor, generate, export, view, train, recipe, evaluate, tables):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"ouroboros {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def ouroboros(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                                    help="Print the version and leave.")] = False) -> None:
+    """Image-to-3D by a recursion of multi-view diffusion and 3D reconstruction."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0, 1 (done in part, or doctor finds something missing), 2 or
     130."""
     prepare()
+    for stream in (sys.stdout, sys.stderr):  # names of files that the console's encoding has no letters for
+        stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="ouroboros",
                    standalone_mode=False)

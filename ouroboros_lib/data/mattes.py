@@ -60,7 +60,7 @@ def estimate_matte(name: str, rgb: np.ndarray, model: str) -> tuple[str, np.ndar
 
 def u2netp_matte(rgb: np.ndarray) -> np.ndarray:
     """The matte (H, W) of sRGB (H, W, 3) in [0, 1] by U-2-Net (Qin et al. 2020) in its small size."""
-    session = _session()
+    session = u2netp_session()
     small = np.asarray(_picture(rgb).resize((SIDE, SIDE), Image.LANCZOS), np.float32)
     planes = (small / max(small.max(), 1e-6) - MEAN) / DEVIATION
     seen = session.run(None, {session.get_inputs()[0].name: planes.transpose(2, 0, 1)[None]})[0][0, 0]
@@ -72,7 +72,8 @@ def u2netp_matte(rgb: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _session():
+def u2netp_session():
+    """The remover that ships, as an onnxruntime session. Raises ImportError without onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -82,14 +83,20 @@ def _session():
 
 def u2net_matte(rgb: np.ndarray) -> np.ndarray:
     """The same by rembg's model `u2net`, which it fetches if need be."""
-    folders = (os.environ.get("U2NET_HOME") or "~/.u2net",
-               os.path.join(os.environ.get("REMBG_HOME") or "~/.rembg", "models", "u2net"))
-    if not any(Path(folder, "u2net.onnx").expanduser().is_file() for folder in folders):
+    if u2net_file() is None:
         _log.warning("rembg fetches its model u2net once: 176 MB, Apache-2.0")
     from rembg import new_session, remove
 
     mask = remove(_picture(rgb), session=new_session("u2net"), only_mask=True)
     return np.asarray(mask.convert("L"), dtype=np.float32) / 255
+
+
+def u2net_file() -> Path | None:
+    """rembg's model, where its older and newer versions look for it; None when it is still to be fetched."""
+    folders = (os.environ.get("U2NET_HOME") or "~/.u2net",
+               os.path.join(os.environ.get("REMBG_HOME") or "~/.rembg", "models", "u2net"))
+    files = [Path(folder, "u2net.onnx").expanduser() for folder in folders]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _picture(rgb: np.ndarray) -> Image.Image:

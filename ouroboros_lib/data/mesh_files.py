@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, needs
 from ..files import one_line
 
 SUFFIXES = (".obj", ".glb", ".gltf", ".ply")
@@ -85,7 +85,8 @@ def read_parts(path: Path, texture: Path | None = None) -> tuple[list[Part], lis
     texture: an image for a mesh that has texture coordinates but names none; it replaces every material.
     Raises InputError for unreadable files, missing materials or textures, and meshes without triangles.
     """
-    import trimesh
+    with needs("eval", "reading a mesh"):
+        import trimesh
 
     files = _Files(path)
     try:

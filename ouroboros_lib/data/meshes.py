@@ -57,7 +57,7 @@ class TexturedMesh:
                 from embreex.rtcore_scene import EmbreeScene
             except ImportError as error:  # there are no builds for Linux on ARM
                 raise InputError(f"meshes are rendered with embreex, which cannot be loaded here ({error}); "
-                                 "pip install embreex, or render on another machine") from None
+                                 "pip install -e '.[eval]', or render on another machine") from None
             self._scene = EmbreeScene(robust=True)  # watertight between neighbouring triangles
             TriangleMesh(self._scene, self.vertices, self.faces)
         directions = np.ascontiguousarray(directions, np.float32)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from ..errors import InputError
+from ..errors import InputError, needs
 from ..files import read_json, replace_file
 from .folders import MultiviewObject, decode_object, encode_object
 
@@ -66,7 +66,8 @@ def write_shards(objects: Iterable[MultiviewObject], out: str | Path, max_bytes:
 
 def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, seen: set[str]) -> list[str]:
     """Fill one shard from `source`; no shard when nothing is left."""
-    from webdataset import TarWriter
+    with needs("train", "a shard"):
+        from webdataset import TarWriter
 
     part, names, size = path.with_name(f".{path.name}.part"), [], 0
     try:
@@ -124,7 +125,8 @@ class ShardStream:
         """
         samples = (sample for sample in self._samples(path) if sample[0] not in leave_out)
         if order and self.shuffle:
-            import webdataset
+            with needs("train", "a shard"):
+                import webdataset
 
             samples = webdataset.shuffle(self.shuffle, rng=order)(samples)
         seed = order and order.random()
@@ -134,7 +136,8 @@ class ShardStream:
 
     def _samples(self, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Name and files of the objects of one shard; raises InputError where it is not as the index says."""
-        from webdataset.tariterators import tarfile_samples
+        with needs("train", "a shard"):
+            from webdataset.tariterators import tarfile_samples
 
         left = list(self.shards[path])
         samples = iter(tarfile_samples([{"url": path}]))

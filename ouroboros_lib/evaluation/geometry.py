@@ -16,6 +16,7 @@ from torch import Tensor
 from ..cameras import OBJECT_RADIUS, Cameras, orbit_cameras
 from ..data.meshes import TexturedMesh, render_mesh
 from ..data.procedural import Objects, render_objects, signed_distance
+from ..errors import needs
 from .rows import GEOMETRY
 from .shapes import Shape
 
@@ -73,7 +74,8 @@ def mesh_surface(mesh: TexturedMesh, rig: Cameras) -> Surface:
     Distances are to the nearest of the triangles that hold the 4 samples nearest to a point, of 50,000 samples spread
     evenly by area: exact but for triangles that are nearer and yet hold none of these.
     """
-    import trimesh
+    with needs("eval", "the surface of a mesh"):
+        import trimesh
 
     depth = render_mesh(mesh, rig, SIZE, supersample=1).depth
     surface = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)

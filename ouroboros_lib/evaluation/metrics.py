@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, needs
 
 # torchvision's backbones, by the names under which it keeps their weights
 LPIPS_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
@@ -21,9 +20,12 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004; 11 x 11 Gaussian window, no padding): (..., 3, H, W) twice to (...)."""
+    with needs("eval", "SSIM"):
+        from pytorch_msssim import ssim as windowed
+
     lead, image = prediction.shape[:-3], prediction.shape[-3:]
-    values = _ssim(prediction.float().reshape(-1, *image), target.float().reshape(-1, *image), data_range=1.0,
-                   size_average=False)
+    values = windowed(prediction.float().reshape(-1, *image), target.float().reshape(-1, *image), data_range=1.0,
+                      size_average=False)
     return values.view(lead)
 
 
@@ -32,7 +34,8 @@ def flip(prediction: Tensor, target: Tensor) -> Tensor:
 
     By flip-evaluator, for its default viewer at 67 pixels per degree; about 8 ms an image of 128 pixels.
     """
-    from flip_evaluator import evaluate
+    with needs("eval", "FLIP"):
+        from flip_evaluator import evaluate
 
     flat = (images.detach().float().clamp(0, 1).cpu().reshape(-1, *images.shape[-3:])
             for images in (target, prediction))
@@ -55,7 +58,8 @@ def load_lpips(backbone: str = "alex", device="cpu") -> Callable[[Tensor, Tensor
     path = lpips_weights(backbone)
     if not path.is_file():
         raise InputError(f"LPIPS ({backbone}): {path} is missing; fetch https://download.pytorch.org/models/{path.name}")
-    import lpips
+    with needs("eval", "LPIPS"):
+        import lpips
 
     network = lpips.LPIPS(net=backbone, verbose=False).to(device).eval()
 

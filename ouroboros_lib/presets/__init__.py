@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, needs
 
 _FOLDER = Path(__file__).parent
 COMPONENTS = ("autoencoder", "multiview", "reconstructor", "image_encoder", "scheduler")
@@ -35,7 +35,8 @@ class Preset:
         config = dict(self.components[component]) | changes
         name = config.pop("class", "EDMNoise")
         if name == "CLIPVisionModelWithProjection":
-            from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+            with needs("paper", "the image encoder"):
+                from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
             return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
         import ouroboros_lib

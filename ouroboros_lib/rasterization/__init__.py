@@ -36,10 +36,15 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
     gaussians: (..., N). cameras: (..., V), the same leading dimensions. extra: (..., N, C) further values per Gaussian,
     drawn in the same pass. background: a number, or a tensor (..., 3) of one colour for each batch element or for all.
     backend: "gsplat" (CUDA), "numba" (CPU), "dense" (plain torch, any device, for small scenes); None takes gsplat for
-    CUDA tensors and numba for CPU ones. gsplat and numba compute and return float32, dense the type of the means.
+    CUDA tensors and numba for others, which travel to the CPU and back if need be. gsplat and numba compute and return
+    float32, dense the type of the means.
     Gradients reach all five tensors of the Gaussians, `extra`, `background` and the cameras.
     Raises InputError for an unknown backend, or one that cannot run on the tensors' device.
     """
+    if backend is None and (device := gaussians.device).type not in ("cuda", "cpu"):  # mps: no kernels of its own
+        there = [value.to("cpu") if torch.is_tensor(value) else value for value in (extra, background)]
+        drawn = rasterize(gaussians.to("cpu"), cameras.to("cpu"), size, *there)
+        return Rendering(**{name: None if value is None else value.to(device) for name, value in vars(drawn).items()})
     backend = _choose_backend(backend, gaussians.device)
     leading, views = gaussians.shape[:-1], cameras.shape[-1]
     if cameras.shape[:-1] != leading:
@@ -78,7 +83,7 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
 
 def _choose_backend(backend: str | None, device: torch.device) -> str:
     if backend is None:
-        return "gsplat" if device.type == "cuda" else "numba" if device.type == "cpu" else "dense"
+        return "gsplat" if device.type == "cuda" else "numba"
     if backend not in BACKENDS:
         raise InputError(f"backend {backend!r} is unknown: choose one of {', '.join(BACKENDS)}")
     needs = {"gsplat": "cuda", "numba": "cpu"}.get(backend, device.type)

@@ -22,8 +22,20 @@ _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.flo
 _FAR = np.float32(20)  # exp(-20) is nothing
 _LANES = np.arange(TILE // BLOCKS).astype(np.float32)  # an argument, not a constant: unrolled loops are not vectorised
 _SLACK = np.float32(1e-3)  # pixels by which boxes are widened: the test on alpha decides, not their rounding
+
+
+def _can_cache() -> bool:
+    """numba refuses to compile for a cache where it finds no folder to write to; NUMBA_CACHE_DIR names one."""
+    try:
+        njit(cache=True)(_can_cache)
+    except RuntimeError:
+        return False
+    return True
+
+
+CACHED = _can_cache()  # else compiled in every process
 # Not "nnan": a NaN must stay a NaN. "numpy": no test for division by zero, which would forbid vector instructions.
-_OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
+_OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "cache": CACHED}
 _THREADS = {"prange": True, "reduction": False, "setitem": False, "numpy": False, "fusion": False,
             "comprehension": False, "inplace_binop": False, "stencil": False}  # prange only: compiles sooner
 

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 
 def resolve_device(name: str) -> torch.device:
-    """"auto" (the first GPU, or the CPU), "cpu", "cuda" or "cuda:N" to a device that is there. Raises InputError."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise InputError(f"device {name}: expected one of auto, cpu, cuda, cuda:N")
+    """"auto" (the first CUDA GPU, or the CPU), "cpu", "cuda", "cuda:N" or "mps" to a device that is there.
+
+    mps, Apple's GPUs: for the networks alone, splats are drawn on the CPU. Written without such a machine, and tested
+    with a stand-in only, so that auto does not choose it. Raises InputError.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
+        raise InputError(f"device {name}: expected one of auto, cpu, cuda, cuda:N, mps")
     import torch
 
     if name == "auto":
@@ -27,4 +31,6 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         if int(name.partition(":")[2] or 0) >= count:
             raise InputError(f"device {name}: there is only cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device mps: torch finds no Apple GPU here; choose cpu or auto")
     return torch.device(name)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, needs
 from ..evaluation.metrics import lpips_weights
 
 
@@ -19,7 +19,8 @@ def perceptual_loss(backbone: str, device, largest: int = 256) -> Callable[[Tens
     if not path.is_file():
         raise InputError(f"lpips={backbone}: {path} is missing; fetch https://download.pytorch.org/models/{path.name}, "
                          "or set lpips=off")
-    import lpips
+    with needs("train", "LPIPS as a loss"):
+        import lpips
 
     network = lpips.LPIPS(net=backbone, verbose=False).to(device).eval().requires_grad_(False)
 

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..data.batches import MultiviewBatch, held_out_objects
 from ..data.buffer import ObjectBuffer
+from ..errors import needs
 from ..loading import channels_last
 from ..losses import Perceptual
 from ..pipeline import Ouroboros3DPipeline
@@ -138,6 +139,8 @@ def set_up(preset: str, out: Path, config: TrainingConfig, init: list[str] | Non
 
 
 def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
+    with needs("train", "the log of a run"):
+        import tensorboard  # noqa: F401  which accelerate writes it with
     hook = DDPCommunicationHookType.BF16 if config.gradient_exchange == "bf16" else DDPCommunicationHookType.NO
     return Accelerator(mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.accumulation,
                        log_with="tensorboard", project_dir=out,

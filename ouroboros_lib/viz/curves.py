@@ -9,9 +9,13 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
-from IPython.display import Image, display
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from ..errors import needs
+
+with needs("course", "what notebooks show"):
+    from IPython.display import Image, display
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 JOINT_LOSSES = {"multiview": "loss_mv", "reconstruction": "loss_recon"}
 

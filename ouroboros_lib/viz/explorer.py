@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import ipywidgets as widgets
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import needs
 from .encoding import as_webp
 from .sheets import evenly_chosen, image_grid, to_pil
+
+with needs("course", "what notebooks show"):
+    import ipywidgets as widgets
 
 if TYPE_CHECKING:
     from ..pipeline import TraceStep

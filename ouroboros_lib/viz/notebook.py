@@ -7,16 +7,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import ipywidgets as widgets
-import matplotlib.pyplot as plt
-from IPython.display import HTML, Markdown, display
-from IPython.display import Image as DisplayedImage
-from matplotlib.figure import Figure
 from PIL import Image
 
+from ..errors import needs
 from ..gaussians import Gaussians
 from ..gaussians.page import viewer_iframe
 from .encoding import as_png, as_webp
+
+with needs("course", "what notebooks show"):
+    import ipywidgets as widgets
+    import matplotlib.pyplot as plt
+    from IPython.display import HTML, Markdown, display
+    from IPython.display import Image as DisplayedImage
+    from matplotlib.figure import Figure
 
 FIGURE_DPI = 90
 

@@ -7,19 +7,22 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from mpl_toolkits.mplot3d.art3d import Poly3DCollection
-from mpl_toolkits.mplot3d.proj3d import proj_transform
 from PIL import Image
 from torch import Tensor
 
 from ..cameras import Cameras
+from ..errors import needs
 from .sheets import to_pil
+
+with needs("course", "what notebooks show"):
+    import plotly.graph_objects as go
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+    from mpl_toolkits.mplot3d.proj3d import proj_transform
 
 COLOURS = ("#4878cf", "#d1495b", "#3a8f5c", "#b07d2b", "#7a5195", "#2f8f9d", "#8c564b", "#666a73")  # one per view
 PALETTE = 48  # colours of the pictures on the frusta

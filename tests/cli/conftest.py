@@ -62,5 +62,5 @@ def no_remover(monkeypatch):
     """Backgrounds are guessed from the border, as without onnxruntime."""
     from ouroboros_lib.data import mattes
 
-    mattes._session.cache_clear()
+    mattes.u2netp_session.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -19,10 +19,22 @@ def test_doctor_names_what_is_missing(run, monkeypatch):
 
 def test_doctor_checks_this_machine(monkeypatch):
     checks = {check.name: check for check in doctor.run_checks()}
-    for name in ("Python", "torch", "torchvision", "diffusers", "numba", "PIL", "ffmpeg", "Weights small"):
+    for name in ("Python", "torch", "diffusers", "numba", "PIL", "ffmpeg", "Weights small", "One step", "[eval]"):
         assert checks[name].state == "ok", checks[name]
     assert checks["torch"].found == metadata.version("torch")
-    assert {"GPU", "gsplat", "Meshes", "LPIPS", "rembg"} <= set(checks)
+    assert {"GPU", "gsplat", "Meshes", "LPIPS", "Cut-outs", "rembg"} <= set(checks)
+
+
+def test_doctor_runs_a_step_before_it_says_that_generate_can_run(monkeypatch):
+    from ouroboros_lib.pipeline import Ouroboros3DPipeline
+
+    def too_old(self, *arguments, **options):
+        raise TypeError("step() got an unexpected keyword argument")
+    monkeypatch.setattr(Ouroboros3DPipeline, "__call__", too_old)
+    monkeypatch.setattr(doctor, "EXTRAS", {})
+    checks = {check.name: check for check in doctor.run_checks()}
+    assert checks["Weights small"].state == "ok"
+    assert checks["One step"].state == "missing" and "unexpected keyword" in checks["One step"].found
 
 
 def test_doctor_on_a_worse_machine(monkeypatch):
@@ -30,8 +42,11 @@ def test_doctor_on_a_worse_machine(monkeypatch):
         raise InputError("model.safetensors:\ndamaged")
     monkeypatch.setattr(doctor, "load_pipeline", damaged)
     monkeypatch.setattr(doctor, "PACKAGES", ("no_such_package",))
+    monkeypatch.setitem(doctor.EXTRAS, "eval", ("measuring", ("json", "no_such_measure")))
     monkeypatch.setattr(sys, "version_info", (3, 9, 0))
     checks = {check.name: check for check in doctor.run_checks()}
-    for name in ("Python", "no_such_package", "Weights small"):
+    for name in ("Python", "no_such_package", "Weights small", "One step"):
         assert checks[name].state == "missing" and checks[name].advice
     assert checks["Weights small"].found == "model.safetensors: damaged"
+    assert checks["[eval]"].state == "off" and "no_such_measure" in checks["[eval]"].found
+    assert checks["[eval]"].advice == "measuring: pip install -e '.[eval]'"

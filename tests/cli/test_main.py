@@ -1,5 +1,6 @@
 """The command line as a whole: quick help, one line for what is missing, nothing left behind when it is stopped."""
 
+import io
 import os
 import signal
 import subprocess
@@ -7,6 +8,9 @@ import sys
 import time
 
 import pytest
+
+import ouroboros_lib
+from ouroboros_lib.cli.main import main
 
 
 def test_missing_arguments_and_unknown_commands(refused, photo, no_weights):
@@ -66,3 +70,22 @@ with staged(pathlib.Path({str(tmp_path)!r}) / "new" / "out") as stage:
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     assert run.returncode == 143 and list(tmp_path.iterdir()) == []
+
+
+def test_version_and_completion(run):
+    assert run("--version") == (0, f"ouroboros {ouroboros_lib.__version__}\n", "")
+    code, text, errors = run("--help")
+    assert code == 0 and "--install-completion" in text
+
+
+def test_names_that_the_console_cannot_print_are_spelt(monkeypatch, tmp_path):
+    """Windows prints to files and pipes in cp1252, and a traceback would end the work after the first picture."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "cp1252", newline="\n") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", str(tmp_path / "\u65e5\u672c.png"), "--out", str(tmp_path / "out")])
+    print("\u65e5\u672c.png", flush=True)
+    streams["stderr"].flush()
+    assert caught.value.code == 2
+    assert all(b"\\u65e5\\u672c.png" in stream.buffer.getvalue() for stream in streams.values())

@@ -103,7 +103,7 @@ def test_what_ships_takes_the_place_of_a_failing_rembg(rembg, monkeypatch):
     assert cutout.matte == "u2netp"
     assert cutout.notes == ["cup.png: u2net cannot run (cannot fetch the model); the background was found by u2netp: "
                             "look at the result"]
-    mattes._session.cache_clear()
+    mattes.u2netp_session.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     cutout = cut_out(rgb_image(), "u2net", "cup.png")
     assert cutout.matte == "border" and len(cutout.notes) == 1

@@ -346,7 +346,7 @@ def test_machine_without_embree(tmp_path, monkeypatch):
     square().export(tmp_path / "square.ply")
     for name in ("embreex", "embreex.mesh_construction", "embreex.rtcore_scene"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InputError, match="pip install embreex"):
+    with pytest.raises(InputError, match="pip install -e"):
         render_mesh(load_mesh(tmp_path / "square.ply"), FRONT, 8)
 
 

@@ -20,7 +20,7 @@ SIZE = 64
 @pytest.fixture(autouse=True)
 def no_onnxruntime(monkeypatch):
     """The border's guess, which is exact on these pictures and quick."""
-    mattes._session.cache_clear()
+    mattes.u2netp_session.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from quick_notebooks import QUICK
 
 import ouroboros_lib
 
@@ -38,6 +39,14 @@ def bounds(requirements: list[str]) -> dict[str, tuple]:
     return {r.name.lower(): (r.specifier, str(r.marker or "")) for r in parsed}
 
 
+def with_its_extras(name: str) -> list[str]:
+    """The requirements of an extra, and in place of the project's other extras theirs."""
+    entries = project()["optional-dependencies"][name]
+    named = {extra for text in entries if text.startswith(project()["name"]) for extra in Requirement(text).extras}
+    return [text for text in entries if not text.startswith(project()["name"])] + [
+        text for extra in sorted(named) for text in with_its_extras(extra)]
+
+
 def test_environment_yml_says_what_pyproject_says():
     wanted = project()
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -48,8 +57,7 @@ def test_environment_yml_says_what_pyproject_says():
     assert found.pop("python") == (SpecifierSet(wanted["requires-python"]), "")
     from_pip = bounds([entry for entry in pip if entry != "-e ."])
     assert not found.keys() & from_pip.keys()
-    extras = wanted["optional-dependencies"]
-    assert found | from_pip == bounds(wanted["dependencies"] + extras["test"])
+    assert found | from_pip == bounds(wanted["dependencies"] + with_its_extras("test"))
 
 
 def test_citation_and_versions_agree():
@@ -64,11 +72,14 @@ def test_citation_and_versions_agree():
 
 def test_continuous_integration_runs_make_test():
     script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK) and "make test" in script.read_text()
+    assert os.access(script, os.X_OK) and 'make "${1:-test}"' in script.read_text()
     plan = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert all(check in plan for check in ("ruff check", "lint-imports", "-m mypy", "-m pytest"))
     for notebook in ROOT.glob("notebooks/*.ipynb"):
-        assert f"notebooks/{notebook.name}" in plan
+        assert f"notebooks/{notebook.name}" in plan and notebook.stem in QUICK
+    for workflow in ROOT.glob(".github/workflows/*.yml"):
+        steps = [step for job in yaml.safe_load(workflow.read_text())["jobs"].values() for step in job["steps"]]
+        assert any(re.match(r"\.ci/run|make book", step.get("run", "")) for step in steps), workflow
 
 
 def test_readme_names_the_two_commands():

@@ -8,6 +8,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from ...rasterization.cpu import CACHED
 from . import packing as L
 
 _f = np.float32
@@ -20,7 +21,7 @@ SPOT_LEVEL, SPOT_SHARP, STRIPE_SHARP, CHECK_SHARP, BAND_SHARP = _f(1.2), _f(2), 
 FAR = _f(9)
 BYTE = _f(255)
 
-_options = {"cache": True, "fastmath": {"contract", "nsz", "arcp"}}
+_options = {"cache": CACHED, "fastmath": {"contract", "nsz", "arcp"}}
 
 
 @njit(**_options)

@@ -1,0 +1,41 @@
+"""A pytest plugin: every notebook of the course also runs from top to bottom with smaller parameters than its own.
+
+`python -m pytest -p quick_notebooks notebooks/00_quickstart.ipynb`: papermill does that, and keeps nothing.
+"""
+
+from pathlib import Path
+
+import pytest
+
+QUICK = {
+    "00_quickstart": {"steps": 5},
+    "01_multiview_diffusion": {"steps": 3},
+    "02_gaussian_reconstruction": {"fit_steps": 100, "fit_count": 3000},
+    "03_self_conditioning_feedback": {"steps": 4},
+    "04_joint_training": {"autoencoder_steps": 30, "joint_steps": 10},
+    "05_gso_evaluation": {"samples": 2, "steps": 2},
+    "06_paper_scale": {"steps": 2},
+}
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector):
+    if file_path.suffix == ".ipynb" and file_path.stem in QUICK:
+        return Notebook.from_parent(parent, path=file_path)
+
+
+class Notebook(pytest.File):
+    def collect(self):
+        run = QuickRun.from_parent(self, name="papermill")
+        run.add_marker(pytest.mark.timeout(900))  # of all its cells
+        yield run
+
+
+class QuickRun(pytest.Item):
+    def runtest(self):
+        from papermill import execute_notebook
+
+        execute_notebook(self.path, None, QUICK[self.path.stem], kernel_name="python3", cwd=self.path.parent,
+                         progress_bar=False, log_output=False)
+
+    def reportinfo(self):
+        return self.path, None, f"papermill {self.path.name} {QUICK[self.path.stem]}"
