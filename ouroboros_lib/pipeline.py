@@ -62,7 +62,7 @@ class Ouroboros3DOutput(BaseOutput):
     def __repr__(self) -> str:
         batch, views, _, height, width = self.renders.rgb.shape
         trace = f", trace of {len(self.trace)} steps" if self.trace else ""
-        return (f"{type(self).__name__}({batch} x {views} views of {width} x {height}, {self.gaussians!r}{trace})")
+        return f"{type(self).__name__}({batch} x {views} views of {width} x {height}, {self.gaussians!r}{trace})"
 
     def _repr_html_(self) -> str:
         from .viz.cells import result_cell
@@ -128,7 +128,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         if str(name) not in RANDOM_PRESETS:
             return load(cls, name, **kwargs)
         pipeline = cls.from_preset(str(name))
-        convert_weights(pipeline, kwargs.get("torch_dtype") or kwargs.get("dtype") or torch.float32)
+        if dtype := kwargs.get("torch_dtype") or kwargs.get("dtype"):
+            convert_weights(pipeline, dtype)
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:

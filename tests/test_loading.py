@@ -162,10 +162,12 @@ def test_half_weights_of_small_models_are_refused_with_what_works(tiny, folder, 
     assert Ouroboros3DPipeline.from_pretrained("narrow", torch_dtype=dtype).multiview.dtype == dtype
 
 
-def test_schedulers_of_another_kind_are_refused_by_name(tiny, picture):
+def test_schedulers_of_another_kind_are_refused_by_name(tiny, folder, picture):
     tiny.scheduler = EulerDiscreteScheduler()
-    with pytest.raises(InputError, match="the scheduler is of class EulerDiscreteScheduler: .* EDMNoise only"):
-        tiny(picture)
+    for refused in (lambda: tiny(picture),
+                    lambda: Ouroboros3DPipeline.from_pretrained(folder, scheduler=EulerDiscreteScheduler())):
+        with pytest.raises(InputError, match="the scheduler is of class EulerDiscreteScheduler: .* EDMNoise only"):
+            refused()
 
 
 def test_diffusers_own_loader_finds_the_class(tiny, folder, picture, monkeypatch, tmp_path):

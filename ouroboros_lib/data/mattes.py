@@ -78,7 +78,8 @@ def u2netp_session():
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(U2NETP, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 3  # errors only
+    return onnxruntime.InferenceSession(str(U2NETP), options, providers=["CPUExecutionProvider"])
 
 
 def u2net_matte(rgb: np.ndarray) -> np.ndarray:
