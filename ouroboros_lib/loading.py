@@ -1,5 +1,6 @@
 """Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
 from .errors import InputError, needs
+from .noise import EDMNoise
 from .plans import PLANS
 from .presets import load_preset, preset_names
 
@@ -23,9 +25,10 @@ FIRST_EDITION = ('is of the first edition; in its model_index.json replace "feed
 def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> DiffusionPipeline:
     """What `cls.from_pretrained` gives for a preset with weights, a folder or a hub id; options: of diffusers.
 
-    Raises InputError when there is no such thing, or when its files are damaged or foreign.
+    Raises InputError when there is no such thing, when its files are damaged or foreign, or for half precision that
+    `check_components` refuses.
     """
-    folder = _find(name)
+    folder = _find(name, options)
     try:
         where = {key: options[key] for key in HUB_OPTIONS & options.keys()}
         index = cls.load_config(str(folder), **where)
@@ -46,6 +49,7 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
                          "is a file damaged, missing or of another model?") from error
     if not isinstance(pipeline, cls):
         raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an {cls.__name__}")
+    check_components(pipeline)
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             if not options.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
@@ -54,7 +58,7 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
     return pipeline
 
 
-def _find(name: str | Path) -> Path:
+def _find(name: str | Path, options: dict) -> Path:
     """The folder of a preset's weights, a folder, or a hub id as a path. Raises InputError."""
     if str(name) in preset_names():
         folder = load_preset(str(name)).weights
@@ -62,13 +66,34 @@ def _find(name: str | Path) -> Path:
             raise InputError(f"preset {str(name)!r} ships no weights: give a folder or a hub id of trained weights")
         return folder
     folder = Path(name)
-    if not folder.exists() and str(name).count("/") != 1:
-        raise InputError(f"{name}: neither a preset ({', '.join(preset_names())}) nor a folder nor a hub id "
+    if folder.exists():
+        if not (folder / "model_index.json").is_file():
+            raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
+                             "give the folder that `ouroboros train` or `save_pretrained` wrote")
+        return folder
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
+        raise InputError(f"{name}: no such folder" if folder.name != str(name) or "\\" in str(name) else
+                         f"{name}: neither a preset ({', '.join(preset_names())}) nor a folder nor a hub id "
                          "of the form owner/name")
-    if folder.exists() and not (folder / "model_index.json").is_file():
-        raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
-                         "give the folder that `ouroboros train` or `save_pretrained` wrote")
+    if folder.parent.is_dir():
+        raise InputError(f"{name}: no such folder (and {folder.parent} is one, so this is no hub id)")
+    _check_hub(str(name), options)
     return folder
+
+
+def _check_hub(name: str, options: dict) -> None:
+    """Raise InputError if the hub would have to be asked and does not answer: it would be asked for a minute."""
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
+
+    where = {key: options[key] for key in ("cache_dir", "revision") if key in options}
+    if (options.get("local_files_only") or constants.HF_HUB_OFFLINE
+            or isinstance(try_to_load_from_cache(name, "model_index.json", **where), str)):
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # of the library for HTTP, which depends on the hub's version
+        raise InputError(f"{name}: no such folder, and the hub cannot be asked for it ({type(error).__name__}); check "
+                         "the name and the network") from None
 
 
 def _import_classes(index: dict, base: type[DiffusionPipeline]) -> type[DiffusionPipeline] | None:
@@ -100,14 +125,30 @@ def _check_complete(components: dict) -> None:
                 raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
 
 
+def check_components(pipeline: DiffusionPipeline) -> None:
+    """Raise InputError for a scheduler of another kind, and for half precision weights that cannot be run."""
+    if not isinstance(pipeline.scheduler, EDMNoise):
+        raise InputError(f"the scheduler is of class {type(pipeline.scheduler).__name__}: the recursion steps with "
+                         "EDMNoise only; EDMNoise.from_config(pipe.scheduler.config, eta=0.0) changes its settings")
+    if pipeline.multiview.dtype in HALF_PRECISION.values():
+        check_half_weights(pipeline)
+
+
+def check_half_weights(pipeline: DiffusionPipeline) -> None:
+    """Raise InputError unless these models run with weights in half precision."""
+    if not takes_half_weights(pipeline):
+        raise InputError("weights in half precision are for the paper's models; load small ones without torch_dtype "
+                         "and run them in `with torch.autocast(device, torch.bfloat16):`, or generate --precision bf16")
+
+
 def convert_weights(pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
     """Weights to another type, in place; those that must stay in single precision (SVD's encoder) are not touched.
 
     For the paper's models, which take inputs of any type and give single precision back. Random noise, noise levels,
     the solver's steps, guidance, Gaussians and splatting are in single precision always. Raises InputError for others.
     """
-    if dtype != torch.float32 and not takes_half_weights(pipeline):
-        raise InputError("weights in half precision are for the paper's models; small ones run under autocast (bf16)")
+    if dtype != torch.float32:
+        check_half_weights(pipeline)
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             convert_model(model, dtype)

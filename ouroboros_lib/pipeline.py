@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from .algorithms import Step, recursion
 from .cameras import Cameras, evenly_spaced_orbit
+from .data.condition_views import OUTPUT_TYPES, as_output_type, condition_views
 from .errors import InputError
 from .gaussians import Gaussians
-from .loading import RANDOM_PRESETS, load
+from .loading import RANDOM_PRESETS, check_components, convert_weights, load
 from .models.condition import Condition
 from .models.feedback import Renders, render_feedback
 from .models.image_token import image_token
@@ -25,6 +26,10 @@ from .noise import c_noise, denoise
 from .plans import Plan
 from .presets import load_preset, random_models
 from .speed.compiling import compile_network, network_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 SETTINGS = ("image_size", "num_views", "reconstructor_sigma_min", "reconstructor_sigma_max", "coordinate_map",
             "guidance_scale", "plan")  # what a pipeline is, beside its components
@@ -44,13 +49,25 @@ class TraceStep:
 
 @dataclass
 class Ouroboros3DOutput(BaseOutput):
-    """views (B, V, 3, H, W) in [0, 1]; Gaussians (B, N); their renders at `cameras` (B, V); the trace if asked for."""
+    """views (B, V, 3, H, W) in [0, 1], or as `output_type` says; Gaussians (B, N); their renders at `cameras` (B, V);
+    input (B, 3, S, S), the condition views; the trace if asked for. A notebook shows it as a picture."""
 
-    views: Tensor
+    views: Tensor | np.ndarray | list[list[Image.Image]]
     gaussians: Gaussians
     renders: Renders
     cameras: Cameras
+    input: Tensor
     trace: list[TraceStep] | None = None
+
+    def __repr__(self) -> str:
+        batch, views, _, height, width = self.renders.rgb.shape
+        trace = f", trace of {len(self.trace)} steps" if self.trace else ""
+        return f"{type(self).__name__}({batch} x {views} views of {width} x {height}, {self.gaussians!r}{trace})"
+
+    def _repr_html_(self) -> str:
+        from .viz.cells import result_cell
+
+        return result_cell(self)
 
 
 class Ouroboros3DPipeline(DiffusionPipeline):
@@ -108,26 +125,48 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         "small" has weights that ship with the library; "tiny" and "narrow" have random ones, for tests. Raises
         InputError when there is no such thing or when its files are damaged or foreign.
         """
-        return cls.from_preset(str(name)) if str(name) in RANDOM_PRESETS else load(cls, name, **kwargs)
+        if str(name) not in RANDOM_PRESETS:
+            return load(cls, name, **kwargs)
+        pipeline = cls.from_preset(str(name))
+        if dtype := kwargs.get("torch_dtype") or kwargs.get("dtype"):
+            convert_weights(pipeline, dtype)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """As in diffusers. `DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)`
+        finds this class by the pipeline.py in it."""
+        super().save_pretrained(save_directory, **kwargs)
+        modules = {type(part).__module__ for part in self.components.values() if part is not None}
+        lines = [*(f"import {name}" for name in sorted(modules) if name.startswith("ouroboros_lib.")),
+                 f"from {type(self).__module__} import {type(self).__name__}"]
+        Path(save_directory, "pipeline.py").write_text(
+            '"""By `custom_pipeline` diffusers finds the class of these weights here."""\n\n'
+            + "".join(f"{line}  # noqa: F401\n" for line in lines))
 
     @torch.no_grad()
-    def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
+    def __call__(self, images, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
                  num_inference_steps: int = 25, plan: str | Plan | None = None,
                  guidance_scale: float | tuple[float, float] | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
                  callback_on_step_end: Callable | None = None,
-                 callback_on_step_end_tensor_inputs: tuple[str, ...] = ("x_t",)) -> Ouroboros3DOutput:
-        """Run Algorithm 2 (`algorithms.recursion`) for a batch of images.
+                 callback_on_step_end_tensor_inputs: tuple[str, ...] = ("x_t",),
+                 output_type: str = "pt", return_dict: bool = True) -> Ouroboros3DOutput | tuple:
+        """Run Algorithm 2 (`algorithms.recursion`) for a picture or a batch of them.
 
-        images: (B, 3, S, S) in [0, 1] on white, S the pipeline's image size, or a list of PIL images.
+        images: a path, a PIL picture, an array, a tensor or a list of these, cut out and framed if need be, see
+        `condition_views`; (B, 3, S, S) in [0, 1], S the pipeline's image size, is taken as it is.
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
         cameras: (B, V) instead of the orbit. plan: a `Plan` or its text, such as "paper" or "calm,every=3"; by default
         the weights' own. guidance_scale: one number, or (first, last) for scales that grow linearly from view 0 to view
         V - 1; by default the pipeline's. return_trace: record every step, or those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return another x_t; pred_x and pred_i are F's estimate.
+        output_type: of the views, "pt", "np" or "pil". return_dict: False for a plain tuple of the output's fields.
         Raises InputError.
         """
+        if output_type not in OUTPUT_TYPES:
+            raise InputError(f"unknown output_type {output_type!r}: expected one of {', '.join(OUTPUT_TYPES)}")
+        check_components(self)
         plan = Plan.parse(self.config.plan if plan is None else plan)
         if num_inference_steps < 1:
             raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
@@ -135,6 +174,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         images = self._prepare_images(images).to(device)
         if cameras is None:
             cameras = evenly_spaced_orbit(self.num_views, torch.as_tensor(elevation, dtype=torch.float32))
+        if cameras.shape[:-1] not in ((), (1,), (len(images),)):
+            raise InputError(f"{len(images)} pictures, but elevations or cameras of shape {tuple(cameras.shape[:-1])}: "
+                             "expected one for each or one for all")
         cameras = cameras.to(device).expand(len(images))
         guidance = self.config.guidance_scale if guidance_scale is None else guidance_scale
         cond = self.condition(images, cameras, plan, guidance, generator)
@@ -154,8 +196,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                 bar.update()
         self.maybe_free_model_hooks()
         assert step.views is not None  # every plan reconstructs in the last step
-        return Ouroboros3DOutput(step.views.clamp(0, 1), step.gaussians, step.renders, cameras,
-                                 trace if recorded else None)
+        output = Ouroboros3DOutput(as_output_type(step.views.clamp(0, 1), output_type), step.gaussians, step.renders,
+                                   cameras, images, trace if recorded else None)
+        return output if return_dict else output.to_tuple()
 
     def _record(self, step: Step, plan: Plan, cond: Condition, cameras: Cameras) -> TraceStep:
         views, renders = step.views, step.renders
@@ -262,15 +305,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         shape = (*cameras.shape, 3, self.image_size, self.image_size)
         return {name: torch.zeros(shape, device=cameras.device) for name in self.multiview.feedbacks}
 
-    def _prepare_images(self, images: Tensor | list) -> Tensor:
-        size = self.image_size
-        if len(images) == 0:
-            raise InputError("no image to start from: give at least one")
-        if not torch.is_tensor(images):
-            images = torch.stack([_to_tensor(image, size) for image in images])
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise InputError(f"images must be (B, 3, {size}, {size}), got {tuple(images.shape)}")
-        return images.float()
+    def _prepare_images(self, images) -> Tensor:
+        return condition_views(images, self.image_size)
 
 
 def guidance_per_view(scale: float | tuple[float, float], views: int) -> Tensor | None:
@@ -279,12 +315,3 @@ def guidance_per_view(scale: float | tuple[float, float], views: int) -> Tensor 
     if first == last == 1:
         return None
     return torch.linspace(first, last, views)[None, :, None, None, None]
-
-
-def _to_tensor(image, size: int) -> Tensor:
-    """A square PIL image, composited on white if it has alpha, to (3, size, size) in [0, 1]. Raises InputError."""
-    if image.width != image.height:
-        raise InputError(f"a picture of {image.width} x {image.height} pixels would be squashed to a square: frame the "
-                         "object with ouroboros_lib.data.photo.load_photo(path, pipe.image_size).image[None]")
-    rgba = torch.from_numpy(np.array(image.convert("RGBA").resize((size, size)))).movedim(-1, 0) / 255
-    return rgba[:3] * rgba[3:] + 1 - rgba[3:]

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
+from ouroboros_lib.presets import load_preset
 
 
 def seeded(seed=0):
@@ -46,7 +48,7 @@ def test_a_saved_folder_loads_in_a_fresh_process(tiny, picture, folder, tmp_path
     assert (config["image_size"], config["num_views"]) == (tiny.image_size, tiny.num_views)
 
 
-def test_settings_and_half_precision_weights_come_back(tiny, folder, tmp_path):
+def test_settings_and_half_precision_weights_come_back(tiny, tmp_path):
     tiny.register_to_config(reconstructor_sigma_min=2.5, coordinate_map="released")
     for name in ("autoencoder", "multiview", "reconstructor"):
         getattr(tiny, name).half()
@@ -57,7 +59,6 @@ def test_settings_and_half_precision_weights_come_back(tiny, folder, tmp_path):
     assert not loaded.multiview.training
     state = loaded.multiview.state_dict()
     assert all(torch.equal(state[key], value.float()) for key, value in tiny.multiview.state_dict().items())
-    assert Ouroboros3DPipeline.from_pretrained(folder, torch_dtype=torch.float16).multiview.dtype == torch.float16
 
 
 def truncate(folder):
@@ -127,10 +128,57 @@ def test_damaged_or_foreign_weights(folder, tmp_path, damage):
 def test_names_that_are_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="neither a preset .* nor a folder nor a hub id"):
         Ouroboros3DPipeline.from_pretrained("smal")
-    with pytest.raises(InputError, match="neither a preset"):
-        Ouroboros3DPipeline.from_pretrained(tmp_path / "not" / "there")
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    for name in (tmp_path / "not" / "there", "./missing", "../missing", "a\\b", "outputs/missing"):
+        with pytest.raises(InputError, match="no such folder"):
+            Ouroboros3DPipeline.from_pretrained(name)
     with pytest.raises(InputError, match="unknown preset"):
         Ouroboros3DPipeline.from_preset("huge")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, capfd):
+    from types import SimpleNamespace
+
+    asked = []
+
+    def head(url, timeout):
+        asked.append(url)
+        raise ConnectionError("no network")
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: SimpleNamespace(head=head))
+    with pytest.raises(InputError, match="owner/name: no such folder, and the hub cannot be asked.*ConnectionError"):
+        Ouroboros3DPipeline.from_pretrained("owner/name")
+    assert len(asked) == 1 and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_weights_of_small_models_are_refused_with_what_works(tiny, folder, picture, dtype):
+    for refused in (lambda: Ouroboros3DPipeline.from_pretrained(folder, torch_dtype=dtype),
+                    lambda: Ouroboros3DPipeline.from_pretrained("tiny", torch_dtype=dtype),
+                    lambda: tiny.to(dtype)(picture)):
+        with pytest.raises(InputError, match="with torch.autocast.device, torch.bfloat16.:"):
+            refused()
+    assert Ouroboros3DPipeline.from_pretrained("narrow", torch_dtype=dtype).multiview.dtype == dtype
+
+
+def test_schedulers_of_another_kind_are_refused_by_name(tiny, folder, picture):
+    tiny.scheduler = EulerDiscreteScheduler()
+    for refused in (lambda: tiny(picture),
+                    lambda: Ouroboros3DPipeline.from_pretrained(folder, scheduler=EulerDiscreteScheduler())):
+        with pytest.raises(InputError, match="the scheduler is of class EulerDiscreteScheduler: .* EDMNoise only"):
+            refused()
+
+
+def test_diffusers_own_loader_finds_the_class(tiny, folder, picture, monkeypatch, tmp_path):
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path))
+    loaded = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+    assert type(loaded) is Ouroboros3DPipeline and not loaded.multiview.training
+    loaded.set_progress_bar_config(disable=True)
+    here, there = (pipe(picture, num_inference_steps=1, generator=seeded()) for pipe in (tiny, loaded))
+    assert gap(here.views, there.views) < 1e-5
+    shipped = load_preset("small").weights / "pipeline.py"
+    assert shipped.read_text() == (folder / "pipeline.py").read_text()
 
 
 def test_tiny_is_always_the_same():

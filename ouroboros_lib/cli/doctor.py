@@ -71,8 +71,10 @@ def run_checks() -> list[Check]:
             _check("Meshes", _embree, "off", "`ouroboros data render` cannot run: pip install -e '.[eval]' (embreex is "
                    "not there for Linux on ARM)"),
             _check("LPIPS", _lpips, "off", "only its column in evaluations stays empty"),
-            _check("rembg", _rembg, "off", "backgrounds are guessed from the border of the picture; for busy ones "
-                   "pip install -e '.[photo]', then once `rembg d u2net`")]
+            _check("Cut-outs", _cut_outs, "off", "backgrounds are guessed from the border of the picture: "
+                   "pip install onnxruntime"),
+            _check("rembg", _rembg, "off", "a larger model for --background u2net: pip install -e '.[photo]', then "
+                   "once `rembg d u2net`")]
 
 
 def _check(name: str, find: Callable[[], str], otherwise: str, advice: str) -> Check:
@@ -168,9 +170,17 @@ def _lpips() -> str:
     return f"backbone {load_lpips().backbone}"
 
 
+def _cut_outs() -> str:
+    from ..data.mattes import U2NETP, u2netp_session
+
+    u2netp_session()
+    return f"{U2NETP.stem}, which ships; onnxruntime {metadata.version('onnxruntime')}"
+
+
 def _rembg() -> str:
-    model = Path(os.environ.get("U2NET_HOME", Path.home() / ".u2net")) / "u2net.onnx"
+    from ..data.mattes import u2net_file
+
     found = metadata.version("rembg")
-    if not model.is_file():
-        raise RuntimeError(f"{found}, but no model at {model}")
-    return f"{found}, model {model}"
+    if u2net_file() is None:
+        raise RuntimeError(f"{found}, but not its model u2net (176 MB, Apache-2.0)")
+    return f"{found}, model {u2net_file()}"

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..speed.devices import resolve_device
 from .options import check_choice, check_range, load_pipeline, result_folders, warn
 
-BACKGROUNDS = ("auto", "alpha", "keep")
+BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
 PRECISIONS = ("fp32", "fp16", "bf16")
 MAX_STEPS = 1000
 
@@ -30,8 +30,8 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same result.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to run.")] = "auto",
     background: Annotated[str, typer.Option(
-        metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else rembg, else guessed from the border; alpha: "
-        "insist on the channel; keep: the whole picture.")] = "auto",
+        metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else cut out by what ships; u2net: else by "
+        "rembg's larger model; alpha: insist on the channel; keep: the whole picture.")] = "auto",
     elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
                                                    "weights were made for.", show_default=False)] = None,
@@ -66,13 +66,12 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     exports = parse_formats(export) if export is not None else []
     for known in exports:
         known.check()
-    cutouts = {image: cut_out(image, settings["background"]) for image in folders}
+    notes = [note for image in folders for note in cut_out(image, settings["background"]).notes]
     for folder in folders.values():
         check_targets(folder, FILES, exports)
     device = resolve_device(device_name)
-    for cutout in cutouts.values():
-        for note in cutout.notes:
-            warn(note)
+    for note in notes:
+        warn(note)
 
     import torch
 
@@ -85,7 +84,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     for image, folder in folders.items():
         watch = Stopwatch()
         watch.seconds |= loading.seconds
-        photo = cutouts.pop(image).frame(pipe.image_size)
+        photo = cut_out(image, settings["background"]).frame(pipe.image_size)  # once more: kept, each costs 16 MB
         pipe.set_progress_bar_config(desc=image.name, disable=not sys.stderr.isatty(), leave=False)
         with watch("recursion"), _autocast(pipe, settings["precision"], device):
             output = pipe(photo.image[None], elevation=settings["elevation"], num_inference_steps=settings["steps"],

@@ -40,6 +40,15 @@ class Gaussians:
     def device(self) -> torch.device:
         return self.means.device
 
+    def __repr__(self) -> str:
+        return f"Gaussians({' x '.join(map(str, self.shape))} on {self.device})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the viewer with this set, or with the first of a batch."""
+        from .page import gaussians_cell
+
+        return gaussians_cell(self)
+
     def map(self, function) -> Gaussians:
         """Apply `function` to each of the five tensors."""
         return Gaussians(*(function(getattr(self, field.name)) for field in fields(self)))

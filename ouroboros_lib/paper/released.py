@@ -136,8 +136,8 @@ class ReleasedPipeline(Ouroboros3DPipeline):
         """Views as the decoder made them: the released code does not clamp them for G."""
         return images
 
-    def __call__(self, images: Tensor | list, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
-                 **options) -> Ouroboros3DOutput:
+    def __call__(self, images, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
+                 return_dict: bool = True, **options) -> Ouroboros3DOutput | tuple:
         """As `Ouroboros3DPipeline.__call__`. elevation: of the picture; F and G see the same cameras for each."""
         rig = leaning_orbit(elevation) if cameras is None else cameras
         relative, back = relative_to_first(rig)
@@ -147,7 +147,7 @@ class ReleasedPipeline(Ouroboros3DPipeline):
         batch, device = result.gaussians.shape[0], result.gaussians.device
         result.cameras = rig.to(device).expand(batch)
         result.gaussians = moved(result.gaussians, back.to(device).expand(batch, 4, 4))
-        return result
+        return result if return_dict else result.to_tuple()
 
     def encode_condition(self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None,
                          augmentation: Tensor | None = None) -> tuple[Tensor, Tensor]:

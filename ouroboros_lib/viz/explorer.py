@@ -4,19 +4,24 @@ Everything is linked in the browser (`Stack` and `jslink`), so it works without 
 notebook that is only opened, and in a static HTML export (see `book.py`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..errors import needs
-from ..pipeline import TraceStep
 from .encoding import as_webp
 from .sheets import evenly_chosen, image_grid, to_pil
 
 with needs("course", "what notebooks show"):
     import ipywidgets as widgets
+
+if TYPE_CHECKING:
+    from ..pipeline import TraceStep
 
 KINDS = {"noisy": "noisy", "estimate": "views", "RGB render": "rgb", "CCM": "ccm", "difference": None}
 DIFFERENCE_GAIN = 4.0

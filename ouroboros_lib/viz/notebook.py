@@ -11,8 +11,8 @@ from PIL import Image
 
 from ..errors import needs
 from ..gaussians import Gaussians
+from ..gaussians.page import viewer_iframe
 from .encoding import as_png, as_webp
-from .viewer import viewer_iframe
 
 with needs("course", "what notebooks show"):
     import ipywidgets as widgets

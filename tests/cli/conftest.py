@@ -1,6 +1,6 @@
 """The command line as a user calls it, in this process."""
 
-import importlib.util
+import sys
 
 import pytest
 from PIL import Image, ImageDraw
@@ -58,8 +58,9 @@ def no_weights(monkeypatch):
 
 
 @pytest.fixture
-def no_rembg(monkeypatch):
-    """The same matting on machines with and without the optional package."""
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name, *rest: None if name == "rembg" else find_spec(name, *rest))
+def no_remover(monkeypatch):
+    """Backgrounds are guessed from the border, as without onnxruntime."""
+    from ouroboros_lib.data import mattes
+
+    mattes.u2netp_session.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)

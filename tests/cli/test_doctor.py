@@ -22,7 +22,7 @@ def test_doctor_checks_this_machine(monkeypatch):
     for name in ("Python", "torch", "diffusers", "numba", "PIL", "ffmpeg", "Weights small", "One step", "[eval]"):
         assert checks[name].state == "ok", checks[name]
     assert checks["torch"].found == metadata.version("torch")
-    assert {"GPU", "gsplat", "Meshes", "LPIPS", "rembg"} <= set(checks)
+    assert {"GPU", "gsplat", "Meshes", "LPIPS", "Cut-outs", "rembg"} <= set(checks)
 
 
 def test_doctor_runs_a_step_before_it_says_that_generate_can_run(monkeypatch):

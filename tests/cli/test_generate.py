@@ -84,7 +84,27 @@ def test_several_pictures_get_a_folder_each(run, cup, tmp_path, quick):
         "one/result.json", "two/result.json"]
 
 
-def test_guessed_background_is_a_one_line_warning(run, photo, tmp_path, quick, no_rembg):
+def test_pictures_are_not_held_while_others_are_read(run, cup, tmp_path, quick, monkeypatch):
+    import weakref
+
+    from ouroboros_lib.data import photo
+
+    made, cut_out = weakref.WeakSet(), photo.cut_out
+
+    class Held(photo.Cutout):
+        __hash__ = object.__hash__
+
+    def watched(*arguments):
+        assert len(made) <= 1
+        cutout = Held(**vars(cut_out(*arguments)))
+        made.add(cutout)
+        return cutout
+    monkeypatch.setattr(photo, "cut_out", watched)
+    pictures = [cup(tmp_path / f"{name}.png") for name in "abc"]
+    assert run("generate", *pictures, "--out", tmp_path / "out", *TINY)[0] == 0
+
+
+def test_guessed_background_is_a_one_line_warning(run, photo, tmp_path, quick, no_remover):
     white = Image.new("RGB", (100, 80), "white")
     white.paste(Image.open(photo).convert("RGB"), mask=Image.open(photo))
     white.save(tmp_path / "white.jpg")
@@ -93,7 +113,7 @@ def test_guessed_background_is_a_one_line_warning(run, photo, tmp_path, quick, n
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_pictures(refused, tmp_path, no_weights, no_rembg, name):
+def test_bad_pictures(refused, tmp_path, no_weights, no_remover, name):
     path = tmp_path / name
     BAD[name][0](path)
     before = sorted(tmp_path.iterdir())
@@ -109,7 +129,7 @@ BAD_OPTIONS = {
     "plan": (["--plan", "wild"], "paper, calm, two-stage, projection"), "empty plan": (["--plan", ""], "plan ''"),
     "plan's interval": (["--plan", "calm,every=0"], "every must be at least 1"),
     "plan's field": (["--plan", "calm,often=2"], "often=2"), "plan's map": (["--plan", "feedback=all"], "rgb, ccm"),
-    "background": (["--background", "blur"], "auto, alpha, keep"),
+    "background": (["--background", "blur"], "auto, alpha, keep, u2net"),
     "device": (["--device", "tpu"], "auto, cpu, cuda"), "device number": (["--device", "cuda:x"], "cuda:N"),
     "unknown option": (["--sed", "1"], "--sed"), "precision": (["--precision", "fp8"], "fp32, fp16, bf16"),
 }

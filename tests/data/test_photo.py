@@ -1,25 +1,27 @@
 """The photo path: every kind of file, matting, cropping."""
 
+import sys
+
 import numpy as np
 import PIL
 import pytest
 import torch
 from pictures import BAD, rgb_image, rgba_image, scene
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
+from ouroboros_lib.data import mattes
 from ouroboros_lib.data import photo as photo_module
-from ouroboros_lib.data.photo import OBJECT_SHARE, border_matte, load_photo
+from ouroboros_lib.data.photo import OBJECT_SHARE, load_photo
 from ouroboros_lib.errors import InputError
 
 SIZE = 64
 
 
 @pytest.fixture(autouse=True)
-def no_rembg(monkeypatch):
-    """The same matting on machines with and without the optional package."""
-    find_spec = photo_module.importlib.util.find_spec
-    monkeypatch.setattr(photo_module.importlib.util, "find_spec",
-                        lambda name, *rest: None if name == "rembg" else find_spec(name, *rest))
+def no_onnxruntime(monkeypatch):
+    """The border's guess, which is exact on these pictures and quick."""
+    mattes.u2netp_session.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
 
 def transparent_palette():
@@ -144,38 +146,6 @@ def test_first_frame_of_an_animation_with_a_note(tmp_path):
     assert torch.allclose(photo.image[:, SIZE // 2, 12], torch.tensor([0.85, 0.4, 0.1]), atol=0.06)
 
 
-def noisy_scene(kind, seed=0):
-    rng = np.random.default_rng(seed)
-    picture, mask = scene(200, 240)
-    y, x = np.mgrid[:200, :240] / 240
-    if kind == "gradient":
-        background = np.stack([0.5 + 0.4 * x, 0.6 + 0.2 * y, 0.9 - 0.3 * x * y], -1)
-    elif kind == "noise":
-        background = 0.6 + 0.05 * rng.standard_normal((200, 240, 3))
-    else:
-        background = 0.5 + 0.3 * np.stack([y, y, y], -1) + 0.02 * rng.standard_normal((200, 240, 3))
-    picture[~mask] = background[~mask].clip(0, 1)
-    if kind == "both, object touches the border":
-        picture[90:130, 200:] = (0.2, 0.5, 0.2)
-        mask[90:130, 200:] = True
-    return picture.astype(np.float32), mask
-
-
-@pytest.mark.parametrize("kind, least", [("plain", 0.95), ("gradient", 0.95), ("noise", 0.9),
-                                         ("both, object touches the border", 0.9)])
-def test_border_matte(kind, least):
-    picture, mask = scene(200, 240) if kind == "plain" else noisy_scene(kind)
-    matte = border_matte(picture)
-    assert iou(matte > 0.5, mask) > least
-    assert matte[mask].mean() > 0.95 and matte[~mask].mean() < 0.02  # holes filled, nothing left outside
-
-
-def test_a_hole_of_the_background_colour_stays_part_of_the_object(tmp_path):
-    picture, mask = scene(200, 240)
-    picture[100:120, 85:105] = (0.9, 0.9, 0.85)
-    assert iou(border_matte(picture) > 0.5, mask) > 0.95
-
-
 # ---- what cannot be used ---------------------------------------------------------------------------------------------
 
 
@@ -195,21 +165,27 @@ def test_alpha_is_insisted_on(tmp_path):
         load_photo(tmp_path / "photo.png", SIZE, background="alpha")
 
 
-def test_a_failing_rembg_is_one_line(tmp_path, monkeypatch):
-    import sys
-    from types import ModuleType
+def test_specks_beside_the_object_do_not_move_it(tmp_path):
+    image = rgba_image()
+    image.save(tmp_path / "clean.png")
+    image.putpixel((118, 3), (255, 255, 255, 255))
+    image.save(tmp_path / "speck.png")
+    clean, photo = (load_photo(tmp_path / name, SIZE) for name in ("clean.png", "speck.png"))
+    assert torch.equal(photo.image, clean.image) and not clean.notes
+    assert len(photo.notes) == 1 and "specks beside the object were left out (1 of them)" in photo.notes[0]
 
-    broken = ModuleType("rembg")
-    def remove(*_args, **_kwargs):
-        raise ConnectionError("cannot fetch\nthe model")
-    broken.remove = remove
-    monkeypatch.setitem(sys.modules, "rembg", broken)
-    monkeypatch.setattr(photo_module.importlib.util, "find_spec", lambda name, *rest: object())
-    rgb_image().save(tmp_path / "photo.png")
-    with pytest.raises(InputError, match="rembg is installed but failed .cannot fetch the model"):
-        load_photo(tmp_path / "photo.png", SIZE)
-    broken.remove = lambda picture, only_mask: Image.fromarray(scene()[1].astype(np.uint8) * 255)
-    assert load_photo(tmp_path / "photo.png", SIZE).matte == "rembg"
+
+@pytest.mark.parametrize("start, kind", [(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "HEIC"), (b"\xff\x0a....", "JPEG XL")])
+def test_formats_that_pil_cannot_read_are_named(tmp_path, start, kind):
+    (tmp_path / "photo.jpg").write_bytes(start + bytes(100))
+    with pytest.raises(InputError, match=rf"photo.jpg: not a .*, it is {kind}: convert it to PNG or JPEG first"):
+        load_photo(tmp_path / "photo.jpg", SIZE)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="PIL reads AVIF from 11.3 on")
+def test_avif_by_another_name(tmp_path):
+    rgb_image().save(tmp_path / "photo.jpg", "AVIF")
+    assert load_photo(tmp_path / "photo.jpg", SIZE).original_size == (120, 90)
 
 
 def test_the_photograph_that_ships():

@@ -18,11 +18,11 @@ from PIL import Image
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.gaussians import Gaussians
+from ouroboros_lib.gaussians.page import viewer_iframe
 from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.viz.encoding import as_png
 from ouroboros_lib.viz.explorer import KINDS, difference_map, explorer_sheet, recursion_explorer
 from ouroboros_lib.viz.notebook import show
-from ouroboros_lib.viz.viewer import viewer_iframe
 
 FIELDS = ("noisy", "views", "rgb", "ccm")
 
