@@ -134,7 +134,7 @@ def _step() -> str:
 
 
 def _kernels() -> str:
-    from ..rasterization.cpu import CACHED
+    from ..rasterization.kernels import CACHED
 
     if not CACHED:
         raise RuntimeError("numba finds no folder to keep them in, and compiles them at every start: half a minute")

@@ -5,23 +5,18 @@ tiles are then independent of each other, so threads share nothing and no sum de
 the loop runs over Gaussians first and over the pixels of their ellipse second: small Gaussians cost what they cover.
 """
 
-import threading
-from contextlib import AbstractContextManager, nullcontext
-
 import numba
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from ..errors import InputError
+from .kernels import OPTIONS, THREADS, alone
 from .projection import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, Projection
+from .tiles import TILE, list_tiles, tiles_along, within
 
-TILE = 16  # pixels
-MAX_ENTRIES = 2**29  # a Gaussian in a tile's list takes 4 bytes
 BLOCKS = 2  # to a row of a tile: vector instructions take 8 pixels at once
-_LOCK = threading.Lock()
-# Constants are compiled in, and numba's cache watches this file only: after changing projection.py, touch it.
+# Constants are compiled in, and numba's cache watches this file only: after changing another, touch it.
 _MIN_ALPHA, _MAX_ALPHA = np.float32(MIN_ALPHA), np.float32(MAX_ALPHA)
 _MIN_TRANSMITTANCE = np.float32(MIN_TRANSMITTANCE)
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
@@ -29,22 +24,6 @@ _FAR = np.float32(20)  # exp(-20) is nothing
 _LANES = np.arange(TILE // BLOCKS).astype(np.float32)  # an argument, not a constant: unrolled loops are not vectorised
 _WIDE = np.float32(1e9)  # pixels
 _SLACK = np.float32(1e-3)  # pixels by which boxes are widened: the test on alpha decides, not their rounding
-
-
-def _can_cache() -> bool:
-    """numba refuses to compile for a cache where it finds no folder to write to; NUMBA_CACHE_DIR names one."""
-    try:
-        njit(cache=True)(_can_cache)
-    except RuntimeError:
-        return False
-    return True
-
-
-CACHED = _can_cache()  # else compiled in every process
-# Not "nnan": a NaN must stay a NaN. "numpy": no test for division by zero, which would forbid vector instructions.
-_OPTIONS = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "cache": CACHED}
-_THREADS = {"prange": True, "reduction": False, "setitem": False, "numpy": False, "fusion": False,
-            "comprehension": False, "inplace_binop": False, "stencil": False}  # prange only: compiles sooner
 
 
 def composite(projection: Projection, opacities: Tensor, features: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -57,16 +36,6 @@ def composite(projection: Projection, opacities: Tensor, features: Tensor, size:
                             p.radius_u, p.radius_v, size)
 
 
-def alone() -> AbstractContextManager:
-    """What parallel kernels run in: numba's own thread pool, taken where there is no OpenMP, aborts the process when
-    two threads use it at a time."""
-    try:
-        shared = numba.threading_layer() != "workqueue"
-    except ValueError:  # not chosen before the first kernel has run
-        shared = False
-    return nullcontext() if shared else _LOCK
-
-
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, v, uu, uv, vv, depth, opacities, features, radius_u, radius_v, size):
@@ -75,13 +44,13 @@ class _Composite(torch.autograd.Function):
         inputs = _arrays(u, v, uu, uv, vv, depth, opacities, features)
         boxes = [_array(radius.flatten(0, 1)) for radius in (radius_u, radius_v)]
         with alone():
-            ctx.starts, ctx.entries = _bin(inputs[0], inputs[1], inputs[5], *boxes, size)
+            ctx.starts, ctx.entries = list_tiles(inputs[0], inputs[1], inputs[5], *boxes, size)
         images = len(inputs[0])
         accumulated = np.zeros((images, size, size, features.shape[-1] + 1), np.float32)
         transmittance = np.ones((images, size, size), np.float32)
         ctx.last = np.full((images, size, size), -1, np.int32)
         with alone():
-            _forward(*inputs, ctx.starts, ctx.entries, _side(size), _LANES, accumulated, transmittance, ctx.last)
+            _forward(*inputs, ctx.starts, ctx.entries, tiles_along(size), _LANES, accumulated, transmittance, ctx.last)
         ctx.transmittance = transmittance.copy()  # the caller may change what it gets
         return (torch.from_numpy(accumulated).unflatten(0, ctx.leading),
                 torch.from_numpy(transmittance).unflatten(0, ctx.leading))
@@ -89,7 +58,7 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_accumulated, grad_transmittance):
-        inputs, side = _arrays(*ctx.saved_tensors), _side(ctx.last.shape[-1])
+        inputs, side = _arrays(*ctx.saved_tensors), tiles_along(ctx.last.shape[-1])
         per_entry = np.zeros((len(ctx.entries), 7 + inputs[-1].shape[-1]), np.float32)
         total = np.zeros((per_entry.shape[1], *inputs[0].shape), np.float32)
         with alone():
@@ -114,116 +83,17 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float32).contiguous().numpy()
 
 
-@njit(**_OPTIONS)
-def _within(x, low, high):
-    """x as an integer, clamped before it becomes one: numbers of any size have a place, and NaN is `low`."""
-    return low if not x > low else (high if x > high else int(x))
-
-
-@njit(**_OPTIONS)
-def _tiles(centre, radius, side):
-    """Tiles [first, end) that centre +- radius touches."""
-    return (_within(np.floor((centre - radius) / TILE), 0, side), _within(np.ceil((centre + radius) / TILE), 0, side))
-
-
-@njit(**_OPTIONS)
-def _sort_digit(keys, order, shift, to_keys, to_order):
-    """One pass of a radix sort: stable, by 16 bits of the uint32 keys."""
-    place = np.zeros(65537, np.int64)
-    for i in range(len(keys)):
-        place[((keys[i] >> shift) & np.uint32(65535)) + 1] += 1
-    for digit in range(65536):
-        place[digit + 1] += place[digit]
-    for i in range(len(keys)):
-        digit = (keys[i] >> shift) & np.uint32(65535)
-        to_keys[place[digit]] = keys[i]
-        to_order[place[digit]] = order[i]
-        place[digit] += 1
-
-
-@njit(**_OPTIONS)
-def _list_image(u, v, depth, radius_u, radius_v, side, lengths, order):
-    """Count the entries of each tile of one image; write the drawn Gaussians into `order`, front to back."""
-    drawn = 0
-    for g in range(len(u)):
-        if radius_u[g] > 0:
-            order[drawn] = g
-            drawn += 1
-            left, right = _tiles(u[g], radius_u[g], side)
-            top, bottom = _tiles(v[g], radius_v[g], side)
-            for row in range(top, bottom):
-                for column in range(left, right):
-                    lengths[row * side + column] += 1
-    bits = depth.view(np.uint32)  # of positive floats, they sort like the floats
-    keys, other_keys, other_order = np.empty(drawn, np.uint32), np.empty(drawn, np.uint32), np.empty(drawn, np.int32)
-    for i in range(drawn):
-        keys[i] = bits[order[i]]
-    _sort_digit(keys, order[:drawn], np.uint32(0), other_keys, other_order)
-    _sort_digit(other_keys, other_order, np.uint32(16), keys, order[:drawn])
-    return drawn
-
-
-@njit(**_OPTIONS)
-def _enter_image(u, v, radius_u, radius_v, side, order, starts, entries):
-    """Append each Gaussian of `order` to the lists of the tiles that it touches."""
-    place = starts[:side * side].copy()
-    for g in order:
-        left, right = _tiles(u[g], radius_u[g], side)
-        top, bottom = _tiles(v[g], radius_v[g], side)
-        for row in range(top, bottom):
-            for column in range(left, right):
-                tile = row * side + column
-                entries[place[tile]] = g
-                place[tile] += 1
-
-
-@njit(parallel=_THREADS, **_OPTIONS)
-def _list(u, v, depth, radius_u, radius_v, side, lengths, orders, drawn):
-    for i in prange(len(u)):
-        drawn[i] = _list_image(u[i], v[i], depth[i], radius_u[i], radius_v[i], side, lengths[i], orders[i])
-
-
-@njit(parallel=_THREADS, **_OPTIONS)
-def _enter(u, v, radius_u, radius_v, side, orders, drawn, starts, entries):
-    for i in prange(len(u)):
-        order, own_starts = orders[i, :drawn[i]], starts[i * side * side:]
-        _enter_image(u[i], v[i], radius_u[i], radius_v[i], side, order, own_starts, entries)
-
-
-def _bin(u, v, depth, radius_u, radius_v, size):
-    """Lists of Gaussians per image and tile, front to back. u ... radius_v: (I, N).
-
-    Returns starts (I * tiles + 1,), where the list of each tile begins in entries (E,), indices into N.
-    """
-    side = _side(size)
-    lengths = np.zeros((len(u), side * side), np.int64)
-    orders, drawn = np.empty(u.shape, np.int32), np.empty(len(u), np.int64)
-    _list(u, v, depth, radius_u, radius_v, side, lengths, orders, drawn)
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    if starts[-1] > MAX_ENTRIES:
-        raise InputError(f"{len(u)} pictures of {size} pixels with {u.shape[1]} Gaussians: {starts[-1]:.2e} tiles are "
-                         f"covered, {MAX_ENTRIES:.0e} fit into memory; draw fewer views at once, or smaller Gaussians")
-    entries = np.empty(starts[-1], np.int32)
-    _enter(u, v, radius_u, radius_v, side, orders, drawn, starts, entries)
-    return starts, entries
-
-
-def _side(size):
-    """Tiles along one side of the image."""
-    return -(-size // TILE)
-
-
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _span(centre, variance, opacity, low, high):
     """Pixels [first, end) of the tile, along one axis, in which the Gaussian can reach MIN_ALPHA."""
     half = np.sqrt(_TWO * np.log(opacity / _MIN_ALPHA) * variance) + _SLACK
     if not half < _WIDE:  # or NaN: a needle whose variance is lost in rounding, so the test on alpha decides
         return low, high
     first, end = np.ceil(centre - half - _HALF), np.floor(centre + half - _HALF) + _ONE
-    return _within(first, low, high), _within(end, low, high)
+    return within(first, low, high), within(end, low, high)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _exp_minus(x):
     """exp(-x) for x >= 0, to 6e-7 relative; any number below 0. 2^whole times a polynomial: vector instructions."""
     y = np.float32(-1.44269504) * (x if x < _FAR else _FAR)
@@ -239,7 +109,7 @@ def _exp_minus(x):
     return power * np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _forward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin, end, top, left, lanes,
                   accumulated, transmittance, last):
     """Blend the entries begin ... end into the tile at (top, left) of one image.
@@ -303,7 +173,7 @@ def _forward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin, 
                 accumulated[top + row, left + column, channel] = drawn[row, block, channel, i]
 
 
-@njit(parallel=_THREADS, **_OPTIONS)
+@njit(parallel=THREADS, **OPTIONS)
 def _forward(u, v, uu, uv, vv, depth, opacities, features, starts, entries, side, lanes,
              accumulated, transmittance, last):
     """Fills accumulated (I, S, S, C + 1), transmittance (I, S, S) and the last entry drawn in each pixel, (I, S, S)."""
@@ -315,7 +185,7 @@ def _forward(u, v, uu, uv, vv, depth, opacities, features, starts, entries, side
                       accumulated[i], transmittance[i], last[i])
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def _backward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin, top, left, lanes,
                    transmittance, last, grad_accumulated, grad_transmittance, grads):
     """Gradients of one tile's entries.
@@ -412,7 +282,7 @@ def _backward_tile(u, v, uu, uv, vv, depth, opacities, features, entries, begin,
             grads[entry, 5 if channel == channels - 1 else 7 + channel] = total
 
 
-@njit(parallel=_THREADS, **_OPTIONS)
+@njit(parallel=THREADS, **OPTIONS)
 def _backward(u, v, uu, uv, vv, depth, opacities, features, starts, entries, side, lanes,
               transmittance, last, grad_accumulated, grad_transmittance, grads):
     """Fills the gradients per entry, (E, 7 + C): u, v, uu, uv, vv, depth, opacity, features."""
@@ -424,7 +294,7 @@ def _backward(u, v, uu, uv, vv, depth, opacities, features, starts, entries, sid
                        transmittance[i], last[i], grad_accumulated[i], grad_transmittance[i], grads)
 
 
-@njit(parallel=_THREADS, **_OPTIONS)
+@njit(parallel=THREADS, **OPTIONS)
 def _gather(grads, starts, entries, tiles, total):
     """Sum the entries of each Gaussian of each image: (E, K) into (K, I, N)."""
     for image in prange(total.shape[1]):

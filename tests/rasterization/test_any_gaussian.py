@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
-from ouroboros_lib.rasterization import cpu, rasterize
+from ouroboros_lib.rasterization import rasterize, tiles
 from ouroboros_lib.rasterization.projection import project
 
 SIZE, VIEWS = 40, 2  # not a whole number of tiles
@@ -81,7 +81,7 @@ def test_what_is_not_finite_is_refused(what, value):
 
 
 def test_more_than_fits_into_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(cpu, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(tiles, "MAX_ENTRIES", 10)
     gaussians = gaussians_of(2 * [((0, 0, 0), 0.9, (1, 1, 1), (1, 0, 0, 0), (0, 0, 0))])
     with pytest.raises(InputError, match="fewer views at once"):
         rasterize(gaussians, evenly_spaced_orbit(VIEWS, 20.0), SIZE)

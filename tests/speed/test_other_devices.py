@@ -92,8 +92,8 @@ def test_mps_is_only_taken_where_it_is(monkeypatch):
 def test_kernels_are_compiled_where_nothing_can_be_kept(monkeypatch):
     from numba.core import caching
 
-    from ouroboros_lib.rasterization import cpu
+    from ouroboros_lib.rasterization import kernels
 
-    assert cpu.CACHED
+    assert kernels.CACHED
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])  # as in a container that is read-only
-    assert not cpu._can_cache()
+    assert not kernels._can_cache()

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from ...rasterization.cpu import CACHED
+from ...rasterization.kernels import CACHED
 from . import packing as L
 
 _f = np.float32

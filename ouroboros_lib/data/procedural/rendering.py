@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...cameras import Cameras
-from ...rasterization.cpu import alone
+from ...rasterization.kernels import alone
 from ..pictures import OnWhite
 from . import packing as L
 from . import render_numba
