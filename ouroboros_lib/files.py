@@ -111,5 +111,5 @@ def find_file(name: str | Path) -> Path:
     for place in (Path(), Path(__file__).parents[1], *Path.cwd().parents):
         if (place / name).exists():
             return place / name
-    raise InputError(f"{name}: neither here nor in the folders above, nor beside the library; work in a checkout of the "
+    raise InputError(f"{name}: neither here, nor in a folder above, nor beside the library; work in a checkout of the "
                      "repository")
