@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from plyfile import PlyData, PlyElement
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.export.ply import SH_C0
 from ouroboros_lib.gaussians import Gaussians, matrix_to_quaternion, quaternion_to_matrix
+from ouroboros_lib.gaussians.ply import SH_C0
 
 
 def random_gaussians(*shape, seed=0):

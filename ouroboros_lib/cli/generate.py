@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..speed.devices import resolve_device
-from .options import check_choice, check_range, load_pipeline, warn
+from .options import check_choice, check_range, load_pipeline, result_folders, warn
 
 BACKGROUNDS = ("auto", "alpha", "keep")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -39,6 +39,9 @@ def generate(
                                            "paper's models, faster on GPUs; small ones: on CPUs with bf16.")] = "fp32",
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: a model stays on the CPU until "
                                              "it is used, and few views are decoded at a time. Slower.")] = False,
+    export: Annotated[str | None, typer.Option(metavar="NAME[,NAME,...]", help="Files for other programs beside the "
+                                               "results, see `ouroboros export`: spz, sog, compressed.ply, splat.",
+                                               show_default=False)] = None,
 ) -> None:
     """Turn pictures into eight views and a 3D Gaussian splat each."""
     check_range("--elevation", elevation, -90, 90)
@@ -46,34 +49,27 @@ def generate(
     check_choice("--background", background, BACKGROUNDS)
     check_choice("--precision", precision, PRECISIONS)
     settings = {"preset": preset, "steps": steps, "plan": plan, "seed": seed, "background": background,
-                "elevation": elevation, "guidance": guidance, "precision": precision, "low_memory": low_memory}
-    _generate(_result_folders(images, out), settings, device)
-
-
-def _result_folders(images: list[Path], out: Path) -> dict[Path, Path]:
-    """Where the results of each picture go: DIR for one, DIR/<stem> for several."""
-    folders = {image: out / image.stem if len(images) > 1 else out for image in images}
-    taken: dict[str, Path] = {}
-    for image in images:
-        other = taken.setdefault(image.stem.lower(), image)
-        if other is not image:
-            raise InputError(f"{image}: its results would go to the same folder as those of {other}; rename one "
-                             "or run them apart")
-    return folders
+                "elevation": elevation, "guidance": guidance, "precision": precision, "low_memory": low_memory,
+                "export": export}
+    _generate(result_folders(images, out), settings, device)
 
 
 def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> None:
     from ..data.photo import cut_out
+    from ..export.formats import parse_formats
     from ..plans import Plan
-    from ..viz.outputs import Stopwatch, check_output_folder, write_outputs
+    from ..viz.outputs import FILES, Stopwatch, check_targets, write_outputs
     from ..viz.sheets import evenly_chosen
 
     # everything that can be checked without the weights comes before they are loaded
     if settings["plan"] is not None:
         Plan.parse(settings["plan"])
+    exports = parse_formats(settings["export"]) if settings["export"] is not None else []
+    for known in exports:
+        known.check()
     cutouts = {image: cut_out(image, settings["background"]) for image in folders}
     for folder in folders.values():
-        check_output_folder(folder)
+        check_targets(folder, [*FILES, *(known.name for known in exports)])
     device = resolve_device(device_name)
     for cutout in cutouts.values():
         for note in cutout.notes:
@@ -97,8 +93,11 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
                           plan=settings["plan"], guidance_scale=settings["guidance"],
                           return_trace=evenly_chosen(settings["steps"]),
                           generator=torch.Generator().manual_seed(settings["seed"]))
-        record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch)
+        record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch,
+                               exports)
         _announce(image, folder, record)
+        for known in exports:
+            print(f"  {folder / known.name}  {known.what}")
 
 
 def _placed(pipe, settings: dict, device):
@@ -131,7 +130,7 @@ def _announce(image: Path, folder: Path, record: dict) -> None:
           f"{seconds['recursion']:.1f} s; self-consistency {figures['self_consistency_psnr']:.1f} dB)")
     for name, what in (("input.png", "what the model saw"), ("multiview.png", "the views above their 3D renders"),
                        ("recursion.png", "from noise to views, step by step"),
-                       ("gaussians.ply", f"{figures['gaussians']} Gaussians for any 3DGS viewer"),
+                       ("gaussians.ply", f"{figures['gaussians']} Gaussians for any 3DGS viewer, y down"),
                        ("turntable.mp4", "once round the object"),
                        ("result.json", "settings, versions, seconds, figures"),
                        ("viewer.html", "open this in a browser first")):

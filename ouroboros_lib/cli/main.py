@@ -15,6 +15,7 @@ from .convert import convert_app
 from .data import data_app
 from .doctor import doctor
 from .evaluation import evaluate, tables
+from .export import export, view
 from .generate import generate
 from .training import recipe, train
 
@@ -25,7 +26,7 @@ _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__nam
 app = typer.Typer(name="ouroboros", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False,
                   help="Image-to-3D by a recursion of multi-view diffusion and 3D reconstruction.")
-for command in (doctor, generate, train, recipe, evaluate, tables):
+for command in (doctor, generate, export, view, train, recipe, evaluate, tables):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -28,6 +29,18 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
     """Raise InputError unless low <= value <= high."""
     if not low <= value <= high:  # False for NaN too
         raise InputError(f"{option} {value:g}: expected a number from {low:g} to {high:g}")
+
+
+def result_folders(inputs: list[Path], out: Path) -> dict[Path, Path]:
+    """Where the results of each input go: DIR for one, DIR/<stem> for several. Raises InputError."""
+    folders = {path: out / path.stem if len(inputs) > 1 else out for path in inputs}
+    taken: dict[str, Path] = {}
+    for path in inputs:
+        other = taken.setdefault(path.stem.lower(), path)
+        if other is not path:
+            raise InputError(f"{path}: its results would go to the same folder as those of {other}; rename one "
+                             "or run them apart")
+    return folders
 
 
 def silence_diffusers() -> None:

@@ -9,7 +9,7 @@ how its world lies in ours: x_ours = scale * R * x_theirs. `recipe` says in word
              undone; "source": the ground truth's own file
     scale    a number, or "input view": the method was given the input view as it is and takes it for its own camera's,
              so that the object has the size that looks the same there
-    unit_quaternions    false where the method's rasterizer does not normalise quaternions, see `Gaussians.load_ply`
+    unit_quaternions    false where the method's rasterizer does not normalise quaternions, see `Gaussians.load`
     files    images, splat or mesh: how the release's files lie where they do not lie as ours do, see native.py
 """
 

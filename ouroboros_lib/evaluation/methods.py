@@ -276,11 +276,9 @@ class Files(Method):
             if self._is_mirrored(path):
                 to_ours[:, self.layout["mirrored"]] *= -1
             return mesh_shape(path, to_ours, texture=None if given is None else Path(given))
-        gaussians = Gaussians.load_ply(path, self.convention.unit_quaternions)
+        gaussians = Gaussians.load(path, unit_quaternions=self.convention.unit_quaternions)
         if len(gaussians.means) == 0:
             raise InputError(f"{path}: a splat without Gaussians")
-        if not torch.isfinite(gaussians.to_tensor()).all():
-            raise InputError(f"{path}: holds numbers that are not finite")
         return splat_shape(gaussians, to_ours)
 
     def _is_mirrored(self, path: Path) -> bool:

@@ -1,1 +1,1 @@
-"""Files for other programs."""
+"""What leaves for other programs."""

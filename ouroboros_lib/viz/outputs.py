@@ -3,9 +3,10 @@
 import json
 import os
 import platform
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..export.formats import Format, Settings, Source
 from ..files import check_writable, termination_cleans_up
 from .sheets import multiview_sheet, recursion_sheet
 from .turntable import check_ffmpeg, render_turntable, write_mp4
@@ -22,12 +24,17 @@ from .viewer import write_viewer
 FILES = ("input.png", "multiview.png", "recursion.png", "gaussians.ply", "turntable.mp4", "viewer.html", "result.json")
 
 
-def check_output_folder(folder: Path) -> None:
-    """Raise InputError unless FILES can be written into `folder`, which need not exist. Leaves nothing behind."""
+def check_targets(folder: Path, names: Iterable[str]) -> None:
+    """Raise InputError unless files and folders of these names can be written into `folder`, which need not exist.
+
+    A name without a dot is a folder's. Leaves nothing behind.
+    """
     check_writable(folder)
-    for name in FILES:
-        if (folder / name).is_dir():
-            raise InputError(f"{folder / name}: is a folder where a result must go; choose another --out")
+    for name in names:
+        path = folder / name
+        if path.is_dir() if "." in name else path.is_file():
+            kind = "folder" if "." in name else "file"
+            raise InputError(f"{path}: is a {kind} where a result must go; choose another --out")
 
 
 @contextmanager
@@ -44,6 +51,8 @@ def staged(folder: Path) -> Iterator[Path]:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".ouroboros-", ignore_cleanup_errors=True) as stage:
                 yield Path(stage)
                 for path in sorted(Path(stage).iterdir()):
+                    if path.is_dir():  # of an earlier run
+                        shutil.rmtree(folder / path.name, ignore_errors=True)
                     os.replace(path, folder / path.name)
         except OSError as error:
             raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
@@ -66,11 +75,12 @@ class Stopwatch:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
 
 
-def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch) -> dict:
+def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch,
+                  exports: Sequence[Format] = ()) -> dict:
     """Write FILES for one photo into `folder` and return the record that result.json holds.
 
     photo: `data.photo.Photo`. output: the pipeline's, for a batch of one, with its trace. settings: what the user asked
-    for, with "elevation" in degrees.
+    for, with "elevation" in degrees. exports: what goes beside them.
     """
     check_ffmpeg()
     views, renders = output.views[0].float().cpu(), output.renders.rgb[0].float().cpu().clamp(0, 1)
@@ -81,17 +91,21 @@ def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch)
             photo.to_pil().save(stage / "input.png")
             multiview_sheet(views, renders, stage / "multiview.png")
             recursion_sheet(output.trace, stage / "recursion.png")
-            gaussians.save_ply(stage / "gaussians.ply")
+            gaussians.save(stage / "gaussians.ply")
         with watch("turntable"):
             write_mp4(stage / "turntable.mp4", render_turntable(gaussians, elevation))
         with watch("viewer"):
             write_viewer(stage / "viewer.html", gaussians, elevation, stage / "turntable.mp4",
                          {"Views and their 3D renders": stage / "multiview.png", "Recursion": stage / "recursion.png"},
                          title=f"Ouroboros3D: {Path(settings['image']).name}")
+        if exports:
+            with watch("exports"):
+                for known in exports:
+                    known.write(stage / known.name, Source(gaussians, elevation), Settings())
         record = {"settings": settings, "input": {"original_size": list(photo.original_size), "matte": photo.matte,
                                                   "notes": photo.notes},
                   "figures": figures(photo.image, views, renders, gaussians), "seconds": watch.seconds,
-                  "versions": versions(), "files": list(FILES)}
+                  "versions": versions(), "files": [*FILES, *(known.name for known in exports)]}
         (stage / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
 

@@ -6,6 +6,7 @@ import html
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from ..gaussians import Gaussians
 from .encoding import as_webp
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
-INVISIBLE = 1 / 255  # the rasterizer skips contributions below this; such Gaussians never show
 
 
 def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0, video: str | Path | None = None,
@@ -36,8 +36,24 @@ def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0
         data = _encode(as_webp(Image.open(picture), quality=88))  # a fifth of the PNG's size
         media.append(f'<section class="wide"><h2>{html.escape(heading)}</h2><img alt="{html.escape(heading)}" '
                      f'src="data:image/webp;base64,{data}"></section>')
-    scene = {"splat": _encode(gaussians[gaussians.opacities > INVISIBLE].splat_bytes()), "elevation": elevation}
+    scene = {"splat": _encode(gaussians.to_bytes(".splat", axes="y-up")), "elevation": elevation}
     Path(path).write_text(_page(scene, title, "\n".join(media)), encoding="utf-8")
+
+
+def framed(gaussians: Gaussians) -> Gaussians:
+    """Gaussians (N,) as large and central as this library's objects, if they are not: what others have made, to see it.
+
+    They are where they are when 19 of 20 lie in a ball of 0.1 to 1 around the origin; else half of that ball's radius
+    and its centre, by medians, become those of our objects.
+    """
+    def reach(points: torch.Tensor) -> float:
+        return float(np.quantile(points.norm(dim=-1).cpu().numpy(), 0.95))
+
+    if 0.1 <= reach(gaussians.means) <= 1:
+        return gaussians
+    means = gaussians.means - gaussians.means.median(0).values
+    scale = 0.55 / max(reach(means), 1e-9)
+    return replace(gaussians, means=scale * means, scales=scale * gaussians.scales)
 
 
 def viewer_iframe(gaussians: Gaussians, elevation: float = 10.0, side: int = 384, min_opacity: float = 0.02) -> str:
@@ -49,7 +65,7 @@ def viewer_iframe(gaussians: Gaussians, elevation: float = 10.0, side: int = 384
     """
     kept = gaussians[gaussians.opacities > min_opacity]
     kept.means, kept.scales = _round_mantissa(kept.means, 10), _round_mantissa(kept.scales, 5)
-    planes = np.frombuffer(kept.splat_bytes(), np.uint8).reshape(-1, 32).T.tobytes()
+    planes = np.frombuffer(kept.to_bytes(".splat", axes="y-up"), np.uint8).reshape(-1, 32).T.tobytes()
     scene = {"splat": _encode(zlib.compress(planes, 9)), "deflate": True, "elevation": elevation, "bare": True,
              "side": side}
     return (f'<iframe class="splat-viewer" srcdoc="{html.escape(_page(scene, "splat"))}" width="{side + 4}" '

@@ -13,7 +13,7 @@ from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
-from ouroboros_lib.viz.outputs import check_output_folder, figures, staged
+from ouroboros_lib.viz.outputs import FILES, check_targets, figures, staged
 from ouroboros_lib.viz.sheets import image_grid, multiview_sheet, recursion_sheet, to_pil
 from ouroboros_lib.viz.turntable import render_turntable, write_mp4
 from ouroboros_lib.viz.viewer import write_viewer
@@ -172,13 +172,13 @@ def test_a_full_disk_is_bad_input(tmp_path):
 
 
 def test_output_folder_checks(tmp_path):
-    check_output_folder(tmp_path / "new" / "deep")
+    check_targets(tmp_path / "new" / "deep", FILES)
     assert not any(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
-        check_output_folder(tmp_path / "file")
+        check_targets(tmp_path / "file", FILES)
     with pytest.raises(InputError, match="is a file, not a folder"):
-        check_output_folder(tmp_path / "file" / "below")
+        check_targets(tmp_path / "file" / "below", FILES)
     (tmp_path / "result.json").mkdir()
     with pytest.raises(InputError, match="result.json: is a folder"):
-        check_output_folder(tmp_path)
+        check_targets(tmp_path, FILES)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .export.ply import read_ply, write_ply
-from .export.splat import read_splat, splat_bytes
+from ..errors import InputError
+from ..files import read_bytes, replace_file
+from .formats import AXES, check_axes, splat_format
+
+INVISIBLE = 1 / 255  # of opacity: every rasterizer skips what contributes less to a pixel
 
 
 @dataclass
@@ -77,45 +80,68 @@ class Gaussians:
         """Join along the first dimension."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
-    def save_ply(self, path: str | Path) -> None:
-        """Write N Gaussians (no batch dimension) as a standard 3DGS `.ply`, see `export.ply`."""
-        write_ply(path, *self._unbatched())
+    def save(self, path: str | Path, axes: str = "y-down") -> None:
+        """Write N Gaussians (no batch dimension) to a splat file; its suffix says the format: .ply, .splat, .spz, .sog
+        or .compressed.ply, see `gaussians.formats`.
 
-    @classmethod
-    def load_ply(cls, path: str | Path, unit_quaternions: bool = True) -> Gaussians:
-        """Read a 3DGS `.ply`. Raises InputError.
-
-        unit_quaternions: quaternions of another length are normalised, as 3DGS does. False: they are put into the
-        rotation's formula as they are, as LGM's rasterizer does; what comes out is no rotation, and the Gaussians
-        returned are those with the same covariances.
+        axes: of the file. "y-down" is what other programs take (x right, y down, the front towards -z), "y-up" what is
+        inside this library, "z-up" Blender's. A .ply says in its header which. Invisible Gaussians are left out: every
+        rasterizer skips what is below 1/255. Raises InputError for an unknown suffix and for numbers that are not
+        finite.
         """
-        means, opacities, scales, quaternions, colors = read_ply(path)
-        loaded = cls(means, opacities, scales, F.normalize(quaternions, dim=-1), colors)
-        if unit_quaternions:
-            return loaded
-        length = quaternions.norm(dim=-1)
-        odd = ((length - 1).abs() > 1e-3) & length.isfinite() & scales.isfinite().all(-1)
-        loaded.quaternions[odd], loaded.scales[odd] = principal_axes(quaternions[odd], scales[odd])
-        return loaded
+        path = Path(path)
+        replace_file(path, self.to_bytes(path, axes))
 
-    def save_splat(self, path: str | Path) -> None:
-        """Write N Gaussians (no batch dimension) as the `.splat` of web viewers, see `export.splat`."""
-        Path(path).write_bytes(self.splat_bytes())
-
-    def splat_bytes(self) -> bytes:
-        """What `save_splat` writes."""
-        return splat_bytes(*self._unbatched())
-
-    @classmethod
-    def load_splat(cls, path: str | Path) -> Gaussians:
-        """Read a `.splat` file. Raises InputError."""
-        means, opacities, scales, quaternions, colors = read_splat(path)
-        return cls(means, opacities, scales, F.normalize(quaternions, dim=-1), colors)
-
-    def _unbatched(self) -> list[Tensor]:
+    def to_bytes(self, name: str | Path, axes: str = "y-down") -> bytes:
+        """What `save` writes into a file of this name."""
+        splat = splat_format(Path(name))
+        check_axes(axes)
         if self.means.ndim != 2:
             raise ValueError(f"files hold one set of Gaussians, got shape {tuple(self.shape)}: index the batch first")
-        return [getattr(self, field.name) for field in fields(self)]
+        self._check(name)
+        turned = self[self.opacities >= INVISIBLE]._turned(AXES[axes])
+        if not turned.shape[0] and splat.needs_some:
+            raise InputError(f"{name}: none of the {self.shape[0]} Gaussians can be seen, there is nothing to write")
+        return splat.write([getattr(turned, field.name) for field in fields(self)], axes)
+
+    @classmethod
+    def load(cls, path: str | Path, axes: str | None = None, unit_quaternions: bool = True) -> Gaussians:
+        """Read a splat file, (N,), in this library's axes. Raises InputError.
+
+        axes: of the file, see `save`; None takes what its header says, and where it says nothing y-up for a .ply and
+        y-down for the other formats. unit_quaternions: quaternions of another length are normalised, as 3DGS does.
+        False: they are put into the rotation's formula as they are, as LGM's rasterizer does; what comes out is no
+        rotation, and the Gaussians returned are those with the same covariances.
+        """
+        path = Path(path)
+        splat = splat_format(path)
+        if axes is not None:
+            check_axes(axes)
+        stored, stated = splat.read(read_bytes(path), path)
+        gaussians = cls(*stored)
+        gaussians._check(path)
+        quaternions, scales = gaussians.quaternions, gaussians.scales
+        gaussians.quaternions = F.normalize(quaternions, dim=-1)
+        if not unit_quaternions:
+            odd = (quaternions.norm(dim=-1) - 1).abs() > 1e-3
+            gaussians.quaternions[odd], scales[odd] = principal_axes(quaternions[odd], scales[odd])
+        w, x, y, z = AXES[axes or stated or splat.unstated]
+        return gaussians._turned((w, -x, -y, -z))
+
+    save_ply = save_splat = save  # as notebooks call them
+    load_ply = load_splat = load
+
+    def _turned(self, quaternion: tuple[float, float, float, float]) -> Gaussians:
+        turn = torch.tensor(quaternion, dtype=self.means.dtype, device=self.device)
+        return replace(self, means=self.means @ quaternion_to_matrix(turn).T,
+                       quaternions=quaternion_product(turn.expand_as(self.quaternions), self.quaternions))
+
+    def _check(self, name: str | Path) -> None:
+        """Raise InputError, naming the file, for numbers that no Gaussian has."""
+        if not torch.isfinite(self.to_tensor()).all():
+            raise InputError(f"{name}: holds numbers that are not finite")
+        if (self.scales < 0).any():
+            raise InputError(f"{name}: holds negative scales")
 
 
 def moved(gaussians: Gaussians, motion: Tensor) -> Gaussians:

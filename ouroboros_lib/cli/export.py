@@ -1,0 +1,80 @@
+"""`ouroboros export` and `ouroboros view`: what has been generated, for other programs and for a browser."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError
+
+AXES_HELP = "y-down (x right, y down, the front towards -z: what other programs take), y-up (this library's), z-up"
+SOURCE_AXES = typer.Option(metavar="y-up|y-down|z-up", help="Axes of the file that is read, where neither its header "
+                           "nor its format says them.", show_default=False)
+
+
+def export(
+    sources: Annotated[list[Path], typer.Argument(metavar="SPLAT|RESULT", help="Splat files, or folders that "
+                                                  "`generate` has written.")],
+    out: Annotated[Path, typer.Option(metavar="FILE|DIR", help="A file, its suffix says the format; or with --format a "
+                                      "folder. With several sources, each gets its own folder there.")],
+    formats: Annotated[str | None, typer.Option("--format", metavar="NAME[,NAME,...]", help="Into the folder go these: "
+                                                "spz, sog, compressed.ply, ply, splat.", show_default=False)] = None,
+    axes: Annotated[str, typer.Option(metavar="y-down|y-up|z-up", help=f"Of splat files: {AXES_HELP}.")] = "y-down",
+    source_axes: Annotated[str | None, SOURCE_AXES] = None,
+) -> None:
+    """Write splats as the files that other programs read."""
+    from ..export.formats import Settings, format_of, load_source, parse_formats
+    from ..gaussians.formats import check_axes
+    from ..viz.outputs import check_targets, staged
+    from .options import result_folders
+
+    check_axes(axes)
+    single = None if formats else format_of(out)
+    if single and len(sources) > 1:
+        raise InputError(f"--out {out}: one file for {len(sources)} sources; give a folder, and --format")
+    if not single and formats is None:
+        raise InputError(f"--out {out}: no suffix of a format; or say --format, to write into a folder")
+    wanted = {out.name: single} if single else {known.name: known for known in parse_formats(formats or "")}
+    folders = {sources[0]: out.parent} if single else result_folders(sources, out)
+    for folder in folders.values():
+        check_targets(folder, wanted)
+    for known in wanted.values():
+        known.check()
+    settings = Settings(axes)
+    for path, folder in folders.items():
+        source = load_source(path, source_axes)
+        with staged(folder) as stage:
+            for name, known in wanted.items():
+                known.write(stage / name, source, settings)
+        for name in wanted:
+            print(f"{path} -> {folder / name}")
+
+
+def view(
+    source: Annotated[Path, typer.Argument(metavar="SPLAT|RESULT", help="A splat file, or a folder that `generate` has "
+                                           "written.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Where the page goes; by default a temporary "
+                                             "folder.", show_default=False)] = None,
+    source_axes: Annotated[str | None, SOURCE_AXES] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Write the page, open no browser.")] = False,
+) -> None:
+    """Open a splat file in the browser: one page that needs no network."""
+    import tempfile
+    import webbrowser
+
+    from ..export.formats import load_source
+    from ..viz.outputs import check_targets, staged
+    from ..viz.viewer import framed, write_viewer
+
+    page = out or Path(tempfile.gettempdir()) / f"{source.resolve().name}.html"
+    check_targets(page.parent, {page.name: None})
+    found = load_source(source, source_axes)
+    if not found.gaussians.shape[0]:
+        raise InputError(f"{source}: a splat without Gaussians")
+    if out is None:
+        page = Path(tempfile.mkdtemp(prefix="ouroboros-")) / page.name
+    with staged(page.parent) as stage:
+        write_viewer(stage / page.name, framed(found.gaussians), found.elevation, title=source.name)
+    print(f"{source} -> {page}")
+    if not no_open and not webbrowser.open(page.resolve().as_uri()):
+        print("no browser could be opened: open that page in one")
