@@ -102,7 +102,7 @@ def _weights() -> str:
 
 
 def _ffmpeg() -> str:
-    from ..viz.turntable import check_ffmpeg
+    from ..export.turntable import check_ffmpeg
 
     return check_ffmpeg()
 

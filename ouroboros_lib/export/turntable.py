@@ -2,22 +2,18 @@
 
 from pathlib import Path
 
-import torch
+from PIL import Image
 from torch import Tensor
 
 from ..cameras import evenly_spaced_orbit
 from ..errors import InputError
 from ..gaussians import Gaussians
-from ..rasterization import rasterize
+from .views import render_views
 
 
-@torch.no_grad()
 def render_turntable(gaussians: Gaussians, elevation: float = 10.0, frames: int = 48, size: int = 256) -> Tensor:
     """One set of Gaussians (N) seen from `frames` directions, starting in front: (frames, 3, size, size) on the CPU."""
-    cameras = evenly_spaced_orbit(frames, elevation).to(gaussians.device)
-    parts = [rasterize(gaussians, cameras.views(slice(start, start + 8)), size).rgb.clamp(0, 1).cpu()
-             for start in range(0, frames, 8)]  # eight at a time: memory
-    return torch.cat(parts)
+    return render_views(gaussians, evenly_spaced_orbit(frames, elevation), size, background=1.0).rgb.clamp(0, 1)
 
 
 def write_mp4(path: str | Path, frames: Tensor, fps: int = 24) -> None:
@@ -31,6 +27,17 @@ def write_mp4(path: str | Path, frames: Tensor, fps: int = 24) -> None:
     pixels = (frames.clamp(0, 1) * 255).round().byte().movedim(1, -1).contiguous().numpy()
     mimwrite(path, pixels, "FFMPEG", fps=fps, codec="libx264", quality=None, pixelformat="yuv420p", macro_block_size=2,
              output_params=["-crf", "18", "-movflags", "+faststart"], ffmpeg_log_level="error")
+
+
+def write_turntable(path: Path, kind: str, gaussians: Gaussians, elevation: float, size: int) -> None:
+    """Gaussians (N,) once round, as "mp4", or as "gif" or "webp" that start again for ever. Raises InputError."""
+    frames = render_turntable(gaussians, elevation, size=size)
+    if kind == "mp4":
+        write_mp4(path, frames)
+        return
+    pixels = (frames * 255).round().byte().movedim(1, -1).contiguous().numpy()
+    first, *others = map(Image.fromarray, pixels)
+    first.save(path, kind, save_all=True, append_images=others, duration=40, loop=0)
 
 
 def check_ffmpeg() -> str:
