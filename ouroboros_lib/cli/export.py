@@ -46,7 +46,7 @@ def export(
     wanted = {out.name: single} if single else {known.name: known for known in parse_formats(formats or "")}
     folders = {sources[0]: out.parent} if single else result_folders(sources, out)
     for folder in folders.values():
-        check_targets(folder, wanted)
+        check_targets(folder, [out.name] if single else [], [] if single else wanted.values())
     for known in wanted.values():
         known.check()
     for path, folder in folders.items():
@@ -75,7 +75,7 @@ def view(
     from ..viz.viewer import framed, write_viewer
 
     page = out or Path(tempfile.gettempdir()) / f"{source.resolve().name}.html"
-    check_targets(page.parent, {page.name: None})
+    check_targets(page.parent, [page.name])
     found = load_source(source, source_axes)
     if not found.gaussians.shape[0]:
         raise InputError(f"{source}: a splat without Gaussians")

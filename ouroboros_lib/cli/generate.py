@@ -49,12 +49,11 @@ def generate(
     check_choice("--background", background, BACKGROUNDS)
     check_choice("--precision", precision, PRECISIONS)
     settings = {"preset": preset, "steps": steps, "plan": plan, "seed": seed, "background": background,
-                "elevation": elevation, "guidance": guidance, "precision": precision, "low_memory": low_memory,
-                "export": export}
-    _generate(result_folders(images, out), settings, device)
+                "elevation": elevation, "guidance": guidance, "precision": precision, "low_memory": low_memory}
+    _generate(result_folders(images, out), settings, device, export)
 
 
-def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> None:
+def _generate(folders: dict[Path, Path], settings: dict, device_name: str, export: str | None) -> None:
     from ..data.photo import cut_out
     from ..export.formats import parse_formats
     from ..plans import Plan
@@ -64,12 +63,12 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str) -> No
     # everything that can be checked without the weights comes before they are loaded
     if settings["plan"] is not None:
         Plan.parse(settings["plan"])
-    exports = parse_formats(settings["export"]) if settings["export"] is not None else []
+    exports = parse_formats(export) if export is not None else []
     for known in exports:
         known.check()
     cutouts = {image: cut_out(image, settings["background"]) for image in folders}
     for folder in folders.values():
-        check_targets(folder, [*FILES, *(known.name for known in exports)])
+        check_targets(folder, FILES, exports)
     device = resolve_device(device_name)
     for cutout in cutouts.values():
         for note in cutout.notes:

@@ -1,6 +1,5 @@
 """One registry of what `ouroboros export` and `generate --export` write: splat files here, and what other rooms add."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +45,9 @@ class Format:
     check: Callable[[], object] = lambda: None
 
     @property
-    def suffix(self) -> str | None:
-        """Of a single file that can be asked for by its name; None for folders."""
-        return "." + self.name.partition(".")[2] if "." in self.name else None
+    def suffix(self) -> str:
+        """Of a single file, which can be asked for by it; a folder has none."""
+        return self.name[len(self.name.split(".")[0]):]
 
 
 def _write_splat(path: Path, source: Source, settings: Settings) -> None:
@@ -110,8 +109,9 @@ def load_source(path: Path, axes: str | None = None) -> Source:
     if not (path / "gaussians.ply").is_file():
         raise InputError(f"{path}: no result of `ouroboros generate`: it has no gaussians.ply; or name a splat file")
     gaussians = Gaussians.load(path / "gaussians.ply", axes)
-    record = read_json(path / "result.json") if (path / "result.json").is_file() else {}
+    if not (path / "result.json").is_file():
+        return Source(gaussians)
     try:
-        return Source(gaussians, float(record["settings"]["elevation"]) if record else 10.0)
+        return Source(gaussians, float(read_json(path / "result.json")["settings"]["elevation"]))
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path / 'result.json'}: states no elevation in degrees: {json.dumps(record)[:60]}") from None
+        raise InputError(f"{path / 'result.json'}: states no settings with an elevation in degrees") from None

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import read_bytes, replace_file
 from .formats import AXES, check_axes, splat_format
+from .ply import stated_axes
 
 INVISIBLE = 1 / 255  # of opacity: every rasterizer skips what contributes less to a pixel
 
@@ -117,7 +118,7 @@ class Gaussians:
         splat = splat_format(path)
         if axes is not None:
             check_axes(axes)
-        stored, stated = splat.read(read_bytes(path), path)
+        stored, said = splat.read(read_bytes(path), path)
         gaussians = cls(*stored)
         gaussians._check(path)
         quaternions, scales = gaussians.quaternions, gaussians.scales
@@ -125,13 +126,15 @@ class Gaussians:
         if not unit_quaternions:
             odd = (quaternions.norm(dim=-1) - 1).abs() > 1e-3
             gaussians.quaternions[odd], scales[odd] = principal_axes(quaternions[odd], scales[odd])
-        w, x, y, z = AXES[axes or stated or splat.unstated]
+        if axes is None:
+            axes = stated_axes(said, path) if said else splat.unstated
+        w, x, y, z = AXES[axes]
         return gaussians._turned((w, -x, -y, -z))
 
     save_ply = save_splat = save  # as notebooks call them
     load_ply = load_splat = load
 
-    def _turned(self, quaternion: tuple[float, float, float, float]) -> Gaussians:
+    def _turned(self, quaternion: tuple) -> Gaussians:
         turn = torch.tensor(quaternion, dtype=self.means.dtype, device=self.device)
         return replace(self, means=self.means @ quaternion_to_matrix(turn).T,
                        quaternions=quaternion_product(turn.expand_as(self.quaternions), self.quaternions))

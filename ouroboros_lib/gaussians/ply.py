@@ -48,7 +48,7 @@ def write_compressed_ply(fields: list[Tensor], axes: str) -> bytes:
 
 
 def read_ply(data: bytes, path: Path) -> tuple[list[Tensor], str | None]:
-    """The fields of either, and the axes that the header states; quaternions of whatever length they have.
+    """The fields of either, and what its header says behind "Vertical axis:"; quaternions of whatever length they have.
 
     Spherical harmonics beyond the constant are ignored. Raises InputError, which names `path`.
     """
@@ -58,11 +58,11 @@ def read_ply(data: bytes, path: Path) -> tuple[list[Tensor], str | None]:
     if end < 0:
         raise InputError(f"{path}: not a .ply file, or the beginning of one")
     header, body = data[:end].decode("utf-8", "replace"), data[end:]
-    axes = _stated_axes(header, path)
+    said = (re.findall(r"(?mi)^comment +vertical axis:(.*)$", header) or [None])[-1]
     plain = re.sub(r"(?m)^(comment|obj_info)\b.*\r?\n", "", header).encode("ascii", "replace") + body
     if re.search(r"(?m)^element chunk ", header):
         try:
-            return loaded(gsply().decompress_from_bytes(plain)), axes
+            return loaded(gsply().decompress_from_bytes(plain)), said
         except (ValueError, KeyError, IndexError) as error:
             raise InputError(f"{path}: not a whole compressed .ply ({error})") from None
     try:
@@ -74,7 +74,7 @@ def read_ply(data: bytes, path: Path) -> tuple[list[Tensor], str | None]:
     except (PlyParseError, KeyError, ValueError, UnicodeDecodeError, TypeError) as error:
         raise InputError(f"{path}: not a 3D Gaussian splatting .ply ({error})") from None
     stack = np.stack([columns[name] for name in COLUMNS], axis=-1)
-    return activated(stack[:, :3], stack[:, 3], stack[:, 4:7], stack[:, 7:11], stack[:, 11:]), axes
+    return activated(stack[:, :3], stack[:, 3], stack[:, 4:7], stack[:, 7:11], stack[:, 11:]), said
 
 
 def stored(fields: list[Tensor]) -> list[np.ndarray]:
@@ -110,13 +110,11 @@ def _comments(axes: str) -> list[str]:
     return [f"Vertical axis: {COMMENTS[axes]}", f"Written {axes}: see Gaussians.save of Ouroboros3D"]
 
 
-def _stated_axes(header: str, path: Path) -> str | None:
-    said = re.findall(r"(?mi)^comment\s+vertical axis:(.*)$", header)
-    if not said:
-        return None
+def stated_axes(said: str, path: Path) -> str:
+    """What a header says behind "Vertical axis:" as the name of axes. Raises InputError."""
     words = " ".join(f"{float(word):g}" if re.fullmatch(r"-?\d+(\.\d*)?", word) else word
-                     for word in re.split(r"[\s,\[\]]+", said[-1].lower()) if word)
+                     for word in re.split(r"[\s,\[\]]+", said.lower()) if word)
     if words not in SPELLINGS:
-        raise InputError(f"{path}: its header says 'Vertical axis:{said[-1].rstrip()}', which is not understood: say "
-                         f"axes, one of {', '.join(COMMENTS)}")
+        raise InputError(f"{path}: its header says 'Vertical axis: {said.strip()}', which is not understood: say in "
+                         f"which axes it is, {', '.join(COMMENTS)}")
     return SPELLINGS[words]

@@ -24,16 +24,13 @@ from .viewer import write_viewer
 FILES = ("input.png", "multiview.png", "recursion.png", "gaussians.ply", "turntable.mp4", "viewer.html", "result.json")
 
 
-def check_targets(folder: Path, names: Iterable[str]) -> None:
-    """Raise InputError unless files and folders of these names can be written into `folder`, which need not exist.
-
-    A name without a dot is a folder's. Leaves nothing behind.
-    """
+def check_targets(folder: Path, files: Iterable[str], exports: Iterable[Format] = ()) -> None:
+    """Raise InputError unless these can be written into `folder`, which need not exist. Leaves nothing behind."""
     check_writable(folder)
-    for name in names:
+    for name, is_file in [*((name, True) for name in files), *((known.name, known.suffix) for known in exports)]:
         path = folder / name
-        if path.is_dir() if "." in name else path.is_file():
-            kind = "folder" if "." in name else "file"
+        if path.is_dir() if is_file else path.is_file():
+            kind = "folder" if is_file else "file"
             raise InputError(f"{path}: is a {kind} where a result must go; choose another --out")
 
 

@@ -8,7 +8,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -30,8 +29,6 @@ from ouroboros_lib.rasterization import rasterize
 from tools.book import write_page
 
 ROOT = Path(__file__).parents[2]
-SOFTWARE_GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]  # WebGL without a GPU
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SIDE = 256
 
 SETUP = """
@@ -51,26 +48,6 @@ def trace(blue):  # every step, view and map a colour of its own
 recursion_explorer({"on": trace(0.1), "off": trace(0.5)}, views=(0, 1, 2, 3))
 """
 SPLAT = f'splat_viewer(Gaussians.load_ply("blob.ply"), elevation=10.0, side={SIDE})'
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    missing = None
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing = "playwright is not installed (pip install -e '.[test]')"
-    if found is None:
-        missing = "no Chromium: install one, or set CHROMIUM to its path"
-    if missing and os.environ.get("OUROBOROS_REQUIRE_BROWSER") == "1":
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", *SOFTWARE_GL])
-        yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="module")

@@ -158,7 +158,7 @@ def test_compact_splat_renders_like_the_original(tmp_path):
     packed = base64.b64decode(scene["splat"])
     records = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(32, -1).T
     (tmp_path / "back.splat").write_bytes(records.tobytes())
-    back, kept = Gaussians.load_splat(tmp_path / "back.splat"), blob[blob.opacities > 0.1]
+    back, kept = Gaussians.load(tmp_path / "back.splat", axes="y-up"), blob[blob.opacities > 0.1]
     assert back.shape == kept.shape and len(packed) < 24 * len(records)
     rig = evenly_spaced_orbit(3, 10.0)
     assert psnr(rasterize(back, rig, 128).rgb, rasterize(kept, rig, 128).rgb).min() > 40

@@ -115,7 +115,7 @@ def test_viewer_is_one_page_that_holds_the_splat(tmp_path, blob):
     assert "&lt;b&gt;" in page and "A &lt;sheet&gt;" in page and "data:image/webp;base64," in page
     scene = json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.S)[1])
     (tmp_path / "back.splat").write_bytes(base64.b64decode(scene["splat"]))
-    back = Gaussians.load_splat(tmp_path / "back.splat")
+    back = Gaussians.load(tmp_path / "back.splat", axes="y-up")
     assert back.shape == (1400,) and scene["elevation"] == 10.0  # those that cannot be seen are left out
     assert torch.allclose(back.means.sum(0), blob.means[100:].sum(0), atol=1e-3)
 

@@ -1,0 +1,148 @@
+"""`ouroboros export`, `ouroboros view` and `generate --export`."""
+
+import base64
+import json
+import re
+import webbrowser
+
+import pytest
+import torch
+from gaussian_inputs import figure
+
+from ouroboros_lib.gaussians import Gaussians
+
+
+@pytest.fixture
+def splat(tmp_path):
+    figure().save(tmp_path / "figure.ply")
+    return tmp_path / "figure.ply"
+
+
+@pytest.fixture
+def result(tmp_path):
+    """What `generate` leaves, as far as it matters here."""
+    (tmp_path / "result").mkdir()
+    figure().save(tmp_path / "result" / "gaussians.ply")
+    (tmp_path / "result" / "result.json").write_text('{"settings": {"elevation": 25.0}}')
+    return tmp_path / "result"
+
+
+def test_one_file_by_its_suffix(run, splat, tmp_path):
+    code, text, errors = run("export", splat, "--out", tmp_path / "deep" / "Small.SPZ")
+    assert (code, errors) == (0, "") and text == f"{splat} -> {tmp_path / 'deep' / 'Small.SPZ'}\n"
+    torch.testing.assert_close(Gaussians.load(tmp_path / "deep" / "Small.SPZ").means, figure().means, atol=2e-5, rtol=0)
+    code, _, _ = run("export", splat, "--out", tmp_path / "up.ply", "--axes", "y-up")
+    assert code == 0 and b"comment Vertical axis: 0 1 0\n" in (tmp_path / "up.ply").read_bytes()
+    assert run("export", tmp_path / "up.ply", "--out", tmp_path / "up.ply", "--axes", "y-down")[0] == 0  # in place
+    assert torch.equal(Gaussians.load(tmp_path / "up.ply").means, figure().means)
+
+
+def test_several_formats_of_several_sources(run, splat, result, tmp_path):
+    code, text, _ = run("export", splat, result, "--out", tmp_path / "out", "--format", "spz, sog,.compressed.ply")
+    names = {"gaussians.spz", "gaussians.sog", "gaussians.compressed.ply"}
+    assert code == 0 and text.count("->") == 6
+    for name in ("figure", "result"):
+        assert {path.name for path in (tmp_path / "out" / name).iterdir()} == names
+    assert run("export", result, "--out", result, "--format", "splat")[0] == 0  # beside the results
+    assert {path.name for path in result.iterdir()} == {"gaussians.ply", "result.json", "gaussians.splat"}
+
+
+def test_axes_of_files_that_do_not_say(run, tmp_path):
+    figure().save(tmp_path / "up.splat", axes="y-up")
+    assert run("export", tmp_path / "up.splat", "--out", tmp_path / "a.ply", "--source-axes", "y-up")[0] == 0
+    torch.testing.assert_close(Gaussians.load(tmp_path / "a.ply").means.sum(0), figure().means.sum(0))
+
+
+BAD = {
+    "no_suffix": (("{splat}", "--out", "{tmp}/out"), "no suffix of a format; or say --format"),
+    "unknown_suffix": (("{splat}", "--out", "{tmp}/out.xyz"), "no suffix of a format"),
+    "unknown_format": (("{splat}", "--out", "{tmp}/out", "--format", "spz,usd"), "format 'usd': expected some of"),
+    "two_into_one": (("{splat}", "{result}", "--out", "{tmp}/out.spz"), "one file for 2 sources"),
+    "same_names": (("{splat}", "{splat}", "--out", "{tmp}/out", "--format", "spz"), "same folder"),
+    "no_result": (("{tmp}/empty", "--out", "{tmp}/out.spz"), "no result of `ouroboros generate`"),
+    "missing": (("{tmp}/none.ply", "--out", "{tmp}/out.spz"), "none.ply: no such file"),
+    "other_format": (("{tmp}/a.ksplat", "--out", "{tmp}/out.spz"), "mkkellogg's viewer"),
+    "axes": (("{splat}", "--out", "{tmp}/out.spz", "--axes", "up"), "axes up: expected one of"),
+    "source_axes": (("{splat}", "--out", "{tmp}/out.spz", "--source-axes", "up"), "axes up: expected one of"),
+    "out_is_a_folder": (("{splat}", "--out", "{tmp}/folder.spz"), "is a folder where a result must go"),
+    "empty": (("{tmp}/faint.ply", "--out", "{tmp}/out.spz"), "there is nothing to write"),
+    "no_elevation": (("{tmp}/odd", "--out", "{tmp}/out.spz"), "states no settings with an elevation"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_one_line(refused, splat, result, tmp_path, kind):
+    for name in ("empty", "folder.spz", "odd"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "odd" / "gaussians.ply").write_bytes(splat.read_bytes())
+    (tmp_path / "odd" / "result.json").write_text("[]")
+    faint = figure()
+    faint.opacities[:] = 0
+    faint.save(tmp_path / "faint.ply")
+    arguments, words = BAD[kind]
+    before = set(tmp_path.rglob("*"))
+    refused(["export", *(text.format(tmp=tmp_path, splat=splat, result=result) for text in arguments)], words)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def shown(page):
+    """What the page draws, as a splat in this library's axes; and the rest of its scene."""
+    scene = json.loads(re.search(r'type="application/json">(.*?)</script>', page.read_text(), re.S)[1])
+    back = page.with_suffix(".splat")
+    back.write_bytes(base64.b64decode(scene["splat"]))
+    return Gaussians.load(back, axes="y-up"), scene
+
+
+def test_view_opens_a_page(run, splat, result, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    code, text, errors = run("view", splat)
+    assert (code, errors) == (0, "")
+    (page,) = tmp_path.glob("ouroboros-*/figure.ply.html")
+    assert opened == [page.as_uri()] and str(page) in text
+    drawn, scene = shown(page)
+    assert drawn.shape == (3000,) and drawn.means[:, 1].max() > 0.45 and scene["elevation"] == 10
+    assert run("view", result, "--out", tmp_path / "out.html", "--no-open")[0] == 0
+    assert len(opened) == 1 and shown(tmp_path / "out.html")[1]["elevation"] == 25
+    monkeypatch.setattr(webbrowser, "open", lambda address: False)
+    assert "open that page" in run("view", splat, "--out", tmp_path / "out.html")[1]
+
+
+def test_view_frames_what_others_have_made(run, tmp_path):
+    far = figure()
+    far.means, far.scales = far.means * 20 + torch.tensor([300.0, 0.0, 5.0]), far.scales * 20
+    far.save(tmp_path / "far.spz")
+    assert run("view", tmp_path / "far.spz", "--out", tmp_path / "far.html", "--no-open")[0] == 0
+    drawn, _ = shown(tmp_path / "far.html")
+    assert drawn.means.norm(dim=-1).quantile(0.95) == pytest.approx(0.55, abs=0.01)
+    ours = figure()
+    size = ours.scales.max() / (ours.means - ours.means.median(0).values).norm(dim=-1).quantile(0.95)
+    assert drawn.scales.max() / 0.55 == pytest.approx(float(size), rel=0.1)
+
+
+def test_view_refuses(refused, tmp_path, splat):
+    (tmp_path / "a.glb").write_bytes(b"glTF")
+    refused(["view", tmp_path / "a.glb", "--no-open"], "a.glb", "meshes")
+    refused(["view", tmp_path / "none.ply", "--no-open"], "none.ply: no such file")
+    refused(["view", splat, "--out", tmp_path, "--no-open"], "is a folder")
+
+
+def test_generate_exports(run, photo, tmp_path, monkeypatch):
+    from ouroboros_lib.viz import outputs
+
+    monkeypatch.setattr(outputs, "render_turntable", lambda *_: torch.zeros(2, 3, 16, 16))
+    code, text, _ = run("generate", photo, "--out", tmp_path / "out", "--preset", "tiny", "--steps", 1, "--device",
+                        "cpu", "--export", "spz,sog")
+    assert code == 0 and str(tmp_path / "out" / "gaussians.sog") in text
+    files = json.loads((tmp_path / "out" / "result.json").read_text())["files"]
+    assert {"gaussians.spz", "gaussians.sog"} < set(files) == {path.name for path in (tmp_path / "out").iterdir()}
+    assert Gaussians.load(tmp_path / "out" / "gaussians.sog").shape == Gaussians.load(
+        tmp_path / "out" / "gaussians.ply").shape
+
+
+def test_generate_refuses_unknown_formats(refused, photo, tmp_path, no_weights):
+    for names in ("usd", "", "spz,"):
+        refused(["generate", photo, "--out", tmp_path / "out", "--export", names], "expected some of")
+    assert not (tmp_path / "out").exists()
