@@ -85,6 +85,7 @@ def glb_bytes(mesh: Trimesh) -> bytes:
     from trimesh.visual.material import PBRMaterial
 
     def rename(tree: dict) -> None:  # trimesh lets attributes of our own begin with an underscore only
+        tree["asset"]["generator"] = "ouroboros-lib"  # colours of trimesh's own files are not linear: readers know it
         for attributes in (part["attributes"] for item in tree["meshes"] for part in item["primitives"]):
             if "_COLOR" in attributes:
                 attributes["COLOR_0"] = attributes.pop("_COLOR")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from gaussian_inputs import figure
 from PIL import Image, ImageSequence
 
 from ouroboros_lib.cameras import evenly_spaced_orbit, opengl_to_opencv
@@ -12,35 +13,24 @@ from ouroboros_lib.data.folders import read_object
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.export.formats import FORMATS, Settings, Source
 from ouroboros_lib.export.views import Y_UP_TO_Y_DOWN, Y_UP_TO_Z_UP, normals, parse_maps
-from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
 
 SIZE, ELEVATION = 64, 20.0
 
 
 @pytest.fixture(scope="module")
-def blob() -> Gaussians:
-    """A ball of radius 0.3 in colours by direction, with a small one in front, above and to its right."""
-    generator = torch.Generator().manual_seed(0)
-    unit = torch.nn.functional.normalize(torch.randn(3000, 3, generator=generator), dim=-1)
-    means = torch.cat([0.3 * unit[:2500], 0.08 * unit[2500:] + torch.tensor([0.3, 0.25, 0.3])])
-    turn = torch.tensor([1.0, 0, 0, 0]).expand(3000, 4)
-    return Gaussians(means, torch.full((3000,), 0.9), torch.full((3000, 3), 0.015), turn, 0.5 + 0.4 * unit)
-
-
-@pytest.fixture(scope="module")
-def written(blob, tmp_path_factory):
+def written(tmp_path_factory):
     """The folders of both formats, with four views."""
     folder = tmp_path_factory.mktemp("exports")
     for name in ("views", "colmap"):
-        FORMATS[name].write(folder / name, Source(blob, ELEVATION),
+        FORMATS[name].write(folder / name, Source(figure(), ELEVATION),
                             Settings(views=4, size=SIZE, maps=("depth", "normals")))
     return folder
 
 
-def test_the_folder_is_read_as_one_of_ours(blob, written):
+def test_the_folder_is_read_as_one_of_ours(written):
     rig = evenly_spaced_orbit(4, ELEVATION)
-    drawn = rasterize(blob, rig, SIZE)
+    drawn = rasterize(figure(), rig, SIZE)
     found = read_object(written / "views")
     assert torch.allclose(found.cameras.c2w, rig.c2w, atol=1e-6)
     assert (found.images - drawn.rgb.clamp(0, 1)).abs().max() < 3 / 255 and found.images.shape[-1] == SIZE
@@ -54,7 +44,7 @@ def test_transforms_as_nerfstudio_and_blender_read_them(written):
     record = json.loads((written / "views" / "transforms.json").read_text())
     assert (record["w"], record["h"], record["camera_model"]) == (SIZE, SIZE, "OPENCV")
     assert record["fl_x"] == pytest.approx(0.5 * SIZE / np.tan(record["camera_angle_x"] / 2))
-    point = np.array([0.3, -0.3, 0.25, 1])  # of the small ball: right, in front (-y of Blender), above
+    point = np.array([0.05, -0.4, -0.05, 1])  # of the green ball: in front, that is at -y of Blender, nearest
     for view, frame in enumerate(record["frames"]):
         right, up, back, _ = np.linalg.inv(frame["transform_matrix"]) @ point
         column = int(record["fl_x"] * right / -back + record["cx"])
@@ -63,18 +53,20 @@ def test_transforms_as_nerfstudio_and_blender_read_them(written):
         pixel = Image.open(written / "views" / frame["file_path"]).getpixel((column, row))
         assert pixel[3] > 200
         if view == 0:  # nothing stands before it
-            assert depth[row, column] * record["depth_unit_scale_factor"] == pytest.approx(-back, abs=0.1)
+            assert pixel[1] > 1.5 * max(pixel[0], pixel[2])
+            assert depth[row, column] * record["depth_unit_scale_factor"] == pytest.approx(-back, abs=0.05)
 
 
-def test_colmap_model(blob, written):
+def test_colmap_model(written):
     pycolmap = pytest.importorskip("pycolmap")
     model = pycolmap.Reconstruction(str(written / "colmap" / "sparse" / "0"))
     assert (model.num_cameras(), model.num_images(), model.num_points3D()) == (1, 4, 3000)
     rig = evenly_spaced_orbit(4, ELEVATION)
-    uv, z = rig.project(blob.means[-1:])
-    down = (Y_UP_TO_Y_DOWN[:3, :3] @ blob.means[-1]).double().numpy()
+    means = figure().means
+    uv, z = rig.project(means[-1:])
+    down = (Y_UP_TO_Y_DOWN[:3, :3] @ means[-1]).double().numpy()
     assert np.allclose(sorted(p.xyz.tolist() for p in model.points3D.values()),
-                       sorted((blob.means @ Y_UP_TO_Y_DOWN[:3, :3]).tolist()), atol=1e-6)
+                       sorted((means @ Y_UP_TO_Y_DOWN[:3, :3]).tolist()), atol=1e-6)
     for image in model.images.values():
         view = int(image.name[5:8])
         assert (written / "colmap" / "images" / image.name).is_file()
@@ -83,16 +75,17 @@ def test_colmap_model(blob, written):
         assert np.allclose(model.cameras[1].img_from_cam(local), uv[view, 0] * SIZE, atol=1e-3)
 
 
-def test_normals_point_out_of_the_ball(written):
+def test_normals_point_to_the_camera_and_outwards(written):
     pixels = np.asarray(Image.open(written / "views" / "normal_000.png"))
     normal = pixels[..., :3] / 127.5 - 1
-    y, x = np.mgrid[:SIZE, :SIZE] + 0.5 - SIZE / 2
-    inside = np.hypot(x, y) < 9  # of 15 pixels: where the ball is not steep
+    (u, v), = evenly_spaced_orbit(4, ELEVATION).views([0]).project(torch.tensor([[0.0, 0.3, 0.0]]))[0][0].numpy() * SIZE
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    x, y, radius = x - u, y - v, 9.5  # pixels, of the yellow ball
+    inside = np.hypot(x, y) < 5
     assert (pixels[inside, 3] == 255).all()
-    wanted = np.stack([x, -y, np.sqrt(np.maximum(15.0**2 - x**2 - y**2, 0))], -1)[inside] / 15
-    assert np.median((normal[inside] * wanted).sum(-1)) > 0.95  # a few lie on the small ball's edge
-    camera = evenly_spaced_orbit(1)
-    flat = normals(torch.full((1, 8, 8), 1.5), camera)
+    wanted = np.stack([x, -y, np.sqrt(np.maximum(radius**2 - x**2 - y**2, 0))], -1)[inside] / radius
+    assert np.median((normal[inside] * wanted).sum(-1)) > 0.95
+    flat = normals(torch.full((1, 8, 8), 1.5), evenly_spaced_orbit(1))
     assert torch.allclose(flat, torch.tensor([0.0, 0, 1])[:, None, None].expand(3, 8, 8), atol=1e-5)
 
 
@@ -103,9 +96,9 @@ def test_worlds_of_other_programs():
     assert torch.equal(opengl_to_opencv(opengl_to_opencv(pose)), pose)
 
 
-def test_animations(blob, tmp_path):
+def test_animations(tmp_path):
     for kind in ("gif", "webp"):
-        FORMATS[kind].write(tmp_path / f"turn.{kind}", Source(blob), Settings(size=32))
+        FORMATS[kind].write(tmp_path / f"turn.{kind}", Source(figure()), Settings(size=32))
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(tmp_path / f"turn.{kind}"))]
         assert len(frames) == 48 and frames[0].size == (32, 32)
         assert Image.open(tmp_path / f"turn.{kind}").info["loop"] == 0
