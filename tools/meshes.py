@@ -91,13 +91,15 @@ def summary(rows: list[ShapeRow]) -> dict:
     """Means of each kind and method, and of the mesh's F-score minus the splat's, with the worst object's."""
     found: dict = {}
     for kind in dict.fromkeys(row.protocol for row in rows):
-        of = {method: [row for row in rows if (row.protocol, row.method) == (kind, method)] for method in ("splat", "mesh")}
+        of = {method: [row for row in rows if (row.protocol, row.method) == (kind, method)]
+              for method in ("splat", "mesh")}
         found[kind] = {method: {key: round(float(np.mean([getattr(row, key) for row in mine])), 4) for key in GEOMETRY}
                        for method, mine in of.items()}
         gains = {mesh.object: mesh.f_score - splat.f_score for splat, mesh in zip(*of.values(), strict=True)}
         worst = min(gains, key=lambda name: gains[name])
-        found[kind]["mesh minus splat, f_score"] = {"objects": len(gains), "mean": round(float(np.mean([*gains.values()])), 4),
-                                                    "worst": round(gains[worst], 4), "of": str(worst)}
+        found[kind]["mesh minus splat, f_score"] = {
+            "objects": len(gains), "mean": round(float(np.mean([*gains.values()])), 4),
+            "worst": round(gains[worst], 4), "of": str(worst)}
     return found
 
 
@@ -106,8 +108,8 @@ def show(options: argparse.Namespace) -> None:
     pipe.set_progress_bar_config(disable=True)
     rows = [row_of(pipe, path, options.elevation, options.faces) for path in options.sources]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    image_grid(rows, options.out, None, None, [("input", 1), ("splat", SIDES), ("its mesh", SIDES),
-                                               ("the mesh, lit, without colours", SIDES)]).quantize(256).save(options.out)
+    groups = [("input", 1), ("splat", SIDES), ("its mesh", SIDES), ("the mesh, lit, without colours", SIDES)]
+    image_grid(rows, None, None, None, groups).quantize(256).save(options.out)
     print(f"wrote {options.out}")
 
 

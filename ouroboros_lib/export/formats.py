@@ -23,8 +23,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """axes: of splat files, see `Gaussians.save`. faces, texture: of meshes, see `mesh.splat_to_mesh`. views, size, maps:
-    see `views.write_views`; size is the turntable's too."""
+    """axes: of splat files, see `Gaussians.save`. faces, texture: of meshes, see `mesh.splat_to_mesh`. views, size,
+    maps: see `views.write_views`; size is the turntable's too."""
 
     axes: str = "y-down"
     faces: int = 20_000

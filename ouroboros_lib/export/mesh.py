@@ -55,7 +55,7 @@ def splat_to_mesh(gaussians: Gaussians, faces: int = 20_000, texture: bool = Fal
         colors = surface_colors(gaussians, surface.vertices, surface.normals, surface.step)
         return Trimesh(surface.vertices, surface.faces, vertex_normals=surface.normals, process=False,
                        visual=ColorVisuals(vertex_colors=_bytes(colors)))
-    source, triangles, uv = unwrap(surface.vertices, surface.faces)
+    source, triangles, uv = unwrap(surface.vertices, surface.faces, TEXTURE_SIZE)
     picture = _baked(gaussians, surface, triangles, source, uv)
     material = PBRMaterial(name="object", metallicFactor=0.0, roughnessFactor=1.0, baseColorTexture=picture)
     return Trimesh(surface.vertices[source], triangles, vertex_normals=surface.normals[source], process=False,
@@ -118,8 +118,8 @@ def surface_colors(gaussians: Gaussians, points: np.ndarray, normals: np.ndarray
     where, facing = torch.from_numpy(points).float(), torch.from_numpy(normals).float()
     total, weights = torch.zeros(len(points), 3), torch.zeros(len(points), 1)
     for view in range(len(seen.rgb)):
-        weight, color = _seen_from(rig[view:view + 1], seen.rgb[view], seen.alpha[view], seen.depth[view], where, facing,
-                                   step)
+        weight, color = _seen_from(rig[view:view + 1], seen.rgb[view], seen.alpha[view], seen.depth[view], where,
+                                   facing, step)
         total += weight * color
         weights += weight
     colored = weights[:, 0] > 1e-6
@@ -148,7 +148,8 @@ def _baked(gaussians: Gaussians, surface: Surface, triangles: np.ndarray, source
     """The atlas of triangles (F, 3), whose corners are `source` among the surface's vertices and lie at `uv`."""
     rows, columns, triangle, barycentric = texels(uv, triangles, TEXTURE_SIZE)
     corners = source[triangles[triangle]]  # (T, 3)
-    points, normals = ((array[corners] * barycentric[..., None]).sum(1) for array in (surface.vertices, surface.normals))
+    points, normals = ((array[corners] * barycentric[..., None]).sum(1)
+                       for array in (surface.vertices, surface.normals))
     picture = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE, 3), np.uint8)
     filled = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE), bool)
     picture[rows, columns] = _bytes(surface_colors(gaussians, points, normals, surface.step))

@@ -3,15 +3,20 @@
 import numpy as np
 from numba import njit
 
+PADDING = 2
 _MARGIN = 1e-4  # of barycentric coordinates: neighbours leave no texel out
 
 
-def unwrap(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def unwrap(vertices: np.ndarray, faces: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """xatlas on a mesh (N, 3), (F, 3): for M >= N new vertices the old one (M,), triangles (F, 3), and UV (M, 2) in
-    [0, 1], v upwards."""
+    [0, 1], v upwards. size: of the texture, about, for its charts lie PADDING texels apart."""
     import xatlas
 
-    source, triangles, uv = xatlas.parametrize(vertices.astype(np.float32), faces.astype(np.uint32))
+    atlas, packing = xatlas.Atlas(), xatlas.PackOptions()
+    atlas.add_mesh(vertices.astype(np.float32), faces.astype(np.uint32))
+    packing.resolution, packing.padding = size, PADDING
+    atlas.generate(pack_options=packing)
+    source, triangles, uv = atlas[0]
     return source.astype(np.int64), triangles.astype(np.int64), uv.astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""In a real browser: three.js, which <model-viewer> is made of, shows an exported GLB as our rasterizer draws the splat.
+"""In a real browser: three.js, which <model-viewer> is made of, shows an exported GLB as we draw the splat.
 
 Needs what test_splat_programs.py needs, and is skipped without.
 """
