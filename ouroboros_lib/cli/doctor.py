@@ -154,7 +154,7 @@ def _extra(modules: tuple[str, ...]) -> str:
 
 
 def _ffmpeg() -> str:
-    from ..viz.turntable import check_ffmpeg
+    from ..export.turntable import check_ffmpeg
 
     return check_ffmpeg()
 

@@ -18,17 +18,26 @@ def export(
     out: Annotated[Path, typer.Option(metavar="FILE|DIR", help="A file, its suffix says the format; or with --format a "
                                       "folder. With several sources, each gets its own folder there.")],
     formats: Annotated[str | None, typer.Option("--format", metavar="NAME[,NAME,...]", help="Into the folder go these: "
-                                                "spz, sog, compressed.ply, ply, splat.", show_default=False)] = None,
+                                                "spz, sog, compressed.ply, ply, splat, glb, obj, views, colmap, mp4, "
+                                                "gif, webp.", show_default=False)] = None,
     axes: Annotated[str, typer.Option(metavar="y-down|y-up|z-up", help=f"Of splat files: {AXES_HELP}.")] = "y-down",
     source_axes: Annotated[str | None, SOURCE_AXES] = None,
+    faces: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of meshes: triangles at most.")] = 20_000,
+    texture: Annotated[bool, typer.Option("--texture", help="Of meshes: bake a texture, in place of vertex colours."
+                                          )] = False,
+    views: Annotated[int, typer.Option(min=1, max=999, help="Of views and colmap: cameras once round.")] = 8,
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Of pictures: pixels a side; even ones for mp4.")] = 512,
+    maps: Annotated[str, typer.Option(metavar="depth,normals", help="Of views: maps beside them.")] = "",
 ) -> None:
-    """Write splats as the files that other programs read."""
+    """Write splats, meshes and views as the files that other programs read."""
     from ..export.formats import Settings, format_of, load_source, parse_formats
+    from ..export.views import parse_maps
     from ..gaussians.formats import check_axes
     from ..viz.outputs import check_targets, staged
     from .options import result_folders
 
     check_axes(axes)
+    settings = Settings(axes, faces, texture, views, size, parse_maps(maps))
     single = None if formats else format_of(out)
     if single and len(sources) > 1:
         raise InputError(f"--out {out}: one file for {len(sources)} sources; give a folder, and --format")
@@ -40,7 +49,6 @@ def export(
         check_targets(folder, [out.name] if single else [], [] if single else wanted.values())
     for known in wanted.values():
         known.check()
-    settings = Settings(axes)
     for path, folder in folders.items():
         source = load_source(path, source_axes)
         with staged(folder) as stage:

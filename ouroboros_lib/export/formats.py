@@ -8,6 +8,9 @@ from ..errors import InputError
 from ..files import read_json
 from ..gaussians import Gaussians
 from ..gaussians.formats import FORMATS as SPLATS
+from .mesh import check_mesh, write_mesh
+from .turntable import check_ffmpeg, write_turntable
+from .views import write_colmap, write_views
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """axes: of splat files, see `Gaussians.save`."""
+    """axes: of splat files, see `Gaussians.save`. faces, texture: of meshes, see `mesh.splat_to_mesh`. views, size,
+    maps: see `views.write_views`; size is the turntable's too."""
 
     axes: str = "y-down"
+    faces: int = 20_000
+    texture: bool = False
+    views: int = 8
+    size: int = 512
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,34 @@ def _write_splat(path: Path, source: Source, settings: Settings) -> None:
     source.gaussians.save(path, settings.axes)
 
 
+def _write_mesh(path: Path, source: Source, settings: Settings) -> None:
+    write_mesh(path, source.gaussians, settings.faces, settings.texture)
+
+
+def _write_views(path: Path, source: Source, settings: Settings) -> None:
+    write_views(path, source.gaussians, source.elevation, settings.views, settings.size, settings.maps)
+
+
+def _write_colmap(path: Path, source: Source, settings: Settings) -> None:
+    write_colmap(path, source.gaussians, source.elevation, settings.views, settings.size)
+
+
+def _write_turntable(kind: str) -> Callable[[Path, Source, Settings], None]:
+    def write(path: Path, source: Source, settings: Settings) -> None:
+        write_turntable(path, kind, source.gaussians, source.elevation, settings.size)
+    return write
+
+
 FORMATS = {suffix[1:]: Format(splat.what, f"gaussians{suffix}", _write_splat, splat.check)
-           for suffix, splat in SPLATS.items()}
+           for suffix, splat in SPLATS.items()} | {
+    "glb": Format("a mesh, glTF", "object.glb", _write_mesh, check_mesh),
+    "obj": Format("a mesh, Wavefront", "object.obj", _write_mesh, check_mesh),
+    "views": Format("RGBA views with cameras.json and transforms.json", "views", _write_views),
+    "colmap": Format("RGBA views with a COLMAP text model", "colmap", _write_colmap),
+    "mp4": Format("once round the object", "turntable.mp4", _write_turntable("mp4"), check_ffmpeg),
+    "gif": Format("once round the object", "turntable.gif", _write_turntable("gif")),
+    "webp": Format("once round the object", "turntable.webp", _write_turntable("webp")),
+}
 
 
 def parse_formats(text: str) -> list[Format]:

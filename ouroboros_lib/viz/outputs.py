@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..export.formats import Format, Settings, Source
+from ..export.turntable import check_ffmpeg, render_turntable, write_mp4
 from ..files import check_writable, termination_cleans_up
 from .sheets import multiview_sheet, recursion_sheet
-from .turntable import check_ffmpeg, render_turntable, write_mp4
 from .viewer import write_viewer
 
 FILES = ("input.png", "multiview.png", "recursion.png", "gaussians.ply", "turntable.mp4", "viewer.html", "result.json")

@@ -11,11 +11,11 @@ import torch
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
+from ouroboros_lib.export.turntable import render_turntable, write_mp4
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.viz.outputs import FILES, check_targets, figures, staged
 from ouroboros_lib.viz.sheets import image_grid, multiview_sheet, recursion_sheet, to_pil
-from ouroboros_lib.viz.turntable import render_turntable, write_mp4
 from ouroboros_lib.viz.viewer import write_viewer
 
 

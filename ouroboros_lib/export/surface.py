@@ -1,0 +1,180 @@
+"""The closed surface of a splat: depth maps from all around, fused into a signed distance on a grid, marching cubes.
+
+Curless & Levoy 1996, "A volumetric method for building complex models from range images". What no view sees into counts
+as inside, so that the surface is closed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numba import njit, prange
+
+from ..cameras import OBJECT_RADIUS, RADIUS, Cameras, orbit_cameras
+from ..errors import InputError
+from ..gaussians import Gaussians
+from ..rasterization.projection import MAX_ALPHA, MIN_ALPHA, project
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+VIEWS = 48  # depth maps, spread evenly over a sphere
+DEPTH_SIZE = 128  # pixels: the pictures that the shipped weights learnt from; finer ones look between the Gaussians
+GRID = 128  # cells a side: 0.009 of the object's ball of radius 0.55, as wide as a pixel of DEPTH_SIZE
+CUT = 0.8  # a ray ends where less of its light is left: 0.5, the median, lets it through where Gaussians are loose
+TRUNCATION = 0.04 / OBJECT_RADIUS  # of the object's radius: so far behind a surface a depth map speaks
+SMOOTHING = 0.7  # cells, standard deviation: without it, noise leaves hundreds of handles and islands
+GOLDEN_ANGLE = 180 * (3 - 5**0.5)  # degrees
+
+
+@dataclass
+class Surface:
+    """vertices (N, 3) and faces (F, 3), outwards; normals (N, 3) of unit length; step: a cell's side, world units."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
+    step: float
+
+
+def extract_surface(gaussians: Gaussians, faces: int) -> Surface:
+    """The largest closed surface of Gaussians (N,) on the CPU, with at most `faces` triangles. Raises InputError."""
+    from fast_simplification import simplify
+    from scipy.ndimage import gaussian_filter
+    from skimage.measure import marching_cubes
+    from trimesh import Trimesh
+
+    volume, centre, half = fuse(gaussians)
+    closed = gaussian_filter(np.pad(volume, 1, constant_values=volume.max()), SMOOTHING)
+    if not (closed < 0).any():
+        raise InputError("this splat has no surface that can be seen: no mesh")
+    step = 2 * half / GRID
+    vertices, triangles, _, _ = marching_cubes(closed, 0.0)
+    mesh = _largest(Trimesh(centre - half + (vertices - 0.5) * step, triangles))
+    if len(mesh.faces) > faces:
+        mesh = _largest(_manifold(*simplify(mesh.vertices, mesh.faces, target_count=faces), step))
+    return Surface(np.array(mesh.vertices), np.array(mesh.faces), np.array(mesh.vertex_normals), step)
+
+
+def _largest(mesh: Trimesh) -> Trimesh:
+    return max(mesh.split(only_watertight=False), key=lambda part: len(part.faces))
+
+
+def _manifold(vertices: np.ndarray, faces: np.ndarray, step: float) -> Trimesh:
+    """A decimated closed mesh (N, 3), (F, 3) with two triangles at every edge: where thin parts have collapsed there
+    may be four.
+
+    Pairs of triangles on the same corners go. Then every fan of triangles around a vertex gets a vertex of its own; the
+    copies are drawn a thousandth of a cell inwards, or programs that merge equal vertices would undo it.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from trimesh import Trimesh
+
+    _, first, times = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
+    faces = faces[first[times % 2 == 1]]
+    mesh = Trimesh(vertices, faces, process=False)
+    pairs, edges = mesh.face_adjacency, mesh.face_adjacency_edges  # of edges with two triangles
+    here, there = (np.concatenate([3 * pair + (faces[pair] == edges[:, end, None]).argmax(1) for end in (0, 1)])
+                   for pair in pairs.T)  # corners of triangles, which two neighbours share
+    _, fan = connected_components(coo_array((np.ones(len(here)), (here, there)), shape=(faces.size, faces.size)))
+    vertex = np.empty(fan.max() + 1, np.int64)
+    vertex[fan] = faces.ravel()
+    mesh = Trimesh(vertices[vertex], fan.reshape(-1, 3), process=False)
+    copied = np.bincount(vertex)[vertex] > 1
+    mesh.vertices[copied] -= 1e-3 * step * mesh.vertex_normals[copied]
+    return mesh
+
+
+def bounds(gaussians: Gaussians) -> tuple[np.ndarray, float]:
+    """Centre (3,) and radius of a ball that holds the Gaussians which are mostly opaque. Raises InputError."""
+    means = gaussians.means[gaussians.opacities > 0.5].double()
+    if not len(means):
+        raise InputError("this splat has no opaque Gaussian: no mesh")
+    centre = (means.amin(0) + means.amax(0)) / 2
+    return centre.numpy(), float((means - centre).norm(dim=-1).max())
+
+
+def surrounding_rig(gaussians: Gaussians) -> Cameras:
+    """(VIEWS,) cameras on a sphere around the Gaussians, which see all of them as the orbits see our objects."""
+    centre, radius = bounds(gaussians)
+    number = torch.arange(VIEWS) + 0.5
+    rig = orbit_cameras(number * GOLDEN_ANGLE, torch.rad2deg(torch.asin(1 - 2 * number / VIEWS)),
+                        RADIUS * radius / OBJECT_RADIUS)
+    rig.c2w[:, :3, 3] += torch.from_numpy(centre).float()
+    return rig
+
+
+@torch.no_grad()
+def fuse(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray, float]:
+    """Signed distance (GRID, GRID, GRID) by x, y, z, positive outside; the cube's centre (3,) and half its side."""
+    rig = surrounding_rig(gaussians)
+    depth = cut_depth(gaussians, rig, DEPTH_SIZE)
+    centre, radius = bounds(gaussians)
+    half = radius * 1.05
+    volume = np.empty((GRID, GRID, GRID), np.float32)
+    _fuse(depth, rig.world_to_camera().numpy(), (rig.intrinsics * DEPTH_SIZE).numpy(), centre.astype(np.float32),
+          np.float32(half), np.float32(TRUNCATION * radius), volume)
+    return volume, centre, half
+
+
+def cut_depth(gaussians: Gaussians, cameras: Cameras, size: int) -> np.ndarray:
+    """(V, size, size) z-depth of the Gaussian after which less than CUT of a ray's light is left; 0 where more is."""
+    p = project(gaussians[None], cameras.expand(1), size)
+    planes = [plane[0].contiguous().numpy() for plane in (p.u, p.v, p.conic_uu, p.conic_uv, p.conic_vv, p.depth,
+                                                          p.radius_u, p.radius_v)]
+    depth = np.zeros((cameras.shape[0], size, size), np.float32)
+    _cut(*planes, gaussians.opacities.contiguous().numpy(), np.argsort(planes[5], axis=1), depth)
+    return depth
+
+
+@njit(parallel=True, cache=True)
+def _cut(u, v, uu, uv, vv, depth, radius_u, radius_v, opacities, order, out):
+    size = out.shape[1]
+    for view in prange(len(u)):
+        light = np.ones((size, size), np.float32)
+        for g in order[view]:
+            x, y, half_x, half_y = u[view, g], v[view, g], radius_u[view, g], radius_v[view, g]
+            if half_x == 0:
+                continue
+            for row in range(max(0, int(y - half_y)), min(size, int(y + half_y) + 1)):
+                for column in range(max(0, int(x - half_x)), min(size, int(x + half_x) + 1)):
+                    if light[row, column] < CUT:
+                        continue
+                    dx, dy = column + 0.5 - x, row + 0.5 - y
+                    exponent = 0.5 * (uu[view, g] * dx * dx + vv[view, g] * dy * dy) + uv[view, g] * dx * dy
+                    alpha = min(MAX_ALPHA, opacities[g] * np.exp(-exponent))
+                    if alpha >= MIN_ALPHA:
+                        light[row, column] *= 1 - alpha
+                        if light[row, column] < CUT:
+                            out[view, row, column] = depth[view, g]
+
+
+@njit(parallel=True, fastmath=True, cache=True)
+def _fuse(depth, world_to_camera, intrinsics, centre, half, truncation, volume):
+    """Mean over the views that see a cell, or lie not far before it, of depth minus the cell's; nobody's is inside."""
+    cells, size = len(volume), depth.shape[1]
+    step = 2 * half / cells
+    for i in prange(cells):
+        for j in range(cells):
+            for k in range(cells):
+                x, y, z = (centre[0] - half + (i + np.float32(0.5)) * step,
+                           centre[1] - half + (j + np.float32(0.5)) * step,
+                           centre[2] - half + (k + np.float32(0.5)) * step)
+                total, count = np.float32(0), 0
+                for view in range(len(depth)):
+                    m, lens = world_to_camera[view], intrinsics[view]
+                    away = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3]
+                    column = int(lens[0, 0] * (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]) / away + lens[0, 2])
+                    row = int(lens[1, 1] * (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]) / away + lens[1, 2])
+                    if not (0 <= row < size and 0 <= column < size):
+                        continue
+                    seen = depth[view, row, column]
+                    distance = truncation if seen == 0 else seen - away
+                    if distance > -truncation:
+                        total += min(distance, truncation)
+                        count += 1
+                volume[i, j, k] = total / count if count else -truncation
