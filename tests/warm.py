@@ -123,6 +123,7 @@ def _work(line: socket.socket) -> None:
         arguments, environment, folder = json.loads(request)
         for place, file in enumerate(files):
             os.dup2(file, place)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)

@@ -47,8 +47,11 @@ def show_source(function: Callable) -> None:
 
 
 def stepper(sheets: Sequence[Image.Image], description: str = "step", start: int | None = None) -> widgets.Widget:
-    """A slider that shows one of `sheets`; linked in the browser, so it needs no running kernel."""
-    start = len(sheets) - 1 if start is None else start
+    """A slider that shows one of `sheets`; linked in the browser, so it needs no running kernel.
+
+    start: the index of the sheet that is shown first, the last one if there are not so many.
+    """
+    start = len(sheets) - 1 if start is None else min(start, len(sheets) - 1)
     stack = widgets.Stack([_page(sheet) for sheet in sheets], selected_index=start)
     slider = widgets.IntSlider(value=start, min=0, max=len(sheets) - 1, description=description)
     widgets.jslink((slider, "value"), (stack, "selected_index"))

@@ -82,14 +82,21 @@ def test_notebooks_are_committed_executed_clean_and_small(path):
 
 
 @every
-def test_the_first_code_cell_holds_the_parameters(path):
-    assert code(read(path))[0]["metadata"].get("tags") == ["parameters"]
+def test_the_first_code_cell_fetches_the_library_where_it_is_not(path):
+    first = code(read(path))[0]
+    assert first["source"] == code(read(NOTEBOOKS[0]))[0]["source"] and not first["outputs"]
+    assert 'find_spec("ouroboros_lib") is None' in first["source"]
 
 
 @every
-def test_the_second_one_prepares_threads_and_device_before_torch_is_imported(path):
+def test_the_second_one_holds_the_parameters(path):
+    assert code(read(path))[1]["metadata"].get("tags") == ["parameters"]
+
+
+@every
+def test_the_third_one_prepares_threads_and_device_before_torch_is_imported(path):
     notebook = read(path)
-    assert code(notebook)[1]["source"].startswith("from ouroboros_lib import notebook\n")
+    assert code(notebook)[2]["source"].startswith("from ouroboros_lib import notebook\n")
     assert not any("noqa" in cell["source"] for cell in code(notebook))
 
 

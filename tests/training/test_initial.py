@@ -66,7 +66,7 @@ def test_the_attention_of_a_new_f_can_be_chosen(tiny, tmp_path):
 
 @pytest.mark.parametrize("entry, message", [
     ("decoder={}", "unknown component 'decoder', expected autoencoder, multiview, reconstructor"),
-    ("multiview={}/missing", "missing: neither a preset"),
+    ("multiview={}/missing", "missing: no such folder"),
     ("{}", "no model_index.json in it"),
 ])
 def test_bad_init(tmp_path, entry, message):
