@@ -37,7 +37,7 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "gradio"))  # of what is uploaded and shown
         blocks = page(pipe, Path(folder))
         blocks.launch(server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
-                      ssr_mode=False, footer_links=[], allowed_paths=[str(SAMPLES), folder])
+                      ssr_mode=False, run_history=False, footer_links=[], allowed_paths=[str(SAMPLES), folder])
         if host not in ("127.0.0.1", "localhost"):
             warn(f"everybody who reaches {host} can use the app: it asks for no password")
         print(f"http://{host}:{port}  open this in a browser; Ctrl-C ends it", flush=True)

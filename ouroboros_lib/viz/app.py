@@ -39,7 +39,7 @@ def generate_live(pipe: Ouroboros3DPipeline, picture: str | Path, elevation: flo
     plan = Plan.parse(plan)
     image = load_photo(picture, pipe.image_size).image[None].to(pipe.device)
     cameras = evenly_spaced_orbit(pipe.num_views, torch.tensor(float(elevation))).to(pipe.device).expand(1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed or 0)
     cond = pipe.condition(image, cameras, plan, pipe.config.guidance_scale, generator)
     shape, trace = (*cameras.shape, *cond.latents.shape[1:]), []
     for step in recursion(pipe, cond, cameras, pipe.scheduler.sigmas(steps), plan,
@@ -70,7 +70,8 @@ def _results(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
     except InputError as error:  # the splat is there all the same
         yield {"status": f"{status}; no mesh: {error}", "files": files}
     else:
-        yield {"status": status, "mesh": mesh, "files": [*files, mesh]}
+        yield {"mesh": mesh, "files": [*files, mesh]}
+        yield {"status": status}  # on its own: gradio sends the last part twice, and a mesh would stay blank
 
 
 def page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
@@ -109,15 +110,16 @@ def page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
                                      samples=[[str(path)] for path in sorted(SAMPLES.glob("*.[pw]*"))])
                 elevation = gr.Slider(-90, 90, 10, step=1, label="Elevation",
                                       info="degrees by which the camera looked down on the object")
-            seen = gr.Image(label="What the model sees", interactive=False, height=320)
+            seen = gr.Image(label="What the model sees", interactive=False, height=320, buttons=["fullscreen"])
             with gr.Column():
                 plan = gr.Dropdown(list(dict.fromkeys([pipe.config.plan, *PLANS])), value=pipe.config.plan,
                                    label="Plan", allow_custom_value=True, info="or a change, such as calm,every=3")
                 steps = gr.Slider(1, 100, 25, step=1, label="Steps")
                 seed = gr.Number(0, minimum=0, maximum=2**53, precision=0, label="Seed")
                 button = gr.Button("Generate", variant="primary")
-        parts = {"status": gr.Markdown(), "views": gr.Image(label="Views, above the renders of their reconstruction"),
-                 "recursion": gr.Image(label="From noise to views")}
+        parts = {"status": gr.Markdown()} | {
+            name: gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
+            for name in ("views", "recursion")}  # which say by themselves what they show
         with gr.Row():
             parts |= {"splat": gr.HTML(), "mesh": gr.Model3D(label="Mesh", height=440),
                       "files": gr.File(label="Files", file_count="multiple", interactive=False)}
