@@ -1,4 +1,4 @@
-"""`ouroboros app` as it is used: a picture goes in, a splat, a mesh and files come out; and nothing leaves the machine."""
+"""`ouroboros app` as it is used: a picture goes in, a splat and files come out, and nothing leaves the machine."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ def served(folder: Path):
     assert not list(folder.glob("ouroboros-app-*"))
 
 
-def test_a_picture_becomes_a_splat_and_a_mesh(browser, tmp_path):
+def test_a_picture_becomes_a_splat_and_files(browser, tmp_path):
     pytest.importorskip("gradio", reason="gradio is not installed (pip install -e '.[app]')")
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     with served(tmp_path) as address:
@@ -50,8 +50,8 @@ def test_a_picture_becomes_a_splat_and_a_mesh(browser, tmp_path):
         page.get_by_label("number input for Steps").fill("3")
         page.get_by_role("button", name="Generate").click()
         page.frame_locator("iframe.splat-viewer").locator("canvas").wait_for(timeout=60_000)
-        page.locator("canvas").wait_for(timeout=60_000)  # of the mesh
-        names = ("gaussians.ply", "gaussians.splat", "views.zip", "object.glb")
+        page.get_by_text("Gaussians; no mesh:").wait_for()  # random weights make no surface
+        names = ("gaussians.ply", "gaussians.splat", "views.zip")
         links = [page.locator(f"a[download='{name}']").first for name in names]
         for link in links:
             link.wait_for()
