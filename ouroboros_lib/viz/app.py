@@ -68,7 +68,7 @@ def _results(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
     try:
         mesh = written("glb")
     except InputError as error:  # the splat is there all the same
-        yield {"status": f"{status}; no mesh: {error}", "files": files}
+        yield {"status": f"{status}; {error}", "files": files}
     else:
         yield {"mesh": mesh, "files": [*files, mesh]}
         yield {"status": status}  # on its own: gradio sends the last part twice, and a mesh would stay blank

@@ -53,7 +53,7 @@ def test_every_reconstruction_is_shown_then_the_splat_then_the_mesh(tiny, tmp_pa
 
 def test_a_splat_without_a_surface_gives_no_mesh_and_says_so(tiny, tmp_path):
     *_, last = generate_live(tiny, SAMPLES / "snowman.png", 20.0, "two-stage", 1, 0, tmp_path)  # of random weights
-    assert "no mesh: " in last["status"] and len(last["files"]) == 3
+    assert "no opaque Gaussian: no mesh" in last["status"] and len(last["files"]) == 3
 
 
 def test_a_run_is_that_of_the_pipeline_and_leaves_nothing_when_it_is_ended(tiny, tmp_path):
