@@ -27,21 +27,21 @@ def serve(
         socket.create_server((host, port)).close()
     except OSError as error:
         raise InputError(f"--host {host} --port {port}: cannot listen there ({error.strerror or error})") from None
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"
-    with needs("app", "`ouroboros app`"):
-        import gradio  # noqa: F401
-    from ..viz.app import SAMPLES, page
+    with TemporaryDirectory(prefix="ouroboros-app-", ignore_cleanup_errors=True) as folder:
+        # before the import, which makes a folder: where uploads and results go
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "0", "GRADIO_TEMP_DIR": str(Path(folder, "gradio"))}
+        with needs("app", "`ouroboros app`"):
+            import gradio  # noqa: F401
+        from ..viz.app import SAMPLES, page
 
-    pipe = load_pipeline(preset).to(resolve_device(device))
-    with termination_cleans_up(), TemporaryDirectory(prefix="ouroboros-app-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "gradio"))  # of what is uploaded and shown
-        blocks = page(pipe, Path(folder))
-        blocks.launch(server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
-                      ssr_mode=False, run_history=False, footer_links=[], allowed_paths=[str(SAMPLES), folder])
-        if host not in ("127.0.0.1", "localhost"):
-            warn(f"everybody who reaches {host} can use the app: it asks for no password")
-        print(f"http://{host}:{port}  open this in a browser; Ctrl-C ends it", flush=True)
-        try:
-            threading.Event().wait()
-        finally:
-            blocks.close(verbose=False)
+        blocks = page(load_pipeline(preset).to(resolve_device(device)), Path(folder))
+        with termination_cleans_up():
+            blocks.launch(server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
+                          ssr_mode=False, run_history=False, footer_links=[], allowed_paths=[str(SAMPLES), folder])
+            if host not in ("127.0.0.1", "localhost"):
+                warn(f"everybody who reaches {host} can use the app: it asks for no password")
+            print(f"http://{host}:{port}  open this in a browser; Ctrl-C ends it", flush=True)
+            try:
+                threading.Event().wait()
+            finally:
+                blocks.close(verbose=False)

@@ -21,7 +21,8 @@ def port():
 
 def test_refusals_come_before_the_weights(refused, monkeypatch, port):
     monkeypatch.setattr(app, "load_pipeline", lambda name: pytest.fail("the weights were loaded"))
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "0")
+    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):  # which the command sets
+        monkeypatch.setenv(name, "")
     monkeypatch.setitem(sys.modules, "gradio", None)
     refused(["app", "--port", 70000], "--port", "65535")
     refused(["app", "--port", port, "--host", "192.0.2.1"], "--host 192.0.2.1", "cannot listen there")
