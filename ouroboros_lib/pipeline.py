@@ -190,7 +190,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         with self.progress_bar(total=num_inference_steps) as bar:
             for step in steps:
                 if step.t in recorded:
-                    trace.append(self._record(step, plan, cond, cameras))
+                    trace.append(self.record(step, plan, cond, cameras))
                 if callback_on_step_end is not None:
                     self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, step, plan, cond)
                 bar.update()
@@ -200,7 +200,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                                    cameras, images, trace if recorded else None)
         return output if return_dict else output.to_tuple()
 
-    def _record(self, step: Step, plan: Plan, cond: Condition, cameras: Cameras) -> TraceStep:
+    def record(self, step: Step, plan: Plan, cond: Condition, cameras: Cameras) -> TraceStep:
+        """What the trace keeps of a step."""
         views, renders = step.views, step.renders
         if views is None or renders is None:
             views = plan.views(self.decode(step.pred_x), cond)

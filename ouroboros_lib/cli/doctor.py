@@ -27,6 +27,7 @@ EXTRAS = {  # of pyproject.toml: what needs them, and modules of the packages th
     "course": ("the notebooks", ("matplotlib", "plotly", "ipywidgets", "jupyterlab", "papermill")),
     "export": ("meshes, and splats in other formats than .ply and .splat",
                ("gsply", "trimesh", "skimage", "xatlas", "fast_simplification")),
+    "app": ("`app`", ("gradio",)),
 }
 SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "snowman.png"
 

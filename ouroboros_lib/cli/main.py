@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from ..errors import InputError
 from ..speed.threads import prepare
+from .app import serve
 from .convert import convert_app
 from .data import data_app
 from .doctor import doctor
@@ -28,6 +29,7 @@ _ClickException = next(base for base in typer.BadParameter.__mro__ if base.__nam
 app = typer.Typer(name="ouroboros", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 for command in (doctor, generate, export, view, train, recipe, evaluate, tables):
     app.command()(command)
+app.command("app")(serve)
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")
 

@@ -131,7 +131,7 @@ def test_doctor_knows_the_extras():
 
 
 def test_all_and_test_take_what_there_is():
-    assert names(OPTIONAL["all"]) == {"[course]", "[export]", "[photo]"}
+    assert names(OPTIONAL["all"]) == {"[course]", "[export]", "[photo]", "[app]"}
     assert names(OPTIONAL["test"]) >= {"[course]", "[export]"}
     assert names(OPTIONAL["course"]) >= {"[train]", "[paper]"} and "[eval]" in names(OPTIONAL["train"])
 
