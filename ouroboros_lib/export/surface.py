@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 VIEWS = 48  # depth maps, spread evenly over a sphere
 DEPTH_SIZE = 128  # pixels: the pictures that the shipped weights learnt from; finer ones look between the Gaussians
 GRID = 128  # cells a side: 0.009 of the object's ball of radius 0.55, as wide as a pixel of DEPTH_SIZE
-CUT = 0.8  # a ray ends where less of its light is left: 0.5, the median, lets it through where Gaussians are loose
+CUT = 0.95  # a ray ends where less of its light is left: lower, it passes or sinks in where Gaussians are loose
 TRUNCATION = 0.04 / OBJECT_RADIUS  # of the object's radius: so far behind a surface a depth map speaks
-SMOOTHING = 0.7  # cells, standard deviation: without it, noise leaves hundreds of handles and islands
+SMOOTHING = 0.4  # cells, standard deviation: without it, noise leaves hundreds of handles and islands
+PART = 0.05  # of the largest part's triangles: what has fewer is a floater
 GOLDEN_ANGLE = 180 * (3 - 5**0.5)  # degrees
 
 
@@ -41,7 +42,10 @@ class Surface:
 
 
 def extract_surface(gaussians: Gaussians, faces: int) -> Surface:
-    """The largest closed surface of Gaussians (N,) on the CPU, with at most `faces` triangles. Raises InputError."""
+    """The closed surface of Gaussians (N,) on the CPU, without floaters, with at most `faces` triangles.
+
+    Raises InputError.
+    """
     from fast_simplification import simplify
     from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
@@ -53,14 +57,19 @@ def extract_surface(gaussians: Gaussians, faces: int) -> Surface:
         raise InputError("this splat has no surface that can be seen: no mesh")
     step = 2 * half / GRID
     vertices, triangles, _, _ = marching_cubes(closed, 0.0)
-    mesh = _largest(Trimesh(centre - half + (vertices - 0.5) * step, triangles))
+    mesh = _parts(Trimesh(centre - half + (vertices - 0.5) * step, triangles))
     if len(mesh.faces) > faces:
-        mesh = _largest(_manifold(*simplify(mesh.vertices, mesh.faces, target_count=faces), step))
+        mesh = _parts(_manifold(*simplify(mesh.vertices, mesh.faces, target_count=faces), step))
     return Surface(np.array(mesh.vertices), np.array(mesh.faces), np.array(mesh.vertex_normals), step)
 
 
-def _largest(mesh: Trimesh) -> Trimesh:
-    return max(mesh.split(only_watertight=False), key=lambda part: len(part.faces))
+def _parts(mesh: Trimesh) -> Trimesh:
+    """Without floaters, which have fewer than PART of the largest part's triangles."""
+    from trimesh.util import concatenate
+
+    parts = mesh.split(only_watertight=False)
+    least = PART * max(len(part.faces) for part in parts)
+    return concatenate([part for part in parts if len(part.faces) > least])
 
 
 def _manifold(vertices: np.ndarray, faces: np.ndarray, step: float) -> Trimesh:

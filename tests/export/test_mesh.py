@@ -1,5 +1,7 @@
 """Meshes of splats: closed, in their place and size, in their colours, as trimesh and our own renderer read them."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.evaluation.shapes import SAME, mesh_shape
 from ouroboros_lib.export.formats import FORMATS, Settings, Source
 from ouroboros_lib.export.mesh import check_mesh, glb_bytes, splat_to_mesh, srgb_to_linear
-from ouroboros_lib.export.surface import _manifold
+from ouroboros_lib.export.surface import _manifold, _parts
 from ouroboros_lib.export.texture import fill_gaps, texels
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
@@ -117,6 +119,13 @@ def test_what_has_no_surface_and_what_is_missing(monkeypatch):
     faint = figure(400)
     with pytest.raises(InputError, match="no opaque Gaussian: no mesh"):
         splat_to_mesh(Gaussians(faint.means, faint.opacities * 0.1, faint.scales, faint.quaternions, faint.colors))
-    monkeypatch.setattr("ouroboros_lib.export.mesh.find_spec", lambda module: None if module == "xatlas" else module)
-    with pytest.raises(InputError, match=r"meshes need xatlas: pip install -e '\.\[export\]'"):
+    monkeypatch.setitem(sys.modules, "xatlas", None)
+    with pytest.raises(InputError, match=r"^a mesh needs the package xatlas, .*pip install -e '\.\[export\]'"):
         check_mesh()
+
+
+def test_parts_stay_and_floaters_go():
+    ball, part, floater = (trimesh.creation.icosphere(detail, 0.1).apply_translation((0.5 * i, 0, 0))
+                           for i, detail in enumerate((3, 1, 0)))  # 1,280, 80 and 20 triangles
+    kept = _parts(trimesh.util.concatenate([ball, part, floater]))
+    assert kept.is_watertight and len(kept.faces) == 1280 + 80 and kept.bounds[1, 0] < 0.7
