@@ -68,8 +68,8 @@ def test_a_mesh_and_views(run, result, tmp_path, coarse):
         0, f"{result} -> {tmp_path / 'x.glb'}\n", "")
     written = trimesh.load(tmp_path / "x.glb", force="mesh")
     assert written.is_watertight and 300 < len(written.faces) <= 400
-    code, _, errors = run("export", result, "--out", tmp_path / "out", "--format", "views,colmap", "--views", 3, "--size",
-                          32, "--maps", "depth, normals")
+    code, _, errors = run("export", result, "--out", tmp_path / "out", "--format", "views,colmap", "--views", 3,
+                          "--size", 32, "--maps", "depth, normals")
     assert (code, errors) == (0, "")
     found = read_object(tmp_path / "out" / "views")
     assert found.images.shape == (3, 3, 32, 32) and (found.depth > 0).any()

@@ -44,7 +44,7 @@ def files(tmp_path_factory):
 def test_the_surface_is_closed_and_where_the_object_is(mesh):
     assert mesh.is_watertight and mesh.body_count == 1 and 2500 < len(mesh.faces) <= 3000
     off = (np.linalg.norm(mesh.vertices[:, None] - CENTRES, axis=-1) - RADII).min(1)  # of the union's surface
-    assert 0 < off.mean() < 0.025 and off.std() < 0.008 and off.max() < 0.04  # Gaussians reach out by 0.017
+    assert 0 < off.mean() < 0.03 and off.std() < 0.008 and off.max() < 0.04  # Gaussians reach out by 0.017
     grid = np.stack(np.meshgrid(*[np.linspace(-0.55, 0.55, 56)] * 3), -1).reshape(-1, 3)
     inside = ((np.linalg.norm(grid[:, None] - CENTRES, axis=-1) - RADII).min(1) < 0).mean() * 1.12**3
     assert mesh.volume == pytest.approx(inside, rel=0.4)  # and positive: triangles face outwards
