@@ -6,7 +6,6 @@ linear, textures sRGB; metallic 0 and roughness 1, for metal, glTF's default, is
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ..cameras import Cameras
-from ..errors import InputError
+from ..errors import InputError, needs
 from ..gaussians import Gaussians
 from .surface import Surface, extract_surface, surrounding_rig
 from .texture import fill_gaps, texels, unwrap
@@ -25,7 +24,6 @@ from .views import render_views
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
-PACKAGES = {"skimage": "scikit-image", "fast_simplification": "fast-simplification", "xatlas": "xatlas"}
 COLOR_SIZE = 256  # pixels of the renders that colours are taken from
 TEXTURE_SIZE = 1024
 SHARPNESS = 4  # power of the cosine between normal and line of sight by which views count: high prefers one view
@@ -33,22 +31,24 @@ SHARPNESS = 4  # power of the cosine between normal and line of sight by which v
 
 def check_mesh() -> None:
     """Raise InputError where a package that meshes need is missing."""
-    missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
-    if missing:
-        raise InputError(f"meshes need {', '.join(missing)}: pip install -e '.[export]'")
+    with needs("export", "a mesh"):
+        import fast_simplification  # noqa: F401
+        import skimage  # noqa: F401
+        import trimesh  # noqa: F401
+        import xatlas  # noqa: F401
 
 
 def splat_to_mesh(gaussians: Gaussians, faces: int = 20_000, texture: bool = False) -> Trimesh:
-    """The largest closed surface of Gaussians (N,) with at most `faces` triangles, in the splat's coordinates.
+    """The closed surface of Gaussians (N,) with at most `faces` triangles, in the splat's coordinates.
 
     Its visual holds sRGB vertex colours; with `texture`, UV coordinates and a picture of 1,024 pixels a side, and
     vertices are doubled where the atlas is cut. Raises InputError.
     """
+    check_mesh()
     from trimesh import Trimesh
     from trimesh.visual import ColorVisuals, TextureVisuals
     from trimesh.visual.material import PBRMaterial
 
-    check_mesh()
     gaussians = gaussians.detach().float().to("cpu")
     surface = extract_surface(gaussians, faces)
     if not texture:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 VIEWS = 48  # depth maps, spread evenly over a sphere
 DEPTH_SIZE = 128  # pixels: the pictures that the shipped weights learnt from; finer ones look between the Gaussians
 GRID = 128  # cells a side: 0.009 of the object's ball of radius 0.55, as wide as a pixel of DEPTH_SIZE
-CUT = 0.8  # a ray ends where less of its light is left: 0.5, the median, lets it through where Gaussians are loose
+CUT = 0.95  # a ray ends where less of its light is left: lower, it passes or sinks in where Gaussians are loose
 TRUNCATION = 0.04 / OBJECT_RADIUS  # of the object's radius: so far behind a surface a depth map speaks
 SMOOTHING = 0.7  # cells, standard deviation: without it, noise leaves hundreds of handles and islands
+PART = 0.05  # of the largest part's triangles: what has fewer is a floater
 GOLDEN_ANGLE = 180 * (3 - 5**0.5)  # degrees
 
 
@@ -41,7 +42,10 @@ class Surface:
 
 
 def extract_surface(gaussians: Gaussians, faces: int) -> Surface:
-    """The largest closed surface of Gaussians (N,) on the CPU, with at most `faces` triangles. Raises InputError."""
+    """The closed surface of Gaussians (N,) on the CPU, without floaters, with at most `faces` triangles.
+
+    Raises InputError.
+    """
     from fast_simplification import simplify
     from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
@@ -53,40 +57,57 @@ def extract_surface(gaussians: Gaussians, faces: int) -> Surface:
         raise InputError("this splat has no surface that can be seen: no mesh")
     step = 2 * half / GRID
     vertices, triangles, _, _ = marching_cubes(closed, 0.0)
-    mesh = _largest(Trimesh(centre - half + (vertices - 0.5) * step, triangles))
-    if len(mesh.faces) > faces:
-        mesh = _largest(_manifold(*simplify(mesh.vertices, mesh.faces, target_count=faces), step))
+    mesh = _parts(Trimesh(centre - half + (vertices - 0.5) * step, triangles))
+    dense, target = mesh, faces
+    while len(mesh.faces) > faces:  # mending adds some
+        mesh = _parts(_manifold(*simplify(dense.vertices, dense.faces, target_count=target)))
+        target -= max(len(mesh.faces) - faces, 0)
     return Surface(np.array(mesh.vertices), np.array(mesh.faces), np.array(mesh.vertex_normals), step)
 
 
-def _largest(mesh: Trimesh) -> Trimesh:
-    return max(mesh.split(only_watertight=False), key=lambda part: len(part.faces))
+def _parts(mesh: Trimesh) -> Trimesh:
+    """Without floaters, which have fewer than PART of the largest part's triangles."""
+    from trimesh.util import concatenate
+
+    parts = mesh.split(only_watertight=False)
+    least = PART * max(len(part.faces) for part in parts)
+    return concatenate([part for part in parts if len(part.faces) > least])
 
 
-def _manifold(vertices: np.ndarray, faces: np.ndarray, step: float) -> Trimesh:
+def _manifold(vertices: np.ndarray, faces: np.ndarray) -> Trimesh:
     """A decimated closed mesh (N, 3), (F, 3) with two triangles at every edge: where thin parts have collapsed there
-    may be four.
+    may be more.
 
-    Pairs of triangles on the same corners go. Then every fan of triangles around a vertex gets a vertex of its own; the
-    copies are drawn a thousandth of a cell inwards, or programs that merge equal vertices would undo it.
+    Pairs of triangles on the same corners go. Then the triangles at such an edge are paired, and each pair gets a
+    middle of the edge of its own, drawn into the two by a hundredth, or programs that merge equal vertices would undo
+    it.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
     from trimesh import Trimesh
 
     _, first, times = np.unique(np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True)
     faces = faces[first[times % 2 == 1]]
-    mesh = Trimesh(vertices, faces, process=False)
-    pairs, edges = mesh.face_adjacency, mesh.face_adjacency_edges  # of edges with two triangles
-    here, there = (np.concatenate([3 * pair + (faces[pair] == edges[:, end, None]).argmax(1) for end in (0, 1)])
-                   for pair in pairs.T)  # corners of triangles, which two neighbours share
-    _, fan = connected_components(coo_array((np.ones(len(here)), (here, there)), shape=(faces.size, faces.size)))
-    vertex = np.empty(fan.max() + 1, np.int64)
-    vertex[fan] = faces.ravel()
-    mesh = Trimesh(vertices[vertex], fan.reshape(-1, 3), process=False)
-    copied = np.bincount(vertex)[vertex] > 1
-    mesh.vertices[copied] -= 1e-3 * step * mesh.vertex_normals[copied]
-    return mesh
+    start, end, apex = (np.roll(faces, -turn, axis=1).ravel() for turn in range(3))  # of edges (3F,), a face's in a row
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    order = np.lexsort((start > end, high, low))  # edge by edge: first those of one direction, then of the other
+    _, edge, times = np.unique(np.stack([low, high])[:, order], axis=1, return_index=True, return_counts=True)
+    middles, split = [], np.full(len(start), -1)
+    for begin, count in zip(edge[times > 2], times[times > 2], strict=True):
+        for pair in zip(*np.split(order[begin:begin + count], 2), strict=True):
+            split[[*pair]] = len(vertices) + len(middles)
+            middle = vertices[[start[pair[0]], end[pair[0]]]].mean(0)
+            middles.append(0.99 * middle + 0.01 * vertices[apex[[*pair]]].mean(0))
+    whole = (split.reshape(-1, 3) < 0).all(1)
+    cut = [corners for face, new in zip(faces[~whole], split.reshape(-1, 3)[~whole], strict=True)
+           for corners in _fan([corner for both in zip(face, new, strict=True) for corner in both], new.max())]
+    return Trimesh(np.concatenate([vertices, np.reshape(middles, (-1, 3))]),
+                   np.concatenate([faces[whole], np.reshape(cut, (-1, 3)).astype(faces.dtype)]), process=False)
+
+
+def _fan(corners: list[int], first: int) -> list[tuple[int, int, int]]:
+    """Triangles around `first` of a polygon; corners of -1 are none."""
+    ring = [corner for corner in corners if corner >= 0]
+    turned = ring[ring.index(first):] + ring[:ring.index(first)]
+    return [(first, turned[i], turned[i + 1]) for i in range(1, len(turned) - 1)]
 
 
 def bounds(gaussians: Gaussians) -> tuple[np.ndarray, float]:

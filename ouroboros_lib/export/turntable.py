@@ -31,6 +31,8 @@ def write_mp4(path: str | Path, frames: Tensor, fps: int = 24) -> None:
 
 def write_turntable(path: Path, kind: str, gaussians: Gaussians, elevation: float, size: int) -> None:
     """Gaussians (N,) once round, as "mp4", or as "gif" or "webp" that start again for ever. Raises InputError."""
+    if kind == "mp4" and size % 2:
+        raise InputError(f"size {size}: an mp4 needs an even one")
     frames = render_turntable(gaussians, elevation, size=size)
     if kind == "mp4":
         write_mp4(path, frames)

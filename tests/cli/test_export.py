@@ -9,6 +9,8 @@ import pytest
 import torch
 from gaussian_inputs import figure
 
+from ouroboros_lib.data.folders import read_object
+from ouroboros_lib.export import mesh, surface
 from ouroboros_lib.gaussians import Gaussians
 
 
@@ -53,7 +55,33 @@ def test_axes_of_files_that_do_not_say(run, tmp_path):
     torch.testing.assert_close(Gaussians.load(tmp_path / "a.ply").means.sum(0), figure().means.sum(0))
 
 
+@pytest.fixture
+def coarse(monkeypatch):
+    """Meshes from few and small views, quickly."""
+    for module, name, value in ((surface, "GRID", 48), (surface, "VIEWS", 12), (mesh, "COLOR_SIZE", 64)):
+        monkeypatch.setattr(module, name, value)
+
+
+def test_a_mesh_and_views(run, result, tmp_path, coarse):
+    trimesh = pytest.importorskip("trimesh")
+    assert run("export", result, "--out", tmp_path / "x.glb", "--faces", 400) == (
+        0, f"{result} -> {tmp_path / 'x.glb'}\n", "")
+    written = trimesh.load(tmp_path / "x.glb", force="mesh")
+    assert written.is_watertight and 300 < len(written.faces) <= 400
+    code, _, errors = run("export", result, "--out", tmp_path / "out", "--format", "views,colmap", "--views", 3,
+                          "--size", 32, "--maps", "depth, normals")
+    assert (code, errors) == (0, "")
+    found = read_object(tmp_path / "out" / "views")
+    assert found.images.shape == (3, 3, 32, 32) and (found.depth > 0).any()
+    assert found.cameras.c2w[0, 1, 3] / found.cameras.c2w[0, :3, 3].norm() == pytest.approx(0.4226, abs=1e-3)  # 25 up
+    assert len([*(tmp_path / "out" / "views").glob("normal_*.png")]) == 3
+    assert len([*(tmp_path / "out" / "colmap" / "images").iterdir()]) == 3
+
+
 BAD = {
+    "odd_size": (("{splat}", "--out", "{tmp}/out.mp4", "--size", "33"), "size 33: an mp4 needs an even one"),
+    "unknown_map": (("{splat}", "--out", "{tmp}/out", "--format", "views", "--maps", "normal"), "maps 'normal'"),
+    "no_faces": (("{splat}", "--out", "{tmp}/out.glb", "--faces", "3"), "--faces"),
     "no_suffix": (("{splat}", "--out", "{tmp}/out"), "no suffix of a format; or say --format"),
     "unknown_suffix": (("{splat}", "--out", "{tmp}/out.xyz"), "no suffix of a format"),
     "unknown_format": (("{splat}", "--out", "{tmp}/out", "--format", "spz,usd"), "format 'usd': expected some of"),
@@ -140,6 +168,21 @@ def test_generate_exports(run, photo, tmp_path, monkeypatch):
     assert {"gaussians.spz", "gaussians.sog"} < set(files) == {path.name for path in (tmp_path / "out").iterdir()}
     assert Gaussians.load(tmp_path / "out" / "gaussians.sog").shape == Gaussians.load(
         tmp_path / "out" / "gaussians.ply").shape
+
+
+def test_generate_exports_a_mesh(run, photo, tmp_path, coarse, monkeypatch):
+    from ouroboros_lib.export import formats
+    from ouroboros_lib.viz import outputs
+
+    monkeypatch.setattr(outputs, "render_turntable", lambda *_: torch.zeros(2, 3, 16, 16))
+    arguments = ["generate", photo, "--out", tmp_path / "out", "--preset", "tiny", "--steps", 1, "--device", "cpu",
+                 "--export", "glb"]
+    code, _, errors = run(*arguments)
+    assert code == 2 and "no opaque Gaussian: no mesh" in errors and not (tmp_path / "out").exists()  # random weights
+    monkeypatch.setattr(formats, "write_mesh", lambda path, _, *others: mesh.write_mesh(path, figure(), *others))
+    code, text, _ = run(*arguments)
+    assert code == 0 and str(tmp_path / "out" / "object.glb") in text
+    assert (tmp_path / "out" / "object.glb").read_bytes()[:4] == b"glTF"
 
 
 def test_generate_refuses_unknown_formats(refused, photo, tmp_path, no_weights):
