@@ -77,14 +77,14 @@ def measure(options: argparse.Namespace) -> None:
                 record = measure_shape(shape, truth)
                 rows.append(ShapeRow(kind, method, 0, name, *(round(record[key], 5) for key in GEOMETRY)))
             print(*rows[-2:], sep="\n", flush=True)
-    write_rows(options.out.with_suffix(".csv"), ShapeRow._fields, rows)
+    write_rows(options.out.with_name(options.out.name + "_geometry.csv"), ShapeRow._fields, rows)
     record = how_made(torch.device("cpu"), started) | {"settings": {"preset": options.preset, "faces": options.faces,
                                                                     "geometry": HOW_MEASURED}}
     scans = f" --scans {options.scans.name}" if options.scans else ""
     record |= {"command": f"python -m tools.meshes --faces {options.faces} measure --objects {options.objects}{scans}",
-               "summary": summary(rows), "meshes": meshes}
+               "shapes": summary(rows), "meshes": meshes}
     options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record["summary"], indent=1))
+    print(json.dumps(record["shapes"], indent=1))
 
 
 def summary(rows: list[ShapeRow]) -> dict:

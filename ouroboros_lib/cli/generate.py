@@ -40,7 +40,7 @@ def generate(
     low_memory: Annotated[bool, typer.Option("--low-memory", help="For GPUs of 16 GB: a model stays on the CPU until "
                                              "it is used, and few views are decoded at a time. Slower.")] = False,
     export: Annotated[str | None, typer.Option(metavar="NAME[,NAME,...]", help="Files for other programs beside the "
-                                               "results, see `ouroboros export`: spz, sog, compressed.ply, splat.",
+                                               "results, see `ouroboros export`: spz, glb, views, ...",
                                                show_default=False)] = None,
 ) -> None:
     """Turn pictures into eight views and a 3D Gaussian splat each."""

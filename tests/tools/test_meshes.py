@@ -27,13 +27,13 @@ def test_the_mesh_is_measured_beside_its_splat(tmp_path):
     write_mesh(tmp_path / "scans" / "figure.glb", figure(), faces=2000)
     meshes.main(["--preset", "tiny", "--faces", "2000", "measure", "--objects", "1", "--scans", str(tmp_path / "scans"),
                  "--out", str(tmp_path / "found")])
-    with open(tmp_path / "found.csv") as file:
+    with open(tmp_path / "found_geometry.csv") as file:
         rows = {(row["protocol"], row["method"]): row for row in csv.DictReader(file)}
     assert [*rows] == [(kind, method) for kind in ("procedural", "scans") for method in ("splat", "mesh")]
     record = json.loads((tmp_path / "found.json").read_text())
     assert "--faces 2000 measure --objects 1 --scans scans" in record["command"]
     gain = float(rows["scans", "mesh"]["f_score"]) - float(rows["scans", "splat"]["f_score"])
-    assert record["summary"]["scans"]["mesh minus splat, f_score"] == {
+    assert record["shapes"]["scans"]["mesh minus splat, f_score"] == {
         "objects": 1, "mean": pytest.approx(gain, abs=1e-4), "worst": pytest.approx(gain, abs=1e-4), "of": "figure"}
     assert all(made["watertight"] and made["faces"] <= 2000 for made in record["meshes"])
 
