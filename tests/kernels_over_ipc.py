@@ -1,8 +1,8 @@
-"""Notebook kernels that start at once and listen on files instead of TCP ports: a pytest plugin, and papermill with it.
+"""Notebook kernels that listen on files instead of TCP ports: a pytest plugin, and papermill with it.
 
 Jupyter chooses free TCP ports and lets go of them until the kernel binds them, so that two kernels that start side by
 side now and then get the same ones, and one of them dies. Neither papermill nor nbval has an option for the transport.
-Each kernel is forked from a process that has imported the library, see `warm`.
+In pytest each kernel is forked from a process that has imported the library, see `warm`.
 `python -m pytest -p kernels_over_ipc`, `python tests/kernels_over_ipc.py IN.ipynb OUT.ipynb` (papermill's arguments).
 """
 
@@ -33,12 +33,12 @@ def _forked(self, **options):
 
 
 def pytest_configure() -> None:
-    warm.command([])  # one for all workers
+    KernelManager.format_kernel_cmd = _forked
+    warm.command([])  # the first call starts the process, here for all workers
 
 
 ConnectionFileMixin.transport.default_value = "ipc"
 ConnectionFileMixin.write_connection_file = _with_sockets_of_its_own
-KernelManager.format_kernel_cmd = _forked
 
 if __name__ == "__main__":
     from papermill.cli import papermill
