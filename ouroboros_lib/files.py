@@ -44,6 +44,8 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a zero byte in the name
+        raise InputError(f"{path}: cannot be the name of a file ({error})") from None
 
 
 def read_json(path: str | Path):
