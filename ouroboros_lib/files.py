@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,15 +58,18 @@ def parse_json(data: bytes, path: str | Path):
     """Bytes that were read from `path` as JSON. Raises InputError."""
     try:
         return json.loads(data)
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or brackets without end
         raise InputError(f"{path}: not a JSON file ({error})") from None
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside `path` and move it into place: there is never half of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    """Write a file beside `path` and move it into place: there is never half of it, and two writers do no harm."""
+    part = path.with_name(f".ouroboros-{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""Files of the project are found from any folder."""
+"""Files: found from any folder, written whole or not at all."""
 
 import pytest
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.files import find_file
+from ouroboros_lib.files import find_file, parse_json, replace_file
 
 
 def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
@@ -17,3 +17,18 @@ def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
     assert find_file("copied.json").samefile(tmp_path / "checkout" / "copied.json")  # above the current folder
     with pytest.raises(InputError, match="results/none.json: neither here"):
         find_file("results/none.json")
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "n" * 300):
+        with pytest.raises(OSError):
+            replace_file(tmp_path / name, b"new")
+    replace_file(tmp_path / ("n" * 255), b"new")  # as long as names may be
+    assert sorted(len(path.name) for path in tmp_path.iterdir()) == [6, 255]
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"[" * 100_000])
+def test_no_json(data):
+    with pytest.raises(InputError, match="a.json: not a JSON file"):
+        parse_json(data, "a.json")

@@ -111,6 +111,6 @@ def stated_axes(said: str, path: Path) -> str:
     words = " ".join(f"{float(word):g}" if re.fullmatch(r"-?\d+(\.\d*)?", word) else word
                      for word in re.split(r"[\s,\[\]]+", said.lower()) if word)
     if words not in SPELLINGS:
-        raise InputError(f"{path}: its header says 'Vertical axis: {said.strip()[:60]}', which is not understood: say in "
-                         f"which axes it is, {', '.join(COMMENTS)}")
+        raise InputError(f"{path}: its header says 'Vertical axis: {said.strip()[:60]}', which is not understood: "
+                         f"say in which axes it is, {', '.join(COMMENTS)}")
     return SPELLINGS[words]
