@@ -1,5 +1,7 @@
 """Writing results: checked before long work, nothing left behind when the work is stopped."""
 
+import errno
+import glob
 import json
 import os
 import shutil
@@ -7,8 +9,9 @@ import signal
 import sys
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
@@ -44,6 +47,8 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a zero byte in the name
+        raise InputError(f"{path}: cannot be the name of a file ({error})") from None
 
 
 def read_json(path: str | Path):
@@ -55,35 +60,61 @@ def parse_json(data: bytes, path: str | Path):
     """Bytes that were read from `path` as JSON. Raises InputError."""
     try:
         return json.loads(data)
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or brackets without end
         raise InputError(f"{path}: not a JSON file ({error})") from None
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside `path` and move it into place: there is never half of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    """Write a file beside `path` and move it into place: there is never half of it, and two writers do no harm."""
+    part = path.with_name(f".ouroboros-{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, beside `path` as `.NAME.part`; it takes the place of `path` when the block succeeds.
+    """A folder to fill, beside `path` under a hidden name; it takes the place of `path` when the block succeeds.
 
-    When the block fails nothing of it remains, and an older `path` stays. What a killed process left is cleared first.
+    When the block fails nothing of it remains, and an older `path` stays. Of several writers the last one's folder
+    stays, whole. What killed processes left is cleared first.
     """
-    part, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
-    for stale in (part, old):
-        shutil.rmtree(stale, ignore_errors=True)
-    part.mkdir(parents=True)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*-*.part"):
+        if not _runs(stale.name[len(path.name) + 2:].split("-")[0]):
+            shutil.rmtree(stale, ignore_errors=True)
+    own = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    part, old = own / "new", own / "old"
     try:
+        part.mkdir(parents=True)
         yield part
-        if path.exists():
-            os.replace(path, old)
-        os.replace(part, path)
+        while True:
+            if path.exists():
+                with suppress(FileNotFoundError):  # another writer took it away
+                    os.replace(path, old)
+            try:
+                os.replace(part, path)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another writer's folder came there
+                    raise
+                shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process of this machine is still at work; True where nobody can say."""
+    if os.name == "nt" or not pid.isdecimal():  # there os.kill ends it
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

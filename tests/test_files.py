@@ -1,9 +1,13 @@
-"""Files of the project are found from any folder."""
+"""Files: found from any folder, written whole or not at all."""
+
+import subprocess
+import sys
+import threading
 
 import pytest
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.files import find_file
+from ouroboros_lib.files import find_file, new_folder, parse_json, replace_file
 
 
 def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
@@ -17,3 +21,49 @@ def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
     assert find_file("copied.json").samefile(tmp_path / "checkout" / "copied.json")  # above the current folder
     with pytest.raises(InputError, match="results/none.json: neither here"):
         find_file("results/none.json")
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name in ("folder", "n" * 300):
+        with pytest.raises(OSError):
+            replace_file(tmp_path / name, b"new")
+    replace_file(tmp_path / ("n" * 255), b"new")  # as long as names may be
+    assert sorted(len(path.name) for path in tmp_path.iterdir()) == [6, 255]
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"[" * 100_000])
+def test_no_json(data):
+    with pytest.raises(InputError, match="a.json: not a JSON file"):
+        parse_json(data, "a.json")
+
+
+def test_two_writers_of_one_folder(tmp_path):
+    with new_folder(tmp_path / "x") as first:
+        (first / "a").write_text("1")
+        with new_folder(tmp_path / "x") as second:
+            (second / "b").write_text("2")
+        assert [path.name for path in (tmp_path / "x").iterdir()] == ["b"]
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["a"]
+
+    def write(name: str) -> None:
+        for _ in range(30):
+            with new_folder(tmp_path / "x") as part:
+                (part / f"{name}1").write_text(name)
+                (part / f"{name}2").write_text(name)
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left = sorted(path.name for path in (tmp_path / "x").iterdir())
+    assert len(left) == 2 and left[0][0] == left[1][0] and [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_folders_of_killed_writers_are_cleared(tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (tmp_path / f".x.{gone.stdout.strip()}-0.part" / "new").mkdir(parents=True)
+    (tmp_path / ".x.1-0.part").mkdir()  # process 1 runs
+    with new_folder(tmp_path / "x") as part:
+        (part / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.1-0.part", "x"]

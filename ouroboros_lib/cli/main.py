@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from ..files import one_line
 from ..speed.threads import prepare
 from .app import serve
 from .convert import convert_app
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _complain(error.format_message() + hint) if error.format_message() else 2
     except _ClickException as error:
         code = _complain(error.format_message())
+    except OSError as error:  # of the disk, of permissions, of names that are too long
+        code = _complain(one_line(error, 300))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:  # newer typer turns Ctrl-C into this code by itself

@@ -32,15 +32,27 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
 
 
 def result_folders(inputs: list[Path], out: Path) -> dict[Path, Path]:
-    """Where the results of each input go: DIR for one, DIR/<stem> for several. Raises InputError."""
-    folders = {path: out / path.stem if len(inputs) > 1 else out for path in inputs}
+    """Where the results of each input go: DIR for one, DIR/<stem> for several; where stems repeat, as in a/000.png and
+    b/000.png, DIR/<the part of the path that differs>. Raises InputError."""
+    if len(inputs) == 1:
+        return {inputs[0]: out}
+    names = [Path(_stem(path)) for path in inputs]
+    if len({str(name).lower() for name in names}) < len(names):
+        full = [Path(os.path.abspath(path)) for path in inputs]
+        above = os.path.commonpath([path.parent for path in full])
+        names = [path.parent.relative_to(above) / _stem(path) for path in full]
     taken: dict[str, Path] = {}
-    for path in inputs:
-        other = taken.setdefault(path.stem.lower(), path)
+    for path, name in zip(inputs, names, strict=True):
+        other = taken.setdefault(str(name).lower(), path)
         if other is not path:
             raise InputError(f"{path}: its results would go to the same folder as those of {other}; rename one "
                              "or run them apart")
-    return folders
+    return {path: out / name for path, name in zip(inputs, names, strict=True)}
+
+
+def _stem(path: Path) -> str:
+    """Of a file's name; the whole name where dots are all that is left, as of "...png", which would lead upwards."""
+    return path.stem if path.stem.strip(".") else path.name
 
 
 def silence_diffusers() -> None:

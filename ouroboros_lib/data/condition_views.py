@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from .photo import cut_out_pixels, picture_name, read_rgba
+from .photo import check_size, cut_out_pixels, picture_name, read_rgba
 
 WHITE = 0.98  # a background this bright in all channels is white
 ROUNDING = 1e-3  # by so much values may lie outside [0, 1]
@@ -81,29 +81,33 @@ def _planes(values: Tensor | np.ndarray, name: str) -> Tensor:
         shape = tuple(values.shape) if values.ndim == 3 else (1, *values.shape)
     if len(shape) != 3 or shape[0] not in (1, 3, 4):
         raise InputError(f"{name}: {kind} of shape {tuple(values.shape)}; expected {layout}")
+    check_size(name, shape[2], shape[1])
     if isinstance(values, np.ndarray):
         try:
             values = torch.from_numpy(np.array(values, values.dtype.newbyteorder("="), order="C"))
         except TypeError:
             raise InputError(f"{name}: an array of type {values.dtype}; expected floats in 0 to 1 or bytes") from None
         values = values.movedim(-1, 0) if values.ndim == 3 else values
-    return _in_unit_range(values.cpu(), name).reshape(shape)
+    return _in_unit_range(values, name).cpu().reshape(shape)
 
 
 def _in_unit_range(values: Tensor, name: str) -> Tensor:
     """In [0, 1] as float32, without a copy where that is what was given. Raises InputError."""
+    if values.is_meta or values.layout != torch.strided:
+        raise InputError(f"{name}: a {'meta' if values.is_meta else 'sparse'} tensor, expected a dense one with values")
     if values.dtype in _FULL_RANGE:
         return values.float() / _FULL_RANGE[values.dtype]
     if not values.is_floating_point():
         raise InputError(f"{name}: values of type {str(values.dtype).removeprefix('torch.')}; expected floats in 0 to "
                          "1 or bytes (uint8)")
+    values = values.float()
     low, high = (float(value) for value in values.detach().aminmax())
     if not np.isfinite([low, high]).all():
         raise InputError(f"{name}: holds values that are not finite numbers")
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(f"{name}: values from {low:.4g} to {high:.4g}, expected 0 to 1; divide bytes by 255, map -1 "
                          "to 1 by (x + 1) / 2, clamp what a resize overshot")
-    return values.float()
+    return values
 
 
 def _on_white(rgb: Tensor) -> bool:

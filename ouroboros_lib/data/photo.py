@@ -155,7 +155,7 @@ def read_rgba(picture: str | Path | Image.Image, name: str | None = None
     name = name or picture_name(picture)
     notes: list[str] = []
     image = picture if isinstance(picture, Image.Image) else _open(Path(picture))
-    _check_size(name, *image.size)
+    check_size(name, *image.size)
     # phones put previews in the other frames of MPO
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         notes.append(f"{Path(name).name} has {image.n_frames} frames, the first one is used")
@@ -202,7 +202,8 @@ def _format_of(data: bytes) -> str | None:
     return "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand in HEIC_BRANDS else None
 
 
-def _check_size(name: str, width: int, height: int) -> None:
+def check_size(name: str, width: int, height: int) -> None:
+    """Raise InputError for a picture that is too small or too large."""
     if min(width, height) < MIN_SIDE:
         raise InputError(f"{name}: {width} x {height} pixels are too few, at least {MIN_SIDE} x {MIN_SIDE} are needed")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:

@@ -1,5 +1,6 @@
 """One registry of what `ouroboros export` and `generate --export` write: splat files here, and what other rooms add."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,11 @@ def load_source(path: Path, axes: str | None = None) -> Source:
     if not (path / "result.json").is_file():
         return Source(gaussians)
     try:
-        return Source(gaussians, float(read_json(path / "result.json")["settings"]["elevation"]))
+        elevation = float(read_json(path / "result.json")["settings"]["elevation"])
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path / 'result.json'}: states no settings with an elevation in degrees") from None
+        elevation = math.nan
+    if not -90 <= elevation <= 90:
+        raise InputError(f"{path / 'result.json'}: states no settings with an elevation in degrees")
+    return Source(gaussians, elevation)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import read_bytes, replace_file
+from ..files import one_line, read_bytes, replace_file
 from .formats import AXES, check_axes, splat_format
 from .ply import stated_axes
 
@@ -97,7 +97,7 @@ class Gaussians:
         axes: of the file. "y-down" is what other programs take (x right, y down, the front towards -z), "y-up" what is
         inside this library, "z-up" Blender's. A .ply says in its header which. Invisible Gaussians are left out: every
         rasterizer skips what is below 1/255. Raises InputError for an unknown suffix and for numbers that are not
-        finite.
+        finite, and OSError where the file cannot be written.
         """
         path = Path(path)
         replace_file(path, self.to_bytes(path, axes))
@@ -107,7 +107,7 @@ class Gaussians:
         splat = splat_format(Path(name))
         check_axes(axes)
         if self.means.ndim != 2:
-            raise ValueError(f"files hold one set of Gaussians, got shape {tuple(self.shape)}: index the batch first")
+            raise InputError(f"files hold one set of Gaussians, got shape {tuple(self.shape)}: index the batch first")
         self._check(name)
         turned = self[self.opacities >= INVISIBLE]._turned(AXES[axes])
         if not turned.shape[0] and splat.needs_some:
@@ -127,9 +127,15 @@ class Gaussians:
         splat = splat_format(path)
         if axes is not None:
             check_axes(axes)
-        stored, said = splat.read(read_bytes(path), path)
-        gaussians = cls(*stored)
-        gaussians._check(path)
+        data = read_bytes(path)
+        try:
+            stored, said = splat.read(data, path)
+            gaussians = cls(*stored)
+            gaussians._check(path)
+        except InputError:
+            raise
+        except Exception as error:  # of the parsers: what they raise on damaged files has no end
+            raise InputError(f"{path}: not {splat.what}, or not a whole one ({one_line(error)})") from error
         quaternions, scales = gaussians.quaternions, gaussians.scales
         gaussians.quaternions = F.normalize(quaternions, dim=-1)
         if not unit_quaternions:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from .ply import activated, stored
 
+MOST_BYTES = 2**28  # of a member: pictures of 60 million Gaussians
 OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components beside the largest one
 
 
@@ -30,9 +31,9 @@ def write_sog(fields: list[Tensor], axes: str = "") -> bytes:
     steps = np.round((places - low) / np.maximum(high - low, 1e-9) * 65535).astype(np.uint16)
     scale_book, scale_index = _codebook(scales)
     color_book, color_index = _codebook(harmonics)
-    opaque = np.round(fields[1].detach().cpu().numpy().clip(0, 1)[:, None] * 255)
+    opaque = np.round(fields[1].detach().float().cpu().numpy().clip(0, 1)[:, None] * 255)
     pictures = {"means_l": steps & 255, "means_u": steps >> 8, "scales": scale_index,
-                "quats": _pack_quaternions(fields[3].detach().cpu().numpy()),
+                "quats": _pack_quaternions(fields[3].detach().float().cpu().numpy()),
                 "sh0": np.concatenate([color_index, opaque], axis=1)}
     files = {name: [f"{name}.webp"] for name in ("scales", "quats", "sh0")}
     meta = {"version": 2, "count": len(means), "antialias": False,
@@ -49,29 +50,33 @@ def write_sog(fields: list[Tensor], axes: str = "") -> bytes:
 
 def read_sog(data: bytes, path: Path) -> tuple[list[Tensor], None]:
     """The fields. Raises InputError."""
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            meta = json.loads(archive.read("meta.json"))
-            if meta.get("version") != 2:
-                raise InputError(f"{path}: an .sog of version {meta.get('version', 1)}, read is version 2")
-            count = meta["count"]
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        meta = json.loads(_member(archive, "meta.json"))
+        if meta.get("version") != 2:
+            raise InputError(f"{path}: an .sog of version {meta.get('version', 1)}, read is version 2")
+        count = meta["count"]
 
-            def texels(name: str, place: int = 0) -> np.ndarray:
-                with Image.open(BytesIO(archive.read(meta[name]["files"][place]))) as picture:
-                    return np.asarray(picture.convert("RGBA")).reshape(-1, 4)[:count]
+        def texels(name: str, place: int = 0) -> np.ndarray:
+            data = BytesIO(_member(archive, meta[name]["files"][place]))
+            with Image.open(data, formats=["WEBP", "PNG"]) as picture:  # none that starts another program
+                return np.asarray(picture.convert("RGBA")).reshape(-1, 4)[:count]
 
-            steps = texels("means")[:, :3] + 256.0 * texels("means", 1)[:, :3]
-            low, high = (np.array(meta["means"][name]) for name in ("mins", "maxs"))
-            places = low + (high - low) * steps / 65535
-            scales, harmonics = (np.array(meta[name]["codebook"])[texels(name)[:, :3]] for name in ("scales", "sh0"))
-            quaternions, opacities = _unpack_quaternions(texels("quats")), texels("sh0")[:, 3] / 255
-        if not len(places) == len(scales) == len(quaternions) == len(harmonics) == count:
-            raise ValueError("its pictures are too small")
-    except (zipfile.BadZipFile, KeyError, IndexError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a whole .sog ({error})") from None
+        steps = texels("means")[:, :3] + 256.0 * texels("means", 1)[:, :3]
+        low, high = (np.array(meta["means"][name], float) for name in ("mins", "maxs"))
+        places = low + (high - low) * steps / 65535
+        scales, harmonics = (np.array(meta[name]["codebook"], float)[texels(name)[:, :3]] for name in ("scales", "sh0"))
+        quaternions, opacities = _unpack_quaternions(texels("quats")), texels("sh0")[:, 3] / 255
+    if not len(places) == len(scales) == len(quaternions) == len(harmonics) == count:
+        raise ValueError("its pictures are too small")
     fields = activated(np.sign(places) * np.expm1(np.abs(places)), opacities, scales, quaternions, harmonics)
     fields[1] = torch.from_numpy(opacities.astype(np.float32))
     return fields, None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > MOST_BYTES:
+        raise ValueError(f"{name} unpacks to more than {MOST_BYTES >> 20} MB")
+    return archive.read(name)
 
 
 def _picture(texels: np.ndarray) -> bytes:

@@ -1,7 +1,8 @@
 """Niantic's `.spz`: about 20 bytes a Gaussian, compressed. Plain tensors in and out, through gsply."""
 
+import gzip
+import io
 import tempfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from ..errors import InputError
 from .ply import gsply, loaded, stored
 
 MOST_BITS = 16  # behind the point of a position, of 24: 1.5e-5, as far as 128; gsply's 12 is for scenes in metres
+FARTHEST = 2**22  # what 24 bits hold with one behind the point
+MOST_BYTES = 2**30  # unpacked: 50 million Gaussians
 
 
 def write_spz(fields: list[Tensor], axes: str = "") -> bytes:
     """Version 3, which every reader knows; fields as in `write_ply`. Raises InputError."""
     means, opacities, scales, quaternions, harmonics = stored(fields)
+    if np.abs(means).max() >= FARTHEST:
+        raise InputError(f"an .spz holds positions up to {FARTHEST}, these go up to {np.abs(means).max():g}")
     bits = max(1, min(MOST_BITS, int(23 - np.log2(np.abs(means).max() + 1e-9))))
     data = gsply().GSData.from_arrays(means, scales, quaternions, opacities, harmonics, np.zeros((len(means), 0, 3)))
     with tempfile.TemporaryDirectory() as folder:
@@ -27,7 +32,8 @@ def write_spz(fields: list[Tensor], axes: str = "") -> bytes:
 def read_spz(data: bytes, path: Path) -> tuple[list[Tensor], None]:
     """The fields. Raises InputError."""
     package = gsply()
-    try:
-        return loaded(package.read_spz(path)), None
-    except (ValueError, EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}: not an .spz that can be read ({error})") from None
+    if data.startswith(b"\x1f\x8b"):
+        with gzip.open(io.BytesIO(data)) as unpacked:
+            if unpacked.seek(MOST_BYTES + 1) > MOST_BYTES:
+                raise InputError(f"{path}: unpacks to more than {MOST_BYTES >> 30} GB, too much to be read")
+    return loaded(package.read_spz(path)), None

@@ -55,7 +55,7 @@ def staged(folder: Path) -> Iterator[Path]:
             raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
         finally:
             for path in made:
-                if path.is_dir() and not any(path.iterdir()):
+                if os.path.isdir(path) and not any(path.iterdir()):
                     path.rmdir()
 
 

@@ -40,7 +40,7 @@ def framed(gaussians: Gaussians) -> Gaussians:
     median moves to the origin, and that radius becomes 0.55, our objects' own.
     """
     def radius(points: torch.Tensor) -> float:
-        return float(np.quantile(points.norm(dim=-1).cpu().numpy(), 0.95))
+        return float(np.quantile(points.double().norm(dim=-1).cpu().numpy(), 0.95))
 
     if 0.1 <= radius(gaussians.means) <= 1:
         return gaussians

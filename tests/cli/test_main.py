@@ -35,6 +35,16 @@ def test_results_that_cannot_be_written(refused, tmp_path, command):
         refused((command, "--out", tmp_path / "figures"), "figures.csv")
 
 
+def test_names_that_the_disk_refuses(refused, tmp_path):
+    from gaussian_inputs import random_gaussians
+
+    random_gaussians(5).save(tmp_path / "g.ply")
+    refused(("export", tmp_path / "g.ply", "--out", tmp_path / f"{'n' * 300}.ply"), "File name too long")
+    page = tmp_path / "x" / ("n" * 300) / "g.html"
+    refused(("view", tmp_path / "g.ply", "--no-open", "--out", page), "name too long")
+    assert [path.name for path in tmp_path.iterdir()] == ["g.ply"]
+
+
 def test_help_is_quick_and_lists_the_commands():
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "ouroboros_lib", "--help"], capture_output=True, text=True)
