@@ -97,7 +97,7 @@ test-oldest:  ## the tests with the oldest versions that pyproject.toml allows; 
 setup: $(STAMP)  ## only set up what `make test` needs
 
 clean:  ## remove .venv, caches and the demo's outputs
-	rm -rf .venv .venv-oldest outputs/demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache *.egg-info
+	rm -rf .venv .venv-oldest outputs/demo notebooks/outputs notebooks/solutions/outputs build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call install,WHAT): into .venv, which is made first where there is none

@@ -164,6 +164,6 @@ def test_the_moving_picture_loops_and_is_small():
 
 @pytest.mark.parametrize("folder, megabytes", [("results", 5), ("notebooks", 4)])
 def test_folders_stay_small(folder, megabytes):
-    files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and ".ipynb_checkpoints" not in path.parts
-             and "__pycache__" not in path.parts]
+    left_by_runs = {".ipynb_checkpoints", "__pycache__", "outputs"}
+    files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and not left_by_runs & set(path.parts)]
     assert sum(path.stat().st_size for path in files) <= megabytes * MEGABYTE
