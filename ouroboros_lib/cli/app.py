@@ -32,9 +32,9 @@ def serve(
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "0", "GRADIO_TEMP_DIR": str(Path(folder, "gradio"))}
         with needs("app", "`ouroboros app`"):
             import gradio  # noqa: F401
-        from ..viz.app import SAMPLES, page
+        from ..viz.app import SAMPLES, app_page
 
-        blocks = page(load_pipeline(preset).to(resolve_device(device)), Path(folder))
+        blocks = app_page(load_pipeline(preset).to(resolve_device(device)), Path(folder))
         with termination_cleans_up():
             blocks.launch(server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True,
                           ssr_mode=False, run_history=False, footer_links=[], allowed_paths=[str(SAMPLES), folder])

@@ -74,7 +74,7 @@ def _results(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
         yield {"status": status}  # on its own: gradio sends the last part twice, and a mesh would stay blank
 
 
-def page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
+def app_page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
     """The page, to be launched with SAMPLES and `folder`, that of temporary files, among its allowed paths."""
     with needs("app", "the app"):
         import gradio as gr

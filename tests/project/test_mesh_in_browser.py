@@ -52,4 +52,4 @@ def test_a_mesh_in_three_js(browser, tmp_path, texture):
             tab.close()
             seen = torch.from_numpy(shot.copy()).permute(2, 0, 1) / 255
             agreement, others = float(psnr(seen, expected)), (expected.flip(-1), expected.flip(-2))
-            assert agreement > 26 and agreement > 8 + max(float(psnr(seen, other)) for other in others)
+            assert agreement > 24 and agreement > 8 + max(float(psnr(seen, other)) for other in others)
