@@ -146,7 +146,7 @@ class Gaussians:
         w, x, y, z = AXES[axes]
         return gaussians._turned((w, -x, -y, -z))
 
-    save_ply = save_splat = save  # as notebooks call them
+    save_ply = save_splat = save  # the names of the first edition
     load_ply = load_splat = load
 
     def _turned(self, quaternion: tuple) -> Gaussians:
