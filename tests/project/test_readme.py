@@ -138,7 +138,7 @@ def test_the_table_of_results_says_what_its_files_say():
     rows = [line for line in README.splitlines() if line.startswith("|") and "(results/" in line]
     assert len(rows) >= 8
     for row in rows:
-        (file,) = re.findall(r"\((results/[\w.]+)\)", row)
+        (file,) = re.findall(r"\((results/[\w./]+)\)", row)
         measured = comparisons(json.loads((ROOT / file).read_text()))
         intervals, means = INTERVAL.findall(row), re.findall(r"\| (\d+\.\d) (?=\|)", row)
         assert intervals or means
@@ -148,7 +148,7 @@ def test_the_table_of_results_says_what_its_files_say():
 
 @pytest.mark.parametrize("path", [ROOT / "results" / "README.md", CARD], ids=["results", "model card"])
 def test_intervals_stand_in_results(path):
-    measured = set().union(*(comparisons(json.loads(file.read_text())) for file in ROOT.glob("results/*.json")))
+    measured = set().union(*(comparisons(json.loads(file.read_text())) for file in (ROOT / "results").rglob("*.json")))
     texts = INTERVAL.findall(path.read_text(encoding="utf-8"))
     assert len(texts) > 10
     measured_in(texts, measured)
