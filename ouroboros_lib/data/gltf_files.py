@@ -28,11 +28,11 @@ APPLIED = {DRACO, INSTANCES, "KHR_texture_transform", "KHR_mesh_quantization", "
 # these show by lamps only, or name and sort things
 UNSEEN = {"KHR_lights_punctual", "EXT_lights_image_based", "EXT_lights_ies", "KHR_materials_variants", "KHR_xmp",
           "KHR_xmp_json_ld", "KHR_animation_pointer", "KHR_materials_anisotropy", "KHR_materials_clearcoat",
-          "KHR_materials_dispersion", "KHR_materials_emissive_strength", "KHR_materials_ior", "KHR_materials_iridescence",
-          "KHR_materials_sheen", "KHR_materials_specular", "KHR_materials_volume", "EXT_mesh_features",
-          "EXT_instance_features", "EXT_structural_metadata", "EXT_mesh_manifold", "MSFT_packing_normalRoughnessMetallic",
-          "MSFT_packing_occlusionRoughnessMetallic", "FB_geometry_metadata", "KHR_physics_rigid_bodies",
-          "KHR_node_selectability", "KHR_node_hoverability", "KHR_interactivity", "EXT_materials_bump"}
+          "KHR_materials_dispersion", "KHR_materials_emissive_strength", "KHR_materials_ior",
+          "KHR_materials_iridescence", "KHR_materials_sheen", "KHR_materials_specular", "KHR_materials_volume",
+          "KHR_materials_transmission", "KHR_materials_diffuse_transmission", "EXT_mesh_features",
+          "EXT_instance_features", "EXT_structural_metadata", "EXT_mesh_manifold", "FB_geometry_metadata",
+          "MSFT_packing_normalRoughnessMetallic", "MSFT_packing_occlusionRoughnessMetallic"}
 # these have an older way of saying the same beside them, unless they are required
 FALLING_BACK = {*MESHOPT, "KHR_texture_basisu", "MSFT_texture_dds", "MSFT_lod"}
 TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
@@ -81,7 +81,7 @@ class _Scene:
         for name in sorted(required & {*MESHOPT}):
             raise InputError(f"compressed with meshopt ({name}), which cannot be read; export it without")
         for name in sorted(required - APPLIED - UNSEEN):
-            raise InputError(f"needs {one_line(name, 60)} (extensionsRequired), which cannot be read; export it without")
+            raise InputError(f"needs {one_line(name, 60)} (extensionsRequired), which cannot be read; export without")
         for name in sorted(set(map(str, self.record.get("extensionsUsed", []))) - APPLIED - UNSEEN - FALLING_BACK):
             self.files.notes.add(f"uses {one_line(name, 60)}, which is not drawn")
 

@@ -58,10 +58,10 @@ class Materials:
                 part.colors[:, :3] = to_srgb(part.colors[:, :3])
         factor, texture = material.factor, material.texture
         if texture is not None and part.uv is not None and not np.isfinite(part.uv).all():
-            self.files.notes.add("has texture coordinates that are not numbers: drawn with those of the texture's edge")
+            self.files.notes.add("has texture coordinates that are not numbers: drawn with the texture's first texel")
             part.uv = np.nan_to_num(part.uv, nan=0, posinf=0, neginf=0)
         if texture is not None and part.uv is None:
-            self.files.notes.add(f"has a texture but no texture coordinates (TEXCOORD_{material.uv_set}): drawn without")
+            self.files.notes.add(f"has a texture but no texture coordinates (TEXCOORD_{material.uv_set}): drawn plain")
             texture = None
         if texture is not None:
             part.texture, part.clamp = texture, material.clamp

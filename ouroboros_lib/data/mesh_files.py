@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import one_line, read_bytes
+from .folder_formats import subfolders
 from .gltf_files import read_gltf
 from .mesh_parts import FOLDERS, LFS, PLAIN, Files, MissingFile, Part, check_part, decode_texture
 from .obj_files import read_obj
@@ -24,40 +25,46 @@ __all__ = ["PLAIN", "MissingFile", "Part", "find_mesh", "is_gso", "mesh_files", 
 READERS: dict[str, Callable[[Path, Files, bool], list[Part]]] = {
     ".obj": read_obj, ".glb": read_gltf, ".gltf": read_gltf, ".ply": read_ply}
 SUFFIXES = tuple(READERS)
+PREFERRED = (".glb", ".gltf", ".obj", ".ply")
+DEPTH = 5  # folders, down to an object's mesh
 _GENERIC = ("model", "mesh", "object", "scene", "textured", "textured_simple", "model_normalized", "scan", "untitled",
             "base", "nontextured")  # names that say nothing
 
 
 def find_mesh(path: Path) -> Path:
-    """The mesh file of one object: the file itself, or the only one in a folder (or in its `meshes/`, as in GSO)."""
+    """The mesh file of one object: the file itself, or the only one in a folder, or in the folders below it."""
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: not a mesh file; expected {', '.join(SUFFIXES)}")
         return path
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
-    for folder in (path, path / "meshes"):
-        if len(found := mesh_files(folder)) > 1:
-            raise InputError(f"{folder}: holds {len(found)} meshes ({found[0].name}, {found[1].name}, ...); name one")
+    level = [path]
+    for _ in range(DEPTH):
+        if len(found := [mesh for folder in level for mesh in mesh_files(folder)]) > 1:
+            raise InputError(f"{path}: holds {len(found)} meshes ({found[0].name}, {found[1].name}, ...); name one")
         if found:
             return found[0]
-    raise InputError(f"{path}: no mesh in this folder ({', '.join(SUFFIXES)}, here or in meshes/)")
+        level = [below for folder in level for below in subfolders(folder)]
+    raise InputError(f"{path}: no mesh in this folder ({', '.join(SUFFIXES)}, here or in folders below)")
 
 
 def mesh_files(folder: Path) -> list[Path]:
-    """The meshes directly in a folder, by name."""
+    """The meshes directly in a folder, by name; of one name with several suffixes, the first of PREFERRED."""
     if not folder.is_dir():
         return []
-    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file()
-                  and not entry.name.startswith("."))
+    found = sorted((entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file()
+                    and not entry.name.startswith(".")), key=lambda entry: PREFERRED.index(entry.suffix.lower()))
+    return sorted({entry.stem: entry for entry in reversed(found)}.values())
 
 
 def object_name(mesh: Path) -> str:
-    """What an object is called: its file's stem, or its folder's name where the stem is `model` or the like."""
+    """What an object is called: its file's stem; where that is `model` or the like, the name of the next folder above
+    that says more."""
     if mesh.stem.lower() not in _GENERIC:
         return mesh.stem
-    folder = mesh.absolute().parent
-    return folder.parent.name if folder.name == "meshes" else folder.name
+    names = [folder.name for folder in mesh.absolute().parents]
+    return next((name for name in names if name and name.lower() not in (*_GENERIC, *FOLDERS)), mesh.stem)
 
 
 def is_gso(mesh: Path) -> bool:

@@ -112,12 +112,15 @@ class Files:
         texts = list(dict.fromkeys((clean, unquote(clean), unquote(clean).rsplit("/", 1)[-1],
                                     clean.split()[-1] if clean else "")))
         near = [self.folder, self.root / "materials" / "textures", self.root]
-        for places in (lambda: near, lambda: [entry for place in (self.folder, self.root) for entry in _pictures(place)]):
-            for text in texts:
-                for place in places():
-                    path = _without_case(place, text.lstrip("/"))
-                    if path is not None and self._may_read(path):
-                        return path
+        return self._first(near, texts) or self._first(
+            [entry for place in (self.folder, self.root) for entry in _pictures(place)], texts)
+
+    def _first(self, places: list[Path], texts: list[str]) -> Path | None:
+        for text in texts:
+            for place in places:
+                path = _without_case(place, text.lstrip("/"))
+                if path is not None and self._may_read(path):
+                    return path
         return None
 
     def _may_read(self, path: Path) -> bool:

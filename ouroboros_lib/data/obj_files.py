@@ -240,7 +240,7 @@ def _material(name: str | None, materials: dict[str, Material], files: Files, te
     material = materials.get(name, close.get(name.lower(), close.get(name.partition(" #")[0].strip().lower())))
     if material is None:
         if name and name.lower() not in ("none", "null", "(null)", "default"):
-            files.notes.add(f"names a material that its material files lack ({one_line(name, 40)}): drawn in plain grey")
+            files.notes.add(f"names a material that its files lack ({one_line(name, 40)}): drawn in plain grey")
         return Material()
     if material.kd is None and material.map_kd is None:
         files.notes.add("has a material without colour: drawn in plain grey")

@@ -59,7 +59,7 @@ def read_ply(path: Path, files: Files, textured: bool) -> list[Part]:
 
 def _painted(points, faces, owner, corner, vertex, face, names, files) -> list[Part]:
     """A part for each texture, or one without."""
-    colors, per_face = _columns(vertex, COLORS), _columns(face, COLORS)
+    color, per_face = _columns(vertex, COLORS), _columns(face, COLORS)
     uv = _columns(vertex, COORDINATES)
     uv = None if uv is None else uv.astype(np.float64)
     wedges = next((face[name] for name in ("texcoord", "texcoords") if name in face), None)
@@ -69,7 +69,6 @@ def _painted(points, faces, owner, corner, vertex, face, names, files) -> list[P
         has = wedges.counts[owner] >= 2 * (corner.max(1) + 1)
         corner_uv = np.full((len(faces), 3, 2), np.nan)
         corner_uv[has] = np.stack([wedges.values[place[has]], wedges.values[place[has] + 1]], -1)
-    color = colors if colors is not None else None
     if names and corner_uv is None:
         files.notes.add(f"names a texture ({one_line(names[0], 40)}) but has no texture coordinates: drawn without it")
         names = []
@@ -84,9 +83,9 @@ def _painted(points, faces, owner, corner, vertex, face, names, files) -> list[P
         tint = np.repeat(per_face[owner][:, None], 3, 1)
     which = np.zeros(len(faces), np.int64)
     if len(names) > 1:
-        number = face.get("texnumber")
-        which = (np.asarray(number, np.int64)[owner] if number is not None else
-                 np.asarray(vertex.get("texnumber", vertex.get("tex_index", np.zeros(len(points)))), np.int64)[faces[:, 0]])
+        number, of_vertex = face.get("texnumber"), vertex.get("texnumber", vertex.get("tex_index"))
+        which = (number.astype(np.int64)[owner] if number is not None else which if of_vertex is None else
+                 of_vertex.astype(np.int64)[faces[:, 0]])
     usable = np.isfinite(corner_uv).all((1, 2)) if names else np.zeros(len(faces), bool)
     which = np.where(usable & (which >= 0) & (which < len(names)), which, -1)
     if names and (which < 0).any():
@@ -182,12 +181,9 @@ def _binary(data: bytes, elements: dict, order: str) -> dict:
 
 def _element(data: bytes, at: int, count: int, properties: list, order: str) -> tuple[dict, int]:
     """Columns of one element, and where the next one starts. Lists of one length are read at once."""
-    lengths = {}
-    for name, kind, of_count in properties:  # as in the first row
-        if of_count is not None:
-            lengths[name] = 0
+    lengths = {name: 0 for name, _, of_count in properties if of_count is not None}
     if count and lengths:
-        lengths = _row(data, at, properties, order)[1]
+        lengths = _row(data, at, properties, order)[1]  # those of the first
     fields = []
     for name, kind, of_count in properties:
         fields += [(name + " count", order + of_count)] if of_count is not None else []
