@@ -259,6 +259,8 @@ def _lens(record: dict) -> Tensor:
         return normalised_intrinsics(math.degrees(record["camera_angle_x"]))
     x, y = record["fl_x"], record.get("fl_y", record["fl_x"])
     width, height = record["w"], record["h"]
+    if not min(x, y, width, height) > 0:
+        raise ValueError("fl_x, fl_y, w and h must be positive")
     return torch.tensor([[x / width, 0, record.get("cx", width / 2) / width],
                          [0, y / height, record.get("cy", height / 2) / height], [0, 0, 1]])
 

@@ -28,7 +28,7 @@ from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
 from ..files import new_folder, one_line
 from .folder_formats import UPS, find_format, into_our_world, is_stray, load_array, read_format, subfolders
-from .pictures import OnWhite
+from .pictures import LFS, OnWhite, eight_bit
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
     from .batches import MultiviewBatch
@@ -227,11 +227,11 @@ def _read_image(files, name: str, where: Path) -> Tensor:
         raise InputError(f"{path}: this view is missing") from None
     try:
         with Image.open(io.BytesIO(data)) as image:
-            has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            pixels = np.asarray(image.convert("RGBA"))
+            pixels = eight_bit(image, alpha=True)
     except Exception as error:  # decoders raise many kinds
+        error = "a Git LFS pointer, not the file: git lfs pull fetches it" if data.startswith(LFS) else error
         raise InputError(f"{path}: cannot be read as a picture ({one_line(error)})") from None
-    if not has_alpha:
+    if pixels.shape[-1] == 3:
         raise InputError(f"{path}: has no alpha channel, so nothing says where the object ends")
     if pixels.shape[0] != pixels.shape[1]:
         raise InputError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected a square picture")

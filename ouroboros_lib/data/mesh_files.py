@@ -15,8 +15,9 @@ from ..errors import InputError
 from ..files import one_line, read_bytes
 from .folder_formats import subfolders
 from .gltf_files import read_gltf
-from .mesh_parts import FOLDERS, LFS, PLAIN, Files, MissingFile, Part, check_part, decode_texture
+from .mesh_parts import FOLDERS, PLAIN, Files, MissingFile, Part, check_part, decode_texture
 from .obj_files import read_obj
+from .pictures import LFS
 from .ply_files import read_ply
 
 __all__ = ["PLAIN", "MissingFile", "Part", "find_mesh", "is_gso", "mesh_files", "object_name", "read_parts",
@@ -27,8 +28,8 @@ READERS: dict[str, Callable[[Path, Files, bool], list[Part]]] = {
 SUFFIXES = tuple(READERS)
 PREFERRED = (".glb", ".gltf", ".obj", ".ply")
 DEPTH = 5  # folders, down to an object's mesh
-_GENERIC = ("model", "mesh", "object", "scene", "textured", "textured_simple", "model_normalized", "scan", "untitled",
-            "base", "nontextured")  # names that say nothing
+_GENERIC = ("textured", "textured_simple", "model", "mesh", "object", "scene", "model_normalized", "scan", "untitled",
+            "base", "nontextured")  # names that say nothing; of several, the first one counts
 
 
 def find_mesh(path: Path) -> Path:
@@ -50,12 +51,16 @@ def find_mesh(path: Path) -> Path:
 
 
 def mesh_files(folder: Path) -> list[Path]:
-    """The meshes directly in a folder, by name; of one name with several suffixes, the first of PREFERRED."""
+    """The meshes directly in a folder, by name; of one name with several suffixes, the first of PREFERRED, and one only
+    where no name says anything."""
     if not folder.is_dir():
         return []
     found = sorted((entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file()
                     and not entry.name.startswith(".")), key=lambda entry: PREFERRED.index(entry.suffix.lower()))
-    return sorted({entry.stem: entry for entry in reversed(found)}.values())
+    by_stem = {entry.stem: entry for entry in reversed(found)}
+    if all(stem.lower() in _GENERIC for stem in by_stem):
+        return sorted(by_stem.values(), key=lambda entry: _GENERIC.index(entry.stem.lower()))[:1]
+    return sorted(by_stem.values())
 
 
 def object_name(mesh: Path) -> str:

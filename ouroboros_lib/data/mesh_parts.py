@@ -13,11 +13,11 @@ from PIL import Image
 
 from ..errors import InputError
 from ..files import one_line
-from .pictures import eight_bit
+from .pictures import LFS, eight_bit
 
 PLAIN = 178  # 0..255, the grey of surfaces without any colour
-LFS = b"version https://git-lfs"
-FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf", "glb")  # of an object's folder
+FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf", "glb", "visual", "google_16k",
+           "google_64k", "google_512k", "poisson", "tsdf")  # of an object's folder
 PICTURES = ("image", "images", "material", "materials", "tex", "texture", "textures", "map", "maps")  # folders beside
 MISSING = ("error", "grey", "skip")  # what to do about a texture that is missing
 TURNS = 3  # folders upwards, at most, to a folder of pictures

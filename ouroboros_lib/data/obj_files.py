@@ -15,9 +15,11 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import one_line
-from .mesh_parts import LFS, PLAIN, Files, Part, as_unit
+from .mesh_parts import PLAIN, Files, Part, as_unit
+from .pictures import LFS
 from .polygons import triangulate
 
+GREY = (PLAIN / 255,) * 3
 _OPTIONS = {"-s": 3, "-o": 3, "-t": 3, "-mm": 2, "-bm": 1, "-boost": 1, "-texres": 1, "-blendu": 1, "-blendv": 1,
             "-cc": 1, "-clamp": 1, "-imfchan": 1, "-type": 1}  # of textures, and the most values that each takes
 
@@ -239,12 +241,13 @@ def _material(name: str | None, materials: dict[str, Material], files: Files, te
     close = {known.lower(): material for known, material in materials.items()}
     material = materials.get(name, close.get(name.lower(), close.get(name.partition(" #")[0].strip().lower())))
     if material is None:
-        if name and name.lower() not in ("none", "null", "(null)", "default"):
-            files.notes.add(f"names a material that its files lack ({one_line(name, 40)}): drawn in plain grey")
-        return Material()
+        if not materials or not name or name.lower() in ("none", "null", "(null)", "default"):
+            return Material()
+        files.notes.add(f"names a material that its files lack ({one_line(name, 40)}): drawn in plain grey")
+        return Material(GREY)
     if material.kd is None and material.map_kd is None:
         files.notes.add("has a material without colour: drawn in plain grey")
-        return replace(material, kd=(PLAIN / 255,) * 3)
+        return replace(material, kd=GREY)
     return material
 
 

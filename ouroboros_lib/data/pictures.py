@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+LFS = b"version https://git-lfs"  # how a file begins that only says where Git keeps the real one
+
 
 class OnWhite:
     """What has `rgba` (..., 4, S, S) uint8, colour composited on white and alpha, 255 = covered."""

@@ -4,7 +4,8 @@ import numpy as np
 
 from ..errors import InputError
 
-MOST = 4096  # corners of a polygon that is not convex; cutting ears takes time with their square
+MOST = 2048  # corners of a polygon that is not convex; cutting ears takes time with their square
+TRIES = 16  # corners looked at per ear, on average, before the polygon is taken for one that crosses itself
 
 
 def triangulate(corners: np.ndarray) -> np.ndarray:
@@ -31,13 +32,14 @@ def _cut_ears(corners: np.ndarray, normal: np.ndarray) -> np.ndarray:
     axes = [(1, 2), (2, 0), (0, 1)][drop]
     flat = corners[:, axes] * (1, np.sign(normal[drop]))  # counter-clockwise
     left, ears = list(range(len(flat))), []
-    start = 0
-    while len(left) > 3:
+    start = tries = 0
+    while len(left) > 3 and tries < TRIES * len(flat):
         size = len(left)
         places = flat[left]
         bends = _cross(places - np.roll(places, 1, 0), np.roll(places, -1, 0) - places)
         reflex = places[bends <= 0]
         for step in range(size):
+            tries += 1
             i = (start + step) % size
             a, b, c = places[i - 1], places[i], places[(i + 1) % size]
             if bends[i] <= 0:
@@ -52,7 +54,7 @@ def _cut_ears(corners: np.ndarray, normal: np.ndarray) -> np.ndarray:
         ears.append((left[i - 1], left[i], left[(i + 1) % size]))
         del left[i]
         start = i % len(left)
-    return np.array([*ears, left])
+    return np.array(ears + [(left[0], left[k], left[k + 1]) for k in range(1, len(left) - 1)])
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
