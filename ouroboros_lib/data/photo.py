@@ -283,10 +283,9 @@ def _object_alone(name: str, alpha: np.ndarray) -> tuple[np.ndarray, list[str]]:
     dense = alpha >= (VEIL if veiled else HAZE) * alpha.max()
     soft = (alpha > SEEN) & ~dense
     if soft.any():
-        reach = max(2.0, EDGE * max(alpha.shape))
-        haze = soft & (ndimage.distance_transform_edt(~dense) > reach)
-        if haze.sum() > SPECK * dense.sum():
-            alpha = np.where(haze, 0, alpha)
+        away = ndimage.distance_transform_edt(~dense)
+        if (soft & (away > max(2.0, EDGE * max(alpha.shape)))).sum() > SPECK * dense.sum():
+            alpha = np.where(soft & (away > 1.5), 0, alpha)  # nothing is left of it at the object's edge
             notes.append(f"{name}: haze around the object was left out; make its background fully transparent")
     return alpha, notes
 

@@ -95,7 +95,8 @@ def is_done(folder: Path, how: dict) -> bool:
         return False
     about = read_json(folder / "object.json")
     before = about.get("render") if isinstance(about, dict) else None
-    before = before if isinstance(before, dict) else {}
+    before = {"missing_textures": "error"} | (before if isinstance(before, dict) else {})
+    how = {"missing_textures": "error"} | how
     changed = [f"{key} {before.get(key)} instead of {value}" for key, value in how.items() if before.get(key) != value]
     if changed:
         raise InputError(f"{folder}: was made otherwise ({', '.join(changed)}); choose another --out")
