@@ -8,6 +8,7 @@ lamp would show is left out. Compression with Draco is undone by DracoPy where i
 from __future__ import annotations
 
 import base64
+import importlib
 import itertools
 import json
 import struct
@@ -279,14 +280,17 @@ class _Scene:
         """Attributes and indices out of a compressed view; nothing where plain ones lie beside it."""
         told = primitive["extensions"][DRACO]
         try:
-            import DracoPy
+            draco = importlib.import_module("DracoPy")  # on the user's own account: no extra brings it
         except ImportError:
             accessors = self.record["accessors"]
             if all("bufferView" in accessors[number] for number in primitive["attributes"].values()):
                 return {}, None
             raise InputError(f"compressed with Draco ({DRACO}), which cannot be read; export it without, or "
                              "pip install DracoPy") from None
-        mesh = DracoPy.decode(self.view_bytes(told["bufferView"]))
+        try:
+            mesh = draco.decode(self.view_bytes(told["bufferView"]))
+        except Exception as error:  # its own kinds
+            raise InputError(f"what is compressed with Draco ({DRACO}) cannot be read ({one_line(error)})") from None
         values = {}
         for name, unique in told["attributes"].items():
             record = self.record["accessors"][primitive["attributes"][name]]

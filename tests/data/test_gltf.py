@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import struct
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -255,6 +257,28 @@ def test_instances_stand_side_by_side(tmp_path):
     b.record["extensionsRequired"] = ["EXT_mesh_gpu_instancing"]
     parts, _ = read_parts(b.write(tmp_path / "two.glb"))
     assert sorted(part.vertices[:, 0].mean() for part in parts) == [-1.5, 1.5]
+
+
+def test_draco_is_undone_where_dracopy_is(tmp_path, monkeypatch):
+    class Mesh:
+        faces = FACES.reshape(-1, 3)
+
+        def get_attribute_by_unique_id(self, number):
+            return {"data": {7: CORNERS, 3: (65535 * UV).astype(np.uint16)}[number]}
+
+    def decode(data):
+        assert data == b"packed"
+        return Mesh()
+
+    monkeypatch.setitem(sys.modules, "DracoPy", types.SimpleNamespace(decode=decode))
+    b = Builder()
+    b.primitive["extensions"] = {gltf_files.DRACO: {"bufferView": b.view(b"packed"),
+                                                    "attributes": {"POSITION": 7, "TEXCOORD_0": 3}}}
+    for accessor, kind in ((0, 5126), (1, 5123)):
+        b.accessors[accessor].pop("bufferView")
+        b.accessors[accessor] |= {"componentType": kind, "normalized": kind == 5123}
+    b.record["extensionsRequired"] = [gltf_files.DRACO]
+    assert quarters(b.write(tmp_path / "packed.glb")) == CHART
 
 
 # ---- what is refused or noted ---------------------------------------------------------------------------------------
