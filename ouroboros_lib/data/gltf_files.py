@@ -120,7 +120,7 @@ class _Scene:
         dtype, shape = np.dtype(TYPES[record["componentType"]]).newbyteorder("<"), SIZES[record["type"]]
         count = int(record["count"])
         if not 0 <= count <= MOST:
-            raise InputError(f"an accessor of {count} values")
+            raise InputError(f"an accessor of {one_line(count, 20)} values")
         if "bufferView" in record:
             view = self.record["bufferViews"][record["bufferView"]]
             values = self._strided(record["bufferView"], record.get("byteOffset", 0), view.get("byteStride"), count,

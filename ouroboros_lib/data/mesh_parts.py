@@ -20,6 +20,7 @@ FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf",
            "google_64k", "google_512k", "poisson", "tsdf")  # of an object's folder
 PICTURES = ("image", "images", "material", "materials", "tex", "texture", "textures", "map", "maps")  # folders beside
 MISSING = ("error", "grey", "skip")  # what to do about a texture that is missing
+FAR = 1e4  # repeats of a texture away from its first place
 TURNS = 3  # folders upwards, at most, to a folder of pictures
 
 
@@ -88,11 +89,19 @@ def decode_texture(data: bytes, alpha: bool = False) -> np.ndarray:
 
 
 def check_part(part: Part) -> None:
-    """Raise InputError for numbers that are none and vertices that are not there."""
+    """Raise InputError for numbers that are none, vertices that are not there and lists of other lengths. Coordinates of
+    a texture that lie too far out for its texels to be told apart are brought in."""
     if not np.isfinite(part.vertices).all():
         raise InputError("vertices with coordinates that are not numbers")
     if len(part.faces) and (part.faces.min() < 0 or part.faces.max() >= len(part.vertices)):
         raise InputError("triangles that refer to vertices which are not there")
+    for what, values in (("texture coordinates", part.uv), ("colours", part.colors)):
+        if values is not None and len(values) != len(part.vertices):
+            raise InputError(f"{len(values)} {what} for {len(part.vertices)} vertices")
+    if part.texture is not None:
+        part.uv = np.nan_to_num(part.uv, nan=0).clip(-FAR, FAR)
+    if part.colors is not None:
+        part.colors = np.nan_to_num(part.colors, nan=1).clip(0, 1)
 
 
 class Files:
