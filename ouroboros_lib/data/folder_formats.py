@@ -26,7 +26,8 @@ SPLITS = tuple(f"transforms_{split}.json" for split in ("train", "val", "test"))
 MARKERS = {"ours": ("cameras.json",), "released": ("meta.json",), "nerf": ("transforms.json", *SPLITS),
            "zero123": ("000.npy",)}
 PAPERS = (".txt", ".md", ".pdf", ".html", ".htm", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".doc",
-          ".docx", ".rtf", ".log", ".gz", ".py", ".sh", "")  # files that are no part of an object
+          ".docx", ".rtf", ".log", ".gz", ".zip", ".tar", ".py", ".sh", ".db", ".ini", "")  # no part of an object
+NOT_OURS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 def find_format(files: Iterable[str]) -> str | None:
@@ -36,9 +37,9 @@ def find_format(files: Iterable[str]) -> str | None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, by name, but for hidden ones, what zips from a Mac add, and links to folders above."""
+    """Folders in a folder, by name, but for hidden ones, those that systems add, and links to folders above."""
     found = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-                   and entry.name != "__MACOSX")
+                   and entry.name not in NOT_OURS)
     return [entry for entry in found if not (entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve()))]
 
 

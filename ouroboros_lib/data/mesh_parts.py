@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -89,8 +90,8 @@ def decode_texture(data: bytes, alpha: bool = False) -> np.ndarray:
 
 
 def check_part(part: Part) -> None:
-    """Raise InputError for numbers that are none, vertices that are not there and lists of other lengths. Coordinates of
-    a texture that lie too far out for its texels to be told apart are brought in."""
+    """Raise InputError for numbers that are none, vertices that are not there and lists of other lengths. Coordinates
+    of a texture that lie too far out for its texels to be told apart are brought in."""
     if not np.isfinite(part.vertices).all():
         raise InputError("vertices with coordinates that are not numbers")
     if len(part.faces) and (part.faces.min() < 0 or part.faces.max() >= len(part.vertices)):
@@ -142,7 +143,9 @@ class Files:
         path = self.find(name)
         if path is None:
             message = f"the {what} that it names, {one_line(name)}, is missing"
-            if self.missing != "grey" or what == "file":
+            if what == "file":  # of the shape's numbers
+                raise InputError(message)
+            if self.missing != "grey":
                 raise MissingFile(message)
             self.notes.add(f"{message}: drawn without it")
             return None
@@ -164,6 +167,11 @@ def _pictures(place: Path) -> list[Path]:
     return sorted(entry for entry in place.iterdir() if entry.name.lower() in PICTURES and entry.is_dir())
 
 
+def _same(name: str) -> str:
+    """Names of one case, and with accents as Windows and Linux write them, not the Mac."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _without_case(folder: Path, name: str) -> Path | None:
     """The file of this name, relative to a folder; of another case, as names from Windows are, if need be."""
     path = folder
@@ -174,7 +182,7 @@ def _without_case(folder: Path, name: str) -> Path | None:
             if step in ("", ".", ".."):
                 path = path / step
                 continue
-            path = next(entry for entry in path.iterdir() if entry.name.lower() == step.lower())
+            path = next(entry for entry in path.iterdir() if _same(entry.name) == _same(step))
         return path.resolve() if path.is_file() else None
     except (OSError, ValueError, StopIteration):  # no such folder, or no name for a file
         return None

@@ -41,6 +41,7 @@ class Material:
     kd: tuple[float, ...] | None = None
     map_kd: Map | None = None
     map_d: Map | None = None
+    ambient: bool = False  # whether it has an ambient texture
 
 
 def read_obj(path: Path, files: Files, textured: bool) -> list[Part]:
@@ -94,7 +95,11 @@ def read_obj(path: Path, files: Files, textured: bool) -> list[Part]:
 
 
 def _lines(data: bytes) -> list[str]:
-    text = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", "replace")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
     return [line.strip() for line in text.replace("\\\n", " ").split("\n")]
 
 
@@ -245,6 +250,8 @@ def _material(name: str | None, materials: dict[str, Material], files: Files, te
             return Material()
         files.notes.add(f"names a material that its files lack ({one_line(name, 40)}): drawn in plain grey")
         return Material(GREY)
+    if material.ambient and material.map_kd is None:
+        files.notes.add("has an ambient texture (map_Ka) and no diffuse one (map_Kd): drawn without it")
     if material.kd is None and material.map_kd is None:
         files.notes.add("has a material without colour: drawn in plain grey")
         return replace(material, kd=GREY)
@@ -285,6 +292,8 @@ def _with(material: Material, key: str, rest: str, notes: set[str]) -> Material:
     if key in ("map_kd", "map_d"):
         return replace(material, **{key: _map(rest, notes)})
     words = rest.split()
+    if key == "map_ka":
+        return replace(material, ambient=True)
     if key == "kd":
         if words[0].lower() in ("spectral", "xyz"):
             notes.add(f"has a material whose colour is given as Kd {words[0]}, which is not drawn")

@@ -35,7 +35,7 @@ class Builder:
     """A glTF of one textured square, to be changed before it is written."""
 
     def __init__(self, texture=None, uv=UV):
-        self.data, self.views, self.accessors = b"", [], []
+        self.data, self.views, self.accessors, self.more = b"", [], [], []
         attributes = {"POSITION": self.add(CORNERS), "TEXCOORD_0": self.add(uv)}
         self.primitive = {"attributes": attributes, "indices": self.add(FACES), "material": 0}
         self.material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}
@@ -64,7 +64,7 @@ class Builder:
 
     def write(self, path, **more):
         self.record |= {"bufferViews": self.views, "accessors": self.accessors, **more}
-        self.record["buffers"] = [{"byteLength": len(self.data)}]
+        self.record["buffers"] = [{"byteLength": len(self.data)}, *self.more]
         text = json.dumps(self.record).encode()
         text += b" " * (-len(text) % 4)
         path.write_bytes(struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(self.data))
@@ -298,8 +298,8 @@ def meshopt(b):
 def meshopt_without_saying_so(b):
     b.record["extensionsUsed"] = ["EXT_meshopt_compression"]
     b.views[0]["buffer"] = 1
-    b.record["buffers"] = []
-    return "cannot be read"
+    b.more = [{"byteLength": 48}]
+    return "EXT_meshopt_compression"
 
 
 def unknown(b):
@@ -334,12 +334,24 @@ def endless(b):
     return "1000000000000 values"
 
 
+def numbers_elsewhere(b):
+    b.views[0]["buffer"] = 1
+    b.more = [{"uri": "gone.bin", "byteLength": 48}]
+    return "gone.bin, is missing"
+
+
+def too_few(b):
+    b.primitive["attributes"]["TEXCOORD_0"] = b.add(UV[:2])
+    return "2 texture coordinates for 4 vertices"
+
+
 def beyond(b):
     b.primitive["indices"] = b.add(np.uint16([0, 1, 9]))
     return "vertices which are not there"
 
 
-REFUSED = [draco, meshopt, meshopt_without_saying_so, unknown, ktx, old, circle, cut_off, endless, beyond]
+REFUSED = [draco, meshopt, meshopt_without_saying_so, unknown, ktx, old, circle, cut_off, endless, numbers_elsewhere,
+           too_few, beyond]
 
 
 @pytest.mark.parametrize("change", REFUSED, ids=lambda change: change.__name__)

@@ -68,6 +68,7 @@ SAME = {
     "author's folder": (OBJ, MTL.replace("chart.png", "C:\\work\\chart.png")),
     "options": (OBJ, MTL.replace("chart.png", "-blendu on -s 1 1 1 -o 0 0 -mm 0 1 chart.png")),
     "options behind": (OBJ, MTL.replace("chart.png", "chart.png -clamp on")),
+    "accents of Windows": (OBJ, MTL.replace("chart", "ch\u00e4rt")),
     "weights": (OBJ.replace(" 0\nv", " 0 1.0\nv"), MTL),
     "white vertices": (OBJ.replace(" 0\nv", " 0 1 1 1\nv").replace("1 0\nvt 0 0", "1 0 1 1 1\nvt 0 0"), MTL),
 }
@@ -77,6 +78,9 @@ SAME = {
 def test_the_same_square_written_otherwise(tmp_path, kind):
     path = square(tmp_path, *SAME[kind])
     (tmp_path / "none.mtl").write_text("newmtl other\nKd 1 0 0\n")
+    if "accents" in kind:
+        (tmp_path / "square.mtl").write_bytes(SAME[kind][1].encode("cp1252"))
+        (tmp_path / "chart.png").rename(tmp_path / "cha\u0308rt.png")  # as a Mac writes it
     if kind == "no usemtl":
         (tmp_path / "none.mtl").unlink()
     assert quarters(path) == (CHART, [])
@@ -130,7 +134,8 @@ def test_faces_without_texture_coordinates_keep_their_materials_colour(tmp_path)
 
 def test_what_a_material_says_and_is_not_drawn_becomes_a_note(tmp_path):
     for line, word in (("d 0.5", "not opaque"), ("Tr 0.5", "not opaque"), ("Ke 1 0 0", "light"),
-                       ("map_Ke a.png", "light"), ("Kd spectral a.rfl", "spectral"),
+                       ("map_Ke a.png", "light"),
+                       ("newmtl skin\nKd 1 0 0\nmap_Ka a.png", "map_Ka"), ("Kd spectral a.rfl", "spectral"),
                        ("map_Kd -t 1 1 1 chart.png", "turbulence")):
         _, notes = quarters(square(tmp_path, mtl=MTL + line + "\n"))
         assert len(notes) == 1 and word in notes[0], line
