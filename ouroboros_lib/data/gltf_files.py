@@ -38,7 +38,8 @@ UNSEEN = {"KHR_lights_punctual", "EXT_lights_image_based", "EXT_lights_ies", "KH
 FALLING_BACK = {*MESHOPT, "KHR_texture_basisu", "MSFT_texture_dds", "MSFT_lod"}
 TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 SIZES = {"SCALAR": (1,), "VEC2": (2,), "VEC3": (3,), "VEC4": (4,), "MAT2": (2, 2), "MAT3": (3, 3), "MAT4": (4, 4)}
-MOST = 50_000_000  # values of an accessor, or vertices of a scene
+MOST = 20_000_000  # values of an accessor, or vertices of a scene
+MOST_INSTANCES = 100_000  # of a node
 
 
 def read_gltf(path: Path, files: Files, textured: bool) -> list[Part]:
@@ -197,6 +198,8 @@ class _Scene:
         given = {name.lower(): self.accessor(attributes[name]).astype(np.float64)
                  for name in ("TRANSLATION", "ROTATION", "SCALE") if name in attributes}
         count = min(map(len, given.values()), default=1)
+        if count > MOST_INSTANCES:
+            raise InputError(f"{count} instances of a mesh, more than {MOST_INSTANCES}")
         return [world @ _matrix({name: values[i] for name, values in given.items()}) for i in range(count)]
 
     # ---- meshes -----------------------------------------------------------------------------------------------------

@@ -4,11 +4,13 @@ The steps: decode (any mode, EXIF rotation, colour profile) -> matte (alpha chan
 crop to the object -> scale it to the share of the frame that training objects have -> composite on white.
 """
 
+import importlib
 import io
 import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from .mattes import estimate_matte
 from .pictures import LFS, deep_grey, is_deep
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # bitmaps only: no format that starts another program
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")  # bitmaps: none starts a program
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 MAX_SIDE = 16_384  # pixels, the largest side WebP allows
 MAX_PIXELS = 100_000_000
@@ -184,6 +186,9 @@ def _open(path: Path) -> Image.Image:
     if not data:
         raise InputError(f"{path}: the file is empty")
     Image.init()  # PIL registers WebP and TIFF only then
+    if _format_of(data) == "HEIC":
+        with suppress(ImportError):
+            importlib.import_module("pillow_heif").register_heif_opener()  # on the user's own account
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits below are stricter
@@ -191,6 +196,7 @@ def _open(path: Path) -> Image.Image:
     except UnidentifiedImageError:
         kind = _format_of(data)
         what = f", it is {kind}: convert it to PNG or JPEG first" if kind else ""
+        what += ", or pip install pillow-heif" if kind == "HEIC" else ""
         if data.startswith(LFS):
             what = ", it is a Git LFS pointer, not the file: git lfs pull fetches it"
         raise InputError(f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF){what}") from None

@@ -1,6 +1,7 @@
 """The photo path: every kind of file, matting, cropping."""
 
 import sys
+import types
 
 import numpy as np
 import PIL
@@ -217,6 +218,17 @@ def test_formats_that_pil_cannot_read_are_named(tmp_path, start, kind):
     (tmp_path / "photo.jpg").write_bytes(start + bytes(100))
     with pytest.raises(InputError, match=rf"photo.jpg: not a .*, it is {kind}: convert it to PNG or JPEG first"):
         load_photo(tmp_path / "photo.jpg", SIZE)
+
+
+def test_heic_is_read_where_pillow_heif_is(tmp_path, monkeypatch):
+    def register():
+        Image.register_open("HEIF", lambda file, name: rgba_image(), lambda prefix: prefix[4:12] == b"ftypheic")
+
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+    assert load_photo(tmp_path / "photo.heic", SIZE).matte == "alpha"
 
 
 def test_a_pointer_of_git_lfs_is_named(tmp_path):
