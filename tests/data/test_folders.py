@@ -262,7 +262,7 @@ def nerf_folder(folder, frames, cameras, file_path, lens, picture, marker="trans
 
 @pytest.mark.parametrize("file_path, picture", [
     ("./images/r_{}.png", "images/r_{}.png"), ("images\\r_{}.png", "images/r_{}.png"),
-    ("./train/r_{}", "train/r_{}.png"), ("/home/me/x/images/r_{}.png", "images/r_{}.png"),
+    ("./train/r_{}", "train/r_{}.png"), ("/elsewhere/x/images/r_{}.png", "images/r_{}.png"),
     ("C:\\x\\r_{}.png", "r_{}.png"), ("../x/r_{}.png", "r_{}.png")])
 def test_views_lie_where_other_programs_put_them(tmp_path, file_path, picture):
     views = rendered(evenly_spaced_orbit(3, 0.0))[0]
