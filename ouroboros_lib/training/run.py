@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class Run:
 
     networks: the models that are trained, by name, wrapped for their processes; pipe has them bare. optimizers: one,
     two with Muon, or one a model if weights are sharded. averages: of the weights (EMA), by name. source: of batches;
-    validation: objects that are not among them. step, seconds: what is done.
+    validation: objects that are not among them. step, seconds: what is done. sums, summed: of what the next line of
+    the log is the mean; figures: of the last line. preset, data: arguments of `train`.
     """
 
     accelerator: Accelerator
@@ -56,6 +57,11 @@ class Run:
     cuda_graphs: CudaGraphs | None = None
     step: int = 0
     seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    summed: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    preset: str = ""
+    data: str | Path | None = None
 
     @property
     def is_fast(self) -> bool:
@@ -135,11 +141,9 @@ def set_up(preset: str, out: Path, config: TrainingConfig, init: list[str] | Non
     networks, optimizers = _wrap({name: getattr(pipe, name) for name in trained}, accelerator, config)
     averages = {name: WeightAverages(getattr(pipe, name).parameters(), config.ema_decay**config.ema_every,
                                      None if config.ema_device == "same" else config.ema_device) for name in trained}
-    run = Run(accelerator, out, config, pipe, source, validation, networks, optimizers, averages,
-              decoder(pipe.autoencoder, config), perceptual,
-              CudaGraphs(networks["multiview"].parameters()) if config.cuda_graphs else None)
-    accelerator.register_for_checkpointing(run, *averages.values())
-    return run
+    return Run(accelerator, out, config, pipe, source, validation, networks, optimizers, averages,
+               decoder(pipe.autoencoder, config), perceptual,
+               CudaGraphs(networks["multiview"].parameters()) if config.cuda_graphs else None, preset=preset, data=data)
 
 
 def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
