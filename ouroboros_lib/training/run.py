@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import DDPCommunicationHookType, set_seed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +26,7 @@ from .fast.compiled import compile_for_training, decoder
 from .fast.cuda_graphs import CudaGraphs, check_recordable, share_by_hand
 from .fast.sharding import is_sharded, shard
 from .initial import COMPONENTS, TRAINED, initial_pipeline
+from .loopback import meeting_place
 from .mixture import GivenBuffer, MixedObjects
 from .muon import Muon, is_hidden
 from .perceptual import perceptual_loss
@@ -152,7 +153,8 @@ def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
     hook = DDPCommunicationHookType.BF16 if config.gradient_exchange == "bf16" else DDPCommunicationHookType.NO
     return Accelerator(mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.accumulation,
                        log_with="tensorboard", project_dir=out,
-                       kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, comm_hook=hook)])
+                       kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, comm_hook=hook),
+                                        InitProcessGroupKwargs(**meeting_place())])
 
 
 def open_data(preset: Preset, config: TrainingConfig, accelerator: Accelerator, data: str | Path | None
