@@ -111,8 +111,8 @@ def check_classes(index: dict, folder: Path) -> None:
         package, kind = entry if len(entry) == 2 else ("", "")
         if not (isinstance(package, str) and re.fullmatch(r"ouroboros_lib(\.\w+)*", package) and kind in own
                 or tuple(entry) in KNOWN_CLASSES):
-            raise InputError(f"model_index.json has {_shown(name)} made by {_shown(entry)}, which is neither a class of "
-                             "this library nor one that it takes from others; nothing was imported")
+            raise InputError(f"model_index.json has {_shown(name)} made by {_shown(entry)}, which is neither a class "
+                             "of this library nor one that it takes from others; nothing was imported")
         if (folder / name / f"{package}.py").exists():
             raise InputError(f"{name}/{package}.py would be run in place of {package}; remove it")
 

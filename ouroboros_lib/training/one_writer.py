@@ -18,7 +18,7 @@ BEAT, LOST = 10.0, 60.0  # seconds between signs of life; without any for so lon
 
 
 class Lock:
-    """The lock file of a folder. Its record: pid, when that began, host, its numbering of processes, since, children."""
+    """The lock file of a folder: pid, when that began, host, its numbering of processes, since when, children."""
 
     def __init__(self, folder: Path):
         self.path = folder / LOCK
@@ -78,8 +78,8 @@ class Lock:
                 now.unlink(missing_ok=True)
             hint = f" (if it was killed: in a minute, or without {self.path})"
         if not dead:
-            raise InputError(f"{self.path.parent}: process {other.get('pid')} on {other.get('host')} writes there since "
-                             f"{other.get('since')}; wait until it is done or choose another --out{hint}")
+            raise InputError(f"{self.path.parent}: process {other.get('pid')} on {other.get('host')} writes there "
+                             f"since {other.get('since')}; wait until it is done or choose another --out{hint}")
         children = other.get("children")
         self.orphans = [child[0] for child in children if isinstance(child, list) and len(child) == 2
                         and child[1] is not None and began(child[0]) == child[1]

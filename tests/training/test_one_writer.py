@@ -84,7 +84,8 @@ def test_what_is_no_lock_is_taken(tmp_path, content):
 
 
 def test_children_of_a_dead_writer_are_found(tmp_path, sleeper):
-    write(tmp_path, pid=2**22 + 1, children=[[sleeper.pid, began(sleeper.pid)], [sleeper.pid, "1"], [2**22 + 2, "5"], 3])
+    write(tmp_path, pid=2**22 + 1,
+          children=[[sleeper.pid, began(sleeper.pid)], [sleeper.pid, "1"], [2**22 + 2, "5"], 3])
     with only_writer(tmp_path) as lock:
         assert lock.orphans == [sleeper.pid]
         lock.keep_children([sleeper.pid])
