@@ -124,7 +124,7 @@ def save_checkpoint(run: Run) -> None:
     try:
         if first:
             clear_partial(run.out)
-            partial.mkdir()
+            partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
         write_state(run, partial)
         accelerator.wait_for_everyone()
