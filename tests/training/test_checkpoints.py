@@ -101,7 +101,7 @@ def test_a_resumed_run_is_one_without_interruption(whole, stopped, step, capfd):
     assert names == {path.relative_to(stopped[0]) for path in stopped[0].rglob("*.safetensors")}
     for name in names:
         one, other = load_file(whole[0] / name), load_file(stopped[0] / name)
-        assert_close(one, other, atol=1e-6, rtol=1e-4, msg=str(name))
+        assert_close(one, other, atol=1e-6, rtol=2e-3, msg=str(name))  # of half precision, too
     assert not leftovers(stopped[0])
 
 
