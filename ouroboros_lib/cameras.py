@@ -226,8 +226,9 @@ def cameras_to_record(cameras: Cameras, size: int) -> dict:
 def cameras_from_record(record: dict, path: str | Path) -> Cameras:
     """The cameras of `cameras.json` or a NeRF/Blender style `meta.json`; the record says which axes.
 
-    `meta.json`: `camera_angle_x` in radians and `locations` (or `frames`) with OpenGL `transform_matrix`.
-    `path` is for messages only. Raises InputError when an entry is missing or malformed.
+    `meta.json`: `camera_angle_x` in radians, or nerfstudio's `fl_x`, `fl_y`, `cx`, `cy`, `w`, `h` in pixels, of all or
+    of each, and `locations` (or `frames`) with OpenGL `transform_matrix`. `path` is for messages only. Raises
+    InputError when an entry is missing or malformed, and for lenses that distort.
     """
     try:
         if "c2w" in record:
@@ -235,17 +236,33 @@ def cameras_from_record(record: dict, path: str | Path) -> Cameras:
                 raise InputError(f"{path}: unknown convention {record['convention']!r}, expected 'opencv'")
             return Cameras(torch.tensor(record["c2w"], dtype=torch.float32),
                            torch.tensor(record["intrinsics"], dtype=torch.float32))
-        poses = record["locations"] if "locations" in record else record["frames"]
-        poses = torch.tensor([pose["transform_matrix"] for pose in poses], dtype=torch.float32)
+        records = record["locations"] if "locations" in record else record["frames"]
+        poses = torch.tensor([pose["transform_matrix"] for pose in records], dtype=torch.float32)
         if poses.shape[1:] != (4, 4):
             raise ValueError(f"transform_matrix must be 4 x 4 for at least one view, got {tuple(poses.shape)}")
-        k = normalised_intrinsics(math.degrees(record["camera_angle_x"]))
-        return Cameras(opengl_to_opencv(poses), k.expand(len(poses), 3, 3))
+        k = torch.stack([_lens({**record, **pose}) for pose in records])
+        return Cameras(opengl_to_opencv(poses), k)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: camera entry missing or malformed ({error}); see the conventions in cameras.py"
                          ) from None
+
+
+def _lens(record: dict) -> Tensor:
+    """(3, 3) normalised intrinsics of a NeRF style record. Raises KeyError, ValueError."""
+    if record.get("camera_model", "PINHOLE") not in ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL"):
+        raise ValueError(f"camera_model {record['camera_model']} is not read; undistort the pictures first")
+    if bent := [name for name in ("k1", "k2", "k3", "k4", "p1", "p2") if record.get(name)]:
+        raise ValueError(f"{bent[0]}: the lens distorts, which is not read; undistort the pictures first")
+    if "fl_x" not in record and "camera_angle_x" in record:
+        return normalised_intrinsics(math.degrees(record["camera_angle_x"]))
+    x, y = record["fl_x"], record.get("fl_y", record["fl_x"])
+    width, height = record["w"], record["h"]
+    if not min(x, y, width, height) > 0:
+        raise ValueError("fl_x, fl_y, w and h must be positive")
+    return torch.tensor([[x / width, 0, record.get("cx", width / 2) / width],
+                         [0, y / height, record.get("cy", height / 2) / height], [0, 0, 1]])
 
 
 def opengl_to_opencv(c2w: Tensor) -> Tensor:

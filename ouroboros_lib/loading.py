@@ -16,6 +16,7 @@ from .presets import load_preset, preset_names
 
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
+KNOWN_CLASSES = {("transformers", "CLIPVisionModelWithProjection")}  # what a pipeline is made of beside our own
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 FIRST_EDITION = ('is of the first edition; in its model_index.json replace "feedback_options" by "plan": "paper", or '
                  f"another of {', '.join(PLANS)}, and ouroboros_lib.models.svd, .svd_autoencoder, .lgm and "
@@ -34,6 +35,8 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
         index = cls.load_config(str(folder), **where)
         if "feedback_options" in index:
             raise InputError(FIRST_EDITION)
+        check_classes(index, folder)
+        options.setdefault("use_safetensors", True)  # other files of weights can hold code
         kind = _import_classes(index, cls) or cls
         pipeline = DiffusionPipeline.from_pretrained.__func__(kind, str(folder), **options)
         _check_complete({name: model for name, model in pipeline.components.items() if name not in options})
@@ -94,6 +97,28 @@ def _check_hub(name: str, options: dict) -> None:
     except Exception as error:  # of the library for HTTP, which depends on the hub's version
         raise InputError(f"{name}: no such folder, and the hub cannot be asked for it ({type(error).__name__}); check "
                          "the name and the network") from None
+
+
+def check_classes(index: dict, folder: Path) -> None:
+    """Raise InputError unless a model_index.json names known classes only: diffusers imports whatever it is told to,
+    files that lie in the folder included."""
+    own = import_module("ouroboros_lib").__all__
+    if index["_class_name"] not in own:
+        raise InputError(f"model_index.json is of {_shown(index['_class_name'])}, no pipeline of this library")
+    for name, entry in index.items():
+        if not isinstance(entry, (list, tuple)) or not any(isinstance(part, str) for part in entry):
+            continue  # a setting
+        package, kind = entry if len(entry) == 2 else ("", "")
+        if not (isinstance(package, str) and re.fullmatch(r"ouroboros_lib(\.\w+)*", package) and kind in own
+                or tuple(entry) in KNOWN_CLASSES):
+            raise InputError(f"model_index.json has {_shown(name)} made by {_shown(entry)}, which is neither a class "
+                             "of this library nor one that it takes from others; nothing was imported")
+        if (folder / name / f"{package}.py").exists():
+            raise InputError(f"{name}/{package}.py would be run in place of {package}; remove it")
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:80]
 
 
 def _import_classes(index: dict, base: type[DiffusionPipeline]) -> type[DiffusionPipeline] | None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
+from safetensors.torch import load_file
 
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
@@ -123,6 +124,57 @@ def test_damaged_or_foreign_weights(folder, tmp_path, damage):
         Ouroboros3DPipeline.from_pretrained(copy)
     message = str(caught.value)
     assert message.startswith(f"{copy}: ") and "\n" not in message
+
+
+MARKER = "import pathlib\npathlib.Path({path!r}).touch()\nclass Autoencoder: pass\n"
+FOREIGN = {
+    "a module in the folder": {"autoencoder": ["evil", "Autoencoder"]},
+    "a module on the path": {"autoencoder": ["evil_module", "Autoencoder"]},
+    "of the standard library": {"autoencoder": ["os", "system"]},
+    "another of diffusers": {"scheduler": ["diffusers", "DDPMScheduler"]},
+    "another of transformers": {"image_encoder": ["transformers", "AutoModel"]},
+    "no class": {"autoencoder": ["ouroboros_lib.models.autoencoder", "torch"]},
+    "too many": {"autoencoder": ["ouroboros_lib", "Autoencoder", "x"]},
+    "a name that only begins so": {"autoencoder": ["ouroboros_library", "Autoencoder"]},
+    "code as pipeline": {"_class_name": ["pipeline", "Ouroboros3DPipeline"]},
+    "surplus component": {"extra": ["evil_module", "Autoencoder"]},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_classes_are_known_before_anything_is_imported(folder, tmp_path, monkeypatch, kind):
+    copy, ran = tmp_path / "weights", tmp_path / "ran"
+    shutil.copytree(folder, copy)
+    monkeypatch.syspath_prepend(tmp_path)
+    for place in (copy / "autoencoder" / "evil.py", tmp_path / "evil_module.py", copy / "pipeline.py",
+                  tmp_path / "ouroboros_library.py"):
+        place.write_text(MARKER.format(path=str(ran)))
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | FOREIGN[kind]))
+    before = set(sys.modules)
+    with pytest.raises(InputError, match="model_index.json (is of|has)") as caught:
+        Ouroboros3DPipeline.from_pretrained(copy)
+    assert str(caught.value).startswith(f"{copy}: ") and "\n" not in str(caught.value)
+    assert not ran.exists() and not {name for name in set(sys.modules) - before if "evil" in name}
+
+
+def test_a_file_that_stands_in_for_a_module_is_refused(folder, tmp_path):
+    copy = tmp_path / "weights"
+    shutil.copytree(folder, copy)
+    (copy / "autoencoder" / "ouroboros_lib.models.autoencoder.py").write_text(MARKER.format(path=str(tmp_path / "ran")))
+    with pytest.raises(InputError, match="would be run in place of ouroboros_lib.models.autoencoder; remove it"):
+        Ouroboros3DPipeline.from_pretrained(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_are_read_from_safetensors_alone(folder, tmp_path):
+    copy = tmp_path / "weights"
+    shutil.copytree(folder, copy)
+    path = copy / "multiview" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be loaded"):
+        Ouroboros3DPipeline.from_pretrained(copy)
 
 
 def test_names_that_are_nothing(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ class Tally:
     def __init__(self, total: int, unit: str = "object"):
         from tqdm import tqdm
 
-        self.made, self.skipped = 0, []
+        self.made, self.skipped, self.left_out = 0, [], 0
         self.bar = tqdm(total=total, unit=f" {unit}s", disable=not sys.stderr.isatty(), leave=False)
 
     def __enter__(self) -> Tally:
@@ -54,11 +54,15 @@ class Tally:
     def __exit__(self, *error) -> None:
         self.bar.close()
 
-    def done(self, name: str, error: InputError | None = None, notes: list[str] = ()) -> None:
+    def done(self, name: str, error: InputError | None = None, notes: list[str] = (), left_out: bool = False) -> None:
+        """left_out: the error is of a kind that was to be passed over."""
         self.bar.update()
         lines = [f"note: {name}: {note}" for note in notes]
         if error is None:
             self.made += 1
+        elif left_out:
+            self.left_out += 1
+            lines.append(f"left out: {error}")
         else:
             self.skipped.append(name)
             lines.append(f"skipped: {error}")
@@ -68,7 +72,8 @@ class Tally:
 
     def finish(self, where: object) -> None:
         """One line on stdout; exit code 1 if anything was skipped."""
-        line = f"{self.made} of {self.made + len(self.skipped)} objects in {where}"
+        line = f"{self.made} of {self.made + self.left_out + len(self.skipped)} objects in {where}"
+        line += f"; {self.left_out} left out" if self.left_out else ""
         if self.skipped:
             names = ", ".join(self.skipped[:5]) + (", ..." if len(self.skipped) > 5 else "")
             print(f"{line}; {len(self.skipped)} skipped: {names}")
@@ -120,6 +125,8 @@ def render(
                                     )] = "auto",
     yaw: Annotated[float, typer.Option(help="Degrees to turn the objects by, to face the condition view.")] = 0.0,
     texture: Annotated[Path | None, typer.Option(metavar="FILE", help="Image for meshes that name none.")] = None,
+    missing_textures: Annotated[str, typer.Option(metavar="error|grey|skip", help="Meshes that name pictures which are "
+                                                  "not there: fail, are drawn without, or are left out.")] = "error",
     depth: Annotated[bool, typer.Option(help="Also write exact z-depth.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of random views and elevations.")] = 0,
     only_held_out: Annotated[int, typer.Option("--held-out", metavar="N", min=0, help="Only the N meshes that `train "
@@ -137,18 +144,24 @@ def render(
         raise InputError(f"--texture {texture}: no such file")
     degrees = _elevation(elevation)
     check_writable(out)
-    from ..data.renders import RenderSettings, default_workers, find_meshes, held_out, render_meshes
+    from ..data.layouts import find_meshes
+    from ..data.mesh_parts import MISSING, MissingFile
+    from ..data.renders import RenderSettings, default_workers, held_out, render_meshes
+
+    check_choice("--missing-textures", missing_textures, MISSING)
 
     found = find_meshes(meshes)
     if only_held_out:
         found = {name: found[name] for name in held_out(found, only_held_out)}
-    common = {"up": up, "yaw": yaw, "texture": None if texture is None else str(texture), "depth": depth, "seed": seed}
+    common = {"up": up, "yaw": yaw, "texture": None if texture is None else str(texture), "depth": depth, "seed": seed,
+              "missing_textures": missing_textures}
     given = {"--views": views != 8, "--novel": novel != 0, "--elevation": elevation != "10"}
     settings = _protocol_settings(protocol, convention, size, common, given) or RenderSettings(
         size or 256, views, novel, degrees, **common)
     with Tally(len(found)) as tally, termination_cleans_up():
         render_meshes(found, out, settings, workers or default_workers(),
-                      lambda name, notes, error: tally.done(name, error, notes))
+                      lambda name, notes, error: tally.done(name, error, notes, left_out=missing_textures == "skip"
+                                                            and isinstance(error, MissingFile)))
     tally.finish(out)
 
 

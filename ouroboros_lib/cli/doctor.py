@@ -21,7 +21,7 @@ from .options import load_pipeline
 SYMBOLS = {"ok": "ok", "off": "--", "missing": "!!"}
 PACKAGES = ("torch", "diffusers", "accelerate", "numba", "scipy", "plyfile", "PIL", "imageio_ffmpeg")
 EXTRAS = {  # of pyproject.toml: what needs them, and modules of the packages that they bring
-    "eval": ("`evaluate` and reading meshes", ("pytorch_msssim", "flip_evaluator", "lpips", "torchvision", "trimesh")),
+    "eval": ("`evaluate`, rendering meshes", ("pytorch_msssim", "flip_evaluator", "lpips", "torchvision", "trimesh")),
     "train": ("`train` and `recipe`", ("tensorboard", "webdataset")),
     "paper": ("`convert` and models of the paper's sizes", ("transformers",)),
     "course": ("the notebooks", ("matplotlib", "plotly", "ipywidgets", "jupyterlab", "papermill")),

@@ -4,6 +4,7 @@ Commands import what they need when they run, so that --help is quick. Bad input
 code 2, an interrupt in one line and 130; results appear only when they are complete.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0, 1 (done in part, or doctor finds something missing), 2 or
     130."""
     prepare()
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from its folder
     for stream in (sys.stdout, sys.stderr):  # names of files that the console's encoding has no letters for
         stream.reconfigure(errors="backslashreplace")
     try:

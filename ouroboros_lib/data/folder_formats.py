@@ -2,7 +2,8 @@
 
     ours       view_000.png ... (RGBA)    cameras.json    optional depth_000.npy ..., object.json
     released   render_0000.webp ...       meta.json       the released code's Objaverse renders (OpenGL axes)
-    nerf       as the file says, beside   transforms.json `frames[].file_path`                  (OpenGL axes)
+    nerf       as the file says           transforms.json `frames[].file_path`                  (OpenGL axes)
+                                          or transforms_train.json, _val, _test; intrinsics as camera_angle_x or fl_x
     zero123    000.png ...                000.npy ...     (3, 4) world to camera, OpenGL axes, fov 49.1 degrees
 """
 
@@ -21,13 +22,31 @@ from ..files import parse_json
 RELEASED_VIEWS = (0, 2, 4, 6, 8, 10, 12, 15)  # of the 16-frame orbit; the last stands at azimuth 337.5, not 315
 ZERO123_FOV = math.degrees(2 * math.atan(16 / 35))  # a 35 mm lens on Blender's 32 mm sensor
 UPS = ("auto", "y", "z")
-MARKERS = {"ours": "cameras.json", "released": "meta.json", "nerf": "transforms.json", "zero123": "000.npy"}
+SPLITS = tuple(f"transforms_{split}.json" for split in ("train", "val", "test"))  # taken together
+MARKERS = {"ours": ("cameras.json",), "released": ("meta.json",), "nerf": ("transforms.json", *SPLITS),
+           "zero123": ("000.npy",)}
+PAPERS = (".txt", ".md", ".pdf", ".html", ".htm", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".doc",
+          ".docx", ".rtf", ".log", ".gz", ".zip", ".tar", ".py", ".sh", ".db", ".ini", "")  # no part of an object
+NOT_OURS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 def find_format(files: Iterable[str]) -> str | None:
     """Which format a folder with these file names has."""
     names = set(files)
-    return next((name for name, marker in MARKERS.items() if marker in names), None)
+    return next((name for name, markers in MARKERS.items() if not names.isdisjoint(markers)), None)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in a folder, by name, but for hidden ones, those that systems add, and links to folders above."""
+    found = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+                   and entry.name not in NOT_OURS)
+    return [entry for entry in found if not (entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve()))]
+
+
+def is_stray(folder: Path) -> bool:
+    """Whether all that a folder and those below hold is papers, and there are some."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return bool(files) and all(path.suffix.lower() in PAPERS for path in files)
 
 
 def read_format(files: Mapping[str, bytes], where: Path) -> tuple[str, list[str], Cameras, dict]:
@@ -37,11 +56,12 @@ def read_format(files: Mapping[str, bytes], where: Path) -> tuple[str, list[str]
     """
     kind = find_format(files)
     if kind is None:
-        what = "an empty folder" if not len(files) else f"none of {', '.join(MARKERS.values())} here"
+        what = "an empty folder" if not len(files) else (
+            f"none of {', '.join(markers[0] for markers in MARKERS.values())} here")
         raise InputError(f"{where}: {what}; expected a multi-view folder")
     names, cameras, about = _READERS[kind](files, where)
     if not (torch.isfinite(cameras.c2w).all() and torch.isfinite(cameras.intrinsics).all()):
-        raise InputError(f"{where}: the cameras in {MARKERS[kind]} hold numbers that are not finite")
+        raise InputError(f"{where}: the cameras in {MARKERS[kind][0]} hold numbers that are not finite")
     return kind, names, cameras, about
 
 
@@ -60,21 +80,41 @@ def _ours(files, where):
     return names, cameras, {**about, "size": record.get("size")} if isinstance(record.get("size"), int) else about
 
 
-def _opengl(marker: str):
-    def read(files, where):
-        record = parse_json(files[marker], where / marker)
-        cameras = cameras_from_record(record, where / marker)
-        names = []
-        for number, view in enumerate(record.get("locations", record.get("frames"))):
-            frames = view.get("frames")
-            frame = frames[0] if isinstance(frames, list) and frames and isinstance(frames[0], dict) else {}
-            name = frame.get("name") or view.get("file_path")
-            name = Path(str(name)).name if name else f"render_{number:04d}.webp"
-            if name not in files and Path(name).suffix == "":
-                name = next((name + end for end in (".png", ".webp") if name + end in files), name + ".png")
-            names.append(name)
-        return names, cameras, {}
-    return read
+def _released(files, where, marker="meta.json"):
+    record = parse_json(files[marker], where / marker)
+    cameras = cameras_from_record(record, where / marker)
+    names = []
+    for number, view in enumerate(record.get("locations", record.get("frames"))):
+        frames = view.get("frames")
+        frame = frames[0] if isinstance(frames, list) and frames and isinstance(frames[0], dict) else {}
+        name = frame.get("name") or view.get("file_path")
+        names.append(_picture(str(name), files) if name else f"render_{number:04d}.webp")
+    return names, cameras, {}
+
+
+def _picture(name: str, files: Mapping[str, bytes]) -> str:
+    """The name under which a picture is there: as told, beside the cameras or in images/; with a suffix if need be."""
+    told = name.replace("\\", "/")
+    while told.startswith("./"):
+        told = told[2:]
+    base = told.rsplit("/", 1)[-1]
+    for text in dict.fromkeys((told, base, "images/" + base)):
+        for end in ("", ".png", ".webp", ".avif", ".jpg", ".jpeg"):
+            if text + end in files:
+                return text + end
+    return told if Path(told).suffix else told + ".png"
+
+
+def _nerf(files, where):
+    names, poses, intrinsics = [], [], []
+    for marker in [name for name in MARKERS["nerf"] if name in files]:
+        more, cameras, _ = _released(files, where, marker)
+        names += more
+        poses.append(cameras.c2w)
+        intrinsics.append(cameras.intrinsics)
+        if marker == "transforms.json":  # the splits repeat it
+            break
+    return names, Cameras(torch.cat(poses), torch.cat(intrinsics)), {}
 
 
 def _zero123(files, where):
@@ -92,7 +132,7 @@ def _zero123(files, where):
     return names, Cameras(cameras, normalised_intrinsics(ZERO123_FOV).expand(len(names), 3, 3)), {}
 
 
-_READERS = {"ours": _ours, "released": _opengl("meta.json"), "nerf": _opengl("transforms.json"), "zero123": _zero123}
+_READERS = {"ours": _ours, "released": _released, "nerf": _nerf, "zero123": _zero123}
 
 
 def load_array(data: bytes, path: Path) -> np.ndarray:

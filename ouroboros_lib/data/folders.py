@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,13 @@ from torch import Tensor
 from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
 from ..files import new_folder, one_line
-from .folder_formats import UPS, find_format, into_our_world, load_array, read_format
-from .pictures import OnWhite
+from .folder_formats import UPS, find_format, into_our_world, is_stray, load_array, read_format, subfolders
+from .pictures import LFS, OnWhite, eight_bit
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
     from .batches import MultiviewBatch
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -124,12 +127,20 @@ class _Folder(Mapping):
             raise InputError(f"{path}: cannot be opened as a folder of views ({error.strerror})") from None
 
     def __getitem__(self, name: str) -> bytes:
-        if name not in self.names:
+        if name not in self:
             raise KeyError(name)
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
             raise InputError(f"{self.path / name}: cannot be read ({error.strerror})") from None
+
+    def __contains__(self, name) -> bool:
+        return name in self.names or "/" in name and self._inside(name) is not None
+
+    def _inside(self, name: str) -> Path | None:
+        """A file in a folder below."""
+        path = (self.path / name).resolve()
+        return path if path.is_relative_to(self.path.resolve()) and path.is_file() else None
 
     def __iter__(self):
         return iter(sorted(self.names))
@@ -216,11 +227,11 @@ def _read_image(files, name: str, where: Path) -> Tensor:
         raise InputError(f"{path}: this view is missing") from None
     try:
         with Image.open(io.BytesIO(data)) as image:
-            has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            pixels = np.asarray(image.convert("RGBA"))
+            pixels = eight_bit(image, alpha=True)
     except Exception as error:  # decoders raise many kinds
+        error = "a Git LFS pointer, not the file: git lfs pull fetches it" if data.startswith(LFS) else error
         raise InputError(f"{path}: cannot be read as a picture ({one_line(error)})") from None
-    if not has_alpha:
+    if pixels.shape[-1] == 3:
         raise InputError(f"{path}: has no alpha channel, so nothing says where the object ends")
     if pixels.shape[0] != pixels.shape[1]:
         raise InputError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels, expected a square picture")
@@ -261,21 +272,24 @@ def _shrink(rgba: Tensor, size: int, path: Path) -> Tensor:
 
 
 def find_objects(root: str | Path) -> list[str]:
-    """Names (paths below `root`) of all objects, and of folders without any file or folder, which are faulty ones.
+    """Names (paths below `root`) of all objects, and of lowest folders without views, which are faulty ones; but not
+    of folders that hold nothing but papers.
 
     Raises InputError if there is no such folder or nothing in it.
     """
-    root, names = Path(root), []
+    root, names, stray = Path(root), [], []
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     for folder, below, files in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = [entry.name for entry in subfolders(Path(folder))] if below else []
         relative = Path(folder).relative_to(root).as_posix()
         if find_format(files):
             names.append(relative)
             below.clear()
-        elif not below and relative != ".":
-            names.append(relative)  # a leaf without views: reading it says what is wrong
+        elif not below and relative != ".":  # reading it says what is wrong
+            (stray if is_stray(Path(folder)) else names).append(relative)
+    if stray and names:
+        _log.warning("%s: no views in %s: left out", root, ", ".join(stray[:5]) + (", ..." if len(stray) > 5 else ""))
     if not names:
         raise InputError(f"{root}: no multi-view folder in it")
     return sorted(names)

@@ -84,7 +84,7 @@ def painted(parts: list[Part], draw: random.Random, swatches: Sequence[Path]) ->
     grain = (picture / picture.mean((0, 1)).clip(8)).clip(0, 1.4) / 1.4
     texture = np.rint(255 * grain).astype(np.uint8)
     for part in parts:
-        if part.texture is not None or part.colors is None:
+        if part.texture is not None or part.colors is None or part.see_through:
             result.append(part)
             continue
         corners = part.vertices[part.faces]

@@ -5,7 +5,7 @@
 
 Colours are *unlit albedo*, straight from texture, vertex colours or material: no lamp, no shadow, no reflection, so
 that pictures do not depend on a lighting that others would have to copy; a `Light` is for training alone. The
-background is white. Surfaces are opaque and two-sided; a texture's alpha is ignored.
+background is white. Surfaces are two-sided, and opaque unless their material says otherwise.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from .mesh_files import PLAIN, Part, find_mesh, is_gso, object_name, read_parts
 # (x, y, z) with z up becomes (x, z, -y): what faced -y, the front in Blender and GSO, then faces the condition view
 Z_TO_Y = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 CREASE, MEETING = np.cos(np.deg2rad(40)), 64  # of lit surfaces; triangles at one point that are compared
+LAYERS, CLEAR, STEP = 48, 1 / 512, 1e-5  # of surfaces to look through; what counts as opaque; from one to the next
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,15 @@ class TexturedMesh:
 
     def __post_init__(self):
         self._scene, self._normals = None, None
-        self._pyramids = [None if part.texture is None else _pyramid(part.texture) for part in self.parts]
+        textures = {id(part.texture): part.texture for part in self.parts if part.texture is not None}
+        pyramids = {key: _pyramid(texture) for key, texture in textures.items()}  # parts may share one
+        self._pyramids = [pyramids.get(id(part.texture)) for part in self.parts]
+        self.see_through = any(part.see_through for part in self.parts)
         self._densities = [self._texel_density(number) for number in range(len(self.parts))]
 
     def cast(self, origin: np.ndarray, directions: np.ndarray) -> dict[str, np.ndarray]:
-        """First hits of rays from one point along (R, 3) directions: tfar in units of each direction's length,
-        primID (-1 for none), and the barycentric coordinates u, v."""
+        """First hits of rays from one point, or (R, 3) points, along (R, 3) directions: tfar in units of each
+        direction's length, primID (-1 for none), and the barycentric coordinates u, v."""
         if self._scene is None:
             try:
                 from embreex.mesh_construction import TriangleMesh
@@ -77,22 +81,24 @@ class TexturedMesh:
         return self._scene.run(origins, directions, output=1)
 
     def colors(self, hits: dict[str, np.ndarray], footprint: np.ndarray) -> np.ndarray:
-        """(R, 3) float32 in [0, 1] at R hits; footprint: (R,) the width of each sample in world units, by which the
-        level of the texture's pyramid is chosen."""
+        """(R, 3) float32 in [0, 1] at R hits, (R, 4) with opacity where the mesh can be seen through; footprint: (R,)
+        the width of each sample in world units, by which the level of the texture's pyramid is chosen."""
         triangle, u, v = hits["primID"], hits["u"][:, None], hits["v"][:, None]
-        out = np.empty((len(triangle), 3), np.float32)
+        out = np.ones((len(triangle), 3 + self.see_through), np.float32)
         number = np.searchsorted(self.first, triangle, "right") - 1
         for p, part in enumerate(self.parts):
             mine = np.nonzero(number == p)[0] if len(self.parts) > 1 else slice(None)
             local = triangle[mine] - self.first[p]
             weights = np.stack([1 - u[mine] - v[mine], u[mine], v[mine]], 1)
-            color = PLAIN / 255 if part.texture is None and part.colors is None else 1
+            color = np.float32([PLAIN / 255] * 3 if part.texture is None and part.colors is None else [1] * 3)
             if part.texture is not None:
                 uv = (weights * part.uv[part.faces[local]]).sum(1)
-                color = _lookup(self._pyramids[p], uv, self._densities[p][local] * footprint[mine])
+                color = _lookup(self._pyramids[p], uv, self._densities[p][local] * footprint[mine], part.clamp)
             if part.colors is not None:
-                color = color * (weights * part.colors[part.faces[local]]).sum(1)
-            out[mine] = color
+                color = _product(color, (weights * part.colors[part.faces[local]]).sum(1))
+            if part.cutoff is not None:
+                color[:, 3] = color[:, 3] >= part.cutoff
+            out[mine, :color.shape[-1]] = color
         return out
 
     def shades(self, hits: dict[str, np.ndarray], directions: np.ndarray, light: Light) -> np.ndarray:
@@ -118,11 +124,12 @@ class TexturedMesh:
         return np.sqrt(texels / np.maximum(area, 1e-12)).astype(np.float32)
 
 
-def load_mesh(path: str | Path, up: str = "auto", texture: str | Path | None = None, yaw: float = 0.0) -> TexturedMesh:
+def load_mesh(path: str | Path, up: str = "auto", texture: str | Path | None = None, yaw: float = 0.0,
+              missing: str = "error") -> TexturedMesh:
     """A mesh file, or a folder that holds one (as a GSO object does), moved and scaled into the ball of radius 0.55.
 
     The middle of the bounding box comes to the origin, the farthest vertex to radius 0.55. up: the file's upward axis;
-    "auto" is z for a folder of Google Scanned Objects and y for everything else. texture: see `read_parts`.
+    "auto" is z for a folder of Google Scanned Objects and y for everything else. texture, missing: see `read_parts`.
     yaw: degrees by which the object is turned about y, from +z, where the condition view stands, towards +x.
     Raises InputError for what cannot be read.
     """
@@ -131,7 +138,7 @@ def load_mesh(path: str | Path, up: str = "auto", texture: str | Path | None = N
     path = find_mesh(Path(path))
     if up == "auto":
         up = "z" if is_gso(path) else "y"
-    parts, notes = read_parts(path, None if texture is None else Path(texture))
+    parts, notes = read_parts(path, None if texture is None else Path(texture), missing)
     return place_parts(path, parts, up, yaw, notes)
 
 
@@ -184,23 +191,14 @@ def render_mesh(mesh: TexturedMesh, cameras: Cameras, size: int, supersample: in
         camera = cameras[view]
         rows, columns = _window(mesh, camera, size)
         shape = rows.stop - rows.start, columns.stop - columns.start
-        hits, hit, rays = _cast_pixels(mesh, camera, size, supersample, rows, columns)
-        planes = np.ones((len(hit), 4), np.float32)
-        planes[:, 3] = hit
-        if hit.any():
-            found = {name: values[hit] for name, values in hits.items()}
-            width = found["tfar"] / (float(camera.intrinsics[0, 0]) * size * supersample)  # of a sample on the surface
-            colors = mesh.colors(found, width)
-            if light is not None:
-                colors = np.clip(colors * mesh.shades(found, rays[hit], light)[:, None], 0, 1)
-            planes[hit, :3] = colors
+        planes, near = _seen(mesh, camera, size, supersample, rows, columns, light)
         planes = planes.reshape(shape[0], supersample, shape[1], supersample, 4)
         mean = sum(planes[:, i, :, j] for i in range(supersample) for j in range(supersample)) / supersample**2
         rgba[view, rows, columns] = np.rint(255 * mean)
         if depth:
             if supersample != 1:
-                hits, hit, _ = _cast_pixels(mesh, camera, size, 1, rows, columns)
-            z_depth[view, 0, rows, columns] = np.where(hit, hits["tfar"], 0).reshape(shape)
+                _, near = _seen(mesh, camera, size, 1, rows, columns, None, colors=mesh.see_through)
+            z_depth[view, 0, rows, columns] = near.reshape(shape)
     return MultiviewObject(mesh.name, torch.from_numpy(rgba.transpose(0, 3, 1, 2).copy()), cameras,
                            num_orbit_views or views, torch.from_numpy(z_depth) if depth else None)
 
@@ -215,18 +213,58 @@ def _window(mesh: TexturedMesh, camera: Cameras, size: int) -> tuple[slice, slic
     return slice(top, bottom), slice(left, right)
 
 
-def _cast_pixels(mesh: TexturedMesh, camera: Cameras, size: int, supersample: int, rows: slice, columns: slice
-                 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Hits, whether there is one, and directions of supersample x supersample rays a pixel. Directions have camera
-    depth 1, so that `tfar` is the z-depth."""
+def _seen(mesh: TexturedMesh, camera: Cameras, size: int, supersample: int, rows: slice, columns: slice,
+          light: Light | None, colors: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Colour on white and coverage (R, 4) of supersample x supersample rays a pixel, and the z-depth (R,) at which half
+    of the light is held up, 0 for nowhere. Without `colors`, of the first surface, and no colours."""
     k, pose = camera.intrinsics.numpy(), camera.c2w.numpy()
     fine = size * supersample
     x, y = (((np.arange(window.start * supersample, window.stop * supersample, dtype=np.float32) + 0.5) / fine
              - k[axis, 2]) / k[axis, axis] for axis, window in enumerate((columns, rows)))
     right, down, forward = pose[:3, :3].T
-    directions = (x[None, :, None] * right + y[:, None, None] * down + forward).reshape(-1, 3)
-    hits = mesh.cast(pose[:3, 3], directions)
-    return hits, hits["primID"] >= 0, directions
+    rays = (x[None, :, None] * right + y[:, None, None] * down + forward).reshape(-1, 3)  # tfar is their z-depth
+    hits = mesh.cast(pose[:3, 3], rays)
+    hit = hits["primID"] >= 0
+    near = np.where(hit, hits["tfar"], 0)
+    planes = np.ones((len(rays), 4), np.float32)
+    planes[:, 3] = hit
+    if not hit.any() or not colors:
+        return planes, near
+    width = 1 / (float(k[0, 0]) * fine)  # of a sample on a surface of depth 1
+    found, active = {name: values[hit] for name, values in hits.items()}, np.nonzero(hit)[0]
+    clear = np.ones(len(rays), np.float32)  # share of the light that comes through
+    for _ in range(LAYERS):
+        depth = found["tfar"]
+        rgba = mesh.colors(found, depth * width)
+        if light is not None:
+            rgba[:, :3] = np.clip(rgba[:, :3] * mesh.shades(found, rays[active], light)[:, None], 0, 1)
+        if not mesh.see_through:
+            planes[active, :3] = rgba
+            return planes, near
+        through = clear[active] * (1 - rgba[:, 3])
+        planes[active, :3] += (clear[active] - through)[:, None] * (rgba[:, :3] - 1)
+        near[active] = np.where((clear[active] >= 0.5) & (through < 0.5), depth, near[active] * (clear[active] < 0.5))
+        clear[active] = through
+        active = active[through > CLEAR]
+        start = depth[through > CLEAR] + np.float32(STEP)
+        found = mesh.cast(pose[:3, 3] + start[:, None] * rays[active], rays[active]) if len(active) else found
+        hit = found["primID"] >= 0
+        if not len(active) or not hit.any():
+            break
+        active = active[hit]
+        found = {name: values[hit] for name, values in found.items()} | {"tfar": found["tfar"][hit] + start[hit]}
+    planes[:, 3] = 1 - clear
+    return planes, near
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of colours (..., 3) and (..., 3) or (..., 4), opaque where they do not say otherwise."""
+    if a.shape[-1] == b.shape[-1]:
+        return a * b
+    wide, narrow = (a, b) if a.shape[-1] == 4 else (b, a)
+    wide = wide.copy()
+    wide[..., :3] *= narrow
+    return wide
 
 
 def _corner_normals(corners: np.ndarray) -> np.ndarray:
@@ -264,19 +302,23 @@ def _pyramid(texture: np.ndarray) -> list[np.ndarray]:
     return levels
 
 
-def _lookup(pyramid: list[np.ndarray], uv: np.ndarray, texels: np.ndarray) -> np.ndarray:
-    """Bilinear colours (R, 3) at uv (R, 2), v upwards, repeated beyond [0, 1]; texels: (R,) how many a sample spans.
+def _lookup(pyramid: list[np.ndarray], uv: np.ndarray, texels: np.ndarray, clamp: tuple[bool, bool]) -> np.ndarray:
+    """Bilinear colours (R, C) at uv (R, 2), v upwards; texels: (R,) how many a sample spans. Beyond [0, 1] the texture
+    repeats itself, or its edge where `clamp` says so of u or v.
 
     The footprint is taken head-on: on surfaces seen at a slant the lookup stays sharp, and supersampling does the rest.
     """
     level = np.clip(np.rint(np.log2(np.maximum(texels, 1e-6))), 0, len(pyramid) - 1).astype(np.int8)
-    out = np.empty((len(uv), 3), np.float32)
+    out = np.empty((len(uv), pyramid[0].shape[-1]), np.float32)
     for number in range(len(pyramid)):
         mine = np.nonzero(level == number)[0]
         if len(mine) == 0:
             continue
         height, width = pyramid[number].shape[:2]
         places = np.stack([(1 - uv[mine, 1]) * height, uv[mine, 0] * width]) - 0.5
-        for c in range(3):
+        for axis, length, stops in ((0, height, clamp[1]), (1, width, clamp[0])):
+            if stops:
+                places[axis] = places[axis].clip(0, length - 1)
+        for c in range(out.shape[-1]):
             out[mine, c] = map_coordinates(pyramid[number][..., c], places, np.float32, order=1, mode="grid-wrap")
     return out / 255

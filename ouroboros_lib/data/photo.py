@@ -4,11 +4,13 @@ The steps: decode (any mode, EXIF rotation, colour profile) -> matte (alpha chan
 crop to the object -> scale it to the share of the frame that training objects have -> composite on white.
 """
 
+import importlib
 import io
 import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +22,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import one_line, read_bytes
 from .mattes import estimate_matte
+from .pictures import LFS, deep_grey, is_deep
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # bitmaps only: no format that starts another program
-HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")  # bitmaps: none starts a program
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 MAX_SIDE = 16_384  # pixels, the largest side WebP allows
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8  # pixels, of the picture and of the object in it
@@ -32,7 +35,10 @@ WORKING_SIDE = 1024  # larger pictures are reduced to this first; models see at 
 # with a spread of 9 % (their longest side spreads by 12 %). The ball that they fit in spans 0.92.
 OBJECT_SHARE = 0.8
 SEEN = 0.1  # alpha above this counts as object when it is cropped
-SPECK = 0.01  # parts of less than this share of the largest one's area are no part of the object
+SPECK = 0.05  # parts that weigh less than this share of the heaviest (area times alpha) are no part of the object
+HAZE = 0.3  # alpha below this share of the largest is haze, unless it is an edge:
+VEIL = 0.5  # the same where haze lies along most of the picture's rim
+EDGE = 0.02  # share of the picture's longer side that soft edges may reach beyond what is denser
 
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
@@ -77,7 +83,7 @@ class Cutout:
         radii = np.hypot(y + 0.5 - height / 2, x + 0.5 - width / 2)
         side = 2 * (np.quantile(radii, 0.99) + 0.5) / OBJECT_SHARE  # not the largest: mattes have specks
         # a margin wider than the filter's support, so that it sees transparency outside and not a repeated edge
-        pad = int(np.ceil((side - min(height, width)) / 2 + 4 * max(1.0, side / size)))
+        pad = max(0, int(np.ceil((side - min(height, width)) / 2 + 4 * max(1.0, side / size))))
         canvas = np.pad(self.rgba, ((pad, pad), (pad, pad), (0, 0)))
         top, left = pad + height / 2 - side / 2, pad + width / 2 - side / 2
         box = (left, top, left + side, top + side)
@@ -133,7 +139,7 @@ def cut_out_pixels(name: str, rgba: np.ndarray, original_size: tuple[int, int], 
         matte, alpha, said = estimate_matte(name, rgba[..., :3], background)
         notes = notes + said
     if matte != "keep":
-        alpha, said = _without_specks(name, alpha)
+        alpha, said = _object_alone(name, alpha)
         notes = notes + said
     rgba = np.concatenate([rgba[..., :3], np.ones_like(alpha)[..., None]], axis=-1) * alpha[..., None]
     if matte != "keep":
@@ -180,6 +186,9 @@ def _open(path: Path) -> Image.Image:
     if not data:
         raise InputError(f"{path}: the file is empty")
     Image.init()  # PIL registers WebP and TIFF only then
+    if _format_of(data) == "HEIC":
+        with suppress(ImportError):
+            importlib.import_module("pillow_heif").register_heif_opener()  # on the user's own account
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits below are stricter
@@ -187,6 +196,9 @@ def _open(path: Path) -> Image.Image:
     except UnidentifiedImageError:
         kind = _format_of(data)
         what = f", it is {kind}: convert it to PNG or JPEG first" if kind else ""
+        what += ", or pip install pillow-heif" if kind == "HEIC" else ""
+        if data.startswith(LFS):
+            what = ", it is a Git LFS pointer, not the file: git lfs pull fetches it"
         raise InputError(f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF){what}") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: too large, more than {MAX_PIXELS // 10**6} megapixels; reduce it first") from None
@@ -199,7 +211,9 @@ def _format_of(data: bytes) -> str | None:
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "JPEG XL"
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
-    return "AVIF" if brand in (b"avif", b"avis") else "HEIC" if brand in HEIC_BRANDS else None
+    if brand and (b"avif" in data[8:64] or b"avis" in data[8:64]):
+        return "AVIF"
+    return "HEIC" if brand in HEIC_BRANDS else None
 
 
 def check_size(name: str, width: int, height: int) -> None:
@@ -213,7 +227,7 @@ def check_size(name: str, width: int, height: int) -> None:
 
 def _to_rgba(name: str, image: Image.Image, profile: bytes | None, notes: list[str]) -> np.ndarray:
     """Any PIL mode to (H, W, 4) float32."""
-    if image.mode[0] in "IF":  # 16-bit, 32-bit and float grey; PIL's own conversion would clip at 255
+    if is_deep(image):
         grey = _reduce(Image.fromarray(_deep_grey(name, image, notes)))
         grey = np.asarray(grey).clip(0, 1)
         return np.stack([grey, grey, grey, np.ones_like(grey)], axis=-1)
@@ -234,14 +248,14 @@ def _reduce(image: Image.Image) -> Image.Image:
 
 
 def _deep_grey(name: str, image: Image.Image, notes: list[str]) -> np.ndarray:
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise InputError(f"{name}: the picture holds values that are not finite numbers")
-    white = 1.0 if image.mode == "F" else 65535.0
-    if values.min() >= 0 and values.max() <= white:
-        return values / white
-    notes.append(f"{Path(name).name}: values outside 0 to {white:g} were stretched to the full range")
-    return (values - values.min()) / (np.ptp(values) or 1.0)
+    try:
+        grey, stretched = deep_grey(image)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
+    if stretched:
+        white = "1" if image.mode == "F" else "65535"
+        notes.append(f"{Path(name).name}: values outside 0 to {white} were stretched to the full range")
+    return grey
 
 
 def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
@@ -258,17 +272,28 @@ def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Imag
     return converted
 
 
-def _without_specks(name: str, alpha: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Alpha (H, W) without what is far smaller than the object and does not touch it, and a note if there was any."""
+def _object_alone(name: str, alpha: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Alpha (H, W) without haze and without what is far smaller than the object and apart from it, and notes."""
     from scipy import ndimage
 
+    notes = []
     labels, count = ndimage.label(alpha > SEEN, np.ones((3, 3)))
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    kept = areas >= SPECK * areas[1:].max(initial=0)
+    weights = np.bincount(labels.ravel(), alpha.ravel(), minlength=count + 1)
+    kept = weights >= SPECK * weights[1:].max(initial=0)
     kept[0] = True  # what is hardly seen, such as a soft edge
-    if kept.all():
-        return alpha, []
-    return alpha * kept[labels], [f"{name}: specks beside the object were left out ({(~kept).sum()} of them)"]
+    if not kept.all():
+        alpha = alpha * kept[labels]
+        notes.append(f"{name}: specks beside the object were left out ({(~kept).sum()} of them)")
+    rim = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+    veiled = ((rim > SEEN) & (rim < VEIL * alpha.max())).mean() > 0.5
+    dense = alpha >= (VEIL if veiled else HAZE) * alpha.max()
+    soft = (alpha > SEEN) & ~dense
+    if soft.any():
+        away = ndimage.distance_transform_edt(~dense)
+        if (soft & (away > max(2.0, EDGE * max(alpha.shape)))).sum() > SPECK * dense.sum():
+            alpha = np.where(soft & (away > 1.5), 0, alpha)  # nothing is left of it at the object's edge
+            notes.append(f"{name}: haze around the object was left out; make its background fully transparent")
+    return alpha, notes
 
 
 def _crop(name: str, rgba: np.ndarray) -> np.ndarray:

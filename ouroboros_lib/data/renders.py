@@ -27,7 +27,6 @@ from ..errors import InputError
 from ..files import one_line, read_json
 from ..speed.threads import prepare
 from .folders import MultiviewObject, stack_rigs, write_object
-from .mesh_files import find_mesh, mesh_files, object_name
 from .meshes import load_mesh, render_mesh
 
 
@@ -48,6 +47,7 @@ class RenderSettings:
     texture: str | None = None
     depth: bool = True
     seed: int = 0
+    missing_textures: str = "error"  # one of mesh_parts.MISSING
 
     def cameras(self, name: str) -> Cameras:
         """(views + novel,) cameras for an object."""
@@ -67,48 +67,10 @@ class RenderSettings:
         return self.yaw
 
     def record(self) -> dict:
-        return dataclasses.asdict(self)
-
-
-def find_meshes(paths: Iterable[Path]) -> dict[str, Path]:
-    """Mesh files or folders by object name: `paths` are meshes, folders of one object, or folders of many.
-
-    A folder of many holds meshes, or folders of objects or of meshes. Faulty entries are among the results: rendering
-    says what is wrong with them. Raises InputError for a path that is not there or has nothing in it, and for equal
-    names.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        for entry in _entries(path):
-            try:
-                name = object_name(find_mesh(entry))
-            except InputError:
-                name = entry.stem if entry.is_file() else entry.absolute().name
-            other = found.setdefault(name, entry)
-            if other.resolve() != entry.resolve():
-                raise InputError(f"{entry}: is called {name}, as is {other}; rename one or render them apart")
-    return found
-
-
-def _entries(path: Path) -> list[Path]:
-    if not path.is_dir():
-        find_mesh(path)  # raises unless it is a mesh
-        return [path]
-    if here := mesh_files(path):
-        return here
-    if mesh_files(path / "meshes"):
-        return [path]
-    below = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not below:
-        raise InputError(f"{path}: an empty folder, expected meshes or folders of objects")
-    return [entry for folder in below
-            for entry in (mesh_files(folder) if len(mesh_files(folder)) > 1 else [folder])]
-
-
-def holds_meshes(folder: Path) -> bool:
-    """Whether a folder holds meshes, or folders of meshes."""
-    below = [folder, *folder.iterdir()] if folder.is_dir() else []
-    return any(mesh_files(each) or mesh_files(each / "meshes") for each in below)
+        record = dataclasses.asdict(self)
+        if self.missing_textures != "grey":  # the others are not to be seen in what is rendered
+            del record["missing_textures"]
+        return record
 
 
 def held_out(names: Iterable[str], count: int) -> list[str]:
@@ -133,7 +95,8 @@ def is_done(folder: Path, how: dict) -> bool:
         return False
     about = read_json(folder / "object.json")
     before = about.get("render") if isinstance(about, dict) else None
-    before = before if isinstance(before, dict) else {}
+    before = {"missing_textures": "error"} | (before if isinstance(before, dict) else {})
+    how = {"missing_textures": "error"} | how
     changed = [f"{key} {before.get(key)} instead of {value}" for key, value in how.items() if before.get(key) != value]
     if changed:
         raise InputError(f"{folder}: was made otherwise ({', '.join(changed)}); choose another --out")
@@ -146,9 +109,9 @@ def is_done(folder: Path, how: dict) -> bool:
 def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettings) -> list[str]:
     """Render one mesh into a multi-view folder; returns notes on it. Raises InputError, which names the object."""
     try:
-        mesh = load_mesh(path, settings.up, settings.texture, settings.turn(name))
+        mesh = load_mesh(path, settings.up, settings.texture, settings.turn(name), settings.missing_textures)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
     if settings.turn(name) != settings.yaw and mesh.up != "z":
         raise InputError(f"{name}: the protocol says which side of a mesh with z up the input shows, but this one was "
                          f"taken for {mesh.up} up: give --up z")

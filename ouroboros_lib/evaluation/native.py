@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.layouts import find_meshes
 from ..data.mesh_files import SUFFIXES as MESHES
-from ..data.renders import find_meshes
 from ..errors import InputError
 from ..files import one_line
 from .pictures import SUFFIXES as PICTURES

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from ..data.folders import on_white
+from ..data.pictures import eight_bit
 from ..errors import InputError
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
@@ -26,10 +26,11 @@ def read_pixels(path: Path) -> Tensor:
     """The same for a picture of any sides, (3, H, W)."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGBA"))
+            pixels = eight_bit(image, alpha=True)
     except Exception as error:  # decoders raise many kinds
         raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
-    return torch.from_numpy(on_white(pixels)).permute(2, 0, 1)[:3].float() / 255
+    pixels = on_white(pixels) if pixels.shape[-1] == 4 else pixels.copy()
+    return torch.from_numpy(pixels).permute(2, 0, 1)[:3].float() / 255
 
 
 def resized(images: Tensor, size: int) -> Tensor:

@@ -12,9 +12,9 @@ import numpy as np
 from ..cameras import field_of_view
 from ..data.batches import held_out_objects
 from ..data.folders import MultiviewObject, find_objects, read_object
+from ..data.layouts import find_meshes
 from ..data.meshes import load_mesh
 from ..data.procedural import sample_objects
-from ..data.renders import find_meshes
 from ..errors import InputError
 from .geometry import HOW_MEASURED, Surface, mesh_surface, procedural_surface, surrounding_cameras
 from .protocols import Protocol, load_protocol

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ..data.batches import MultiviewBatch
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
 from ..data.fresh import find_swatches, fresh_views
+from ..data.layouts import find_meshes, holds_meshes
 from ..data.meshes import load_mesh, render_mesh
-from ..data.renders import RenderSettings, find_meshes, held_out, holds_meshes
+from ..data.renders import RenderSettings, held_out
 from ..data.shards import INDEX, ShardStream
 from ..errors import InputError
 from ..presets import Preset

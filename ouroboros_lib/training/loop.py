@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,10 +12,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from .checkpoints import checkpoint_to_resume, diverged, export, load_checkpoint, save_checkpoint
+from ..files import termination_cleans_up
+from .checkpoints import (
+    check_resume,
+    check_settings,
+    clear_partial,
+    diverged,
+    export,
+    is_first_process,
+    load_checkpoint,
+    newest_sound,
+    rewind_log,
+    save_checkpoint,
+)
 from .config import TrainingConfig
 from .fast.cuda_graphs import exchange_gradients
 from .fast.sharding import reshard
+from .one_writer import only_writer
 from .run import Run, set_up
 from .stages import measure_latents, next_losses
 from .validation import look
@@ -33,17 +46,26 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
         raise InputError("--preset paper: give --data DIR, rendered objects, and --init DIR, what `ouroboros convert "
                          "svd` wrote: nobody trains these models from nothing on toy objects")
     out = Path(out)
-    checkpoint = checkpoint_to_resume(out, resume)
+    check_resume(out, resume)
     out.mkdir(parents=True, exist_ok=True)
-    run = set_up(preset, out, config, init, data)
-    run.accelerator.init_trackers("logs", config=asdict(config))
-    if checkpoint is not None:
-        load_checkpoint(run, checkpoint)
-    with closing(run.source):
-        figures = take_steps(run)
-    figures |= look(run)
-    export(run)
-    run.accelerator.end_training()
+    with termination_cleans_up(), only_writer(out) if is_first_process() else nullcontext():
+        check_resume(out, resume)  # now that nobody else writes there
+        checkpoint = newest_sound(out) if resume else None
+        if checkpoint is not None:
+            check_settings(checkpoint, preset, config, data)
+        run = set_up(preset, out, config, init, data)
+        if checkpoint is not None:
+            load_checkpoint(run, checkpoint)
+        if run.accelerator.is_main_process:
+            clear_partial(out)
+            rewind_log(out, run.step)
+        # later steps that TensorBoard's files hold are taken again
+        run.accelerator.init_trackers("logs", asdict(config), {"tensorboard": {"purge_step": run.step + 1}})
+        with closing(run.source):
+            figures = take_steps(run)
+        figures |= look(run)
+        export(run)
+        run.accelerator.end_training()
     return figures
 
 
@@ -53,15 +75,14 @@ def take_steps(run: Run) -> dict[str, float]:
     run.source.fill()
 
     seconds_before, first_step = run.seconds, run.step
-    figures, sums, summed = {}, {}, 0  # a single batch's losses vary with its noise levels: log means
     progress = tqdm(total=config.steps, initial=run.step, disable=not run.accelerator.is_main_process,
                     mininterval=1.0 if config.steps < 1000 else 10.0)
     while (fraction := run.share_done()) < 1:
         for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak"] * learning_rate_factor(fraction, config.warmup, config.schedule)
-        for name, value in take_step(run).items():
-            sums[name] = sums.get(name, 0) + value
-        summed += 1
+        for name, value in take_step(run).items():  # a single batch's losses vary with its noise levels: log means
+            run.sums[name] = run.sums.get(name, 0) + value
+        run.summed += 1
         run.step += 1
         if run.step == first_step + 1:  # the clock starts here: compilation takes minutes, but trains nothing
             started = time.monotonic()
@@ -71,16 +92,17 @@ def take_steps(run: Run) -> dict[str, float]:
         if run.step % config.refresh_every == 0:
             run.source.refresh()
         if run.step % config.log_every == 0 or run.step == config.steps:
-            figures, sums, summed = {name: float(value) / summed for name, value in sums.items()}, {}, 0
-            log(run, figures, progress)
+            run.figures = {name: float(value) / run.summed for name, value in run.sums.items()}
+            run.sums, run.summed = {}, 0
+            log(run, run.figures, progress)
+        if config.validate_every and run.step % config.validate_every == 0:
+            run.figures |= look(run)
         if config.checkpoint_every and run.step % config.checkpoint_every == 0:
             save_checkpoint(run)
-        if config.validate_every and run.step % config.validate_every == 0:
-            figures |= look(run)
     progress.close()
     if config.stage == "autoencoder" and config.train_encoder:
         measure_latents(run)
-    return figures
+    return run.figures
 
 
 def take_step(run: Run) -> dict[str, Tensor]:
@@ -145,8 +167,9 @@ def log(run: Run, figures: dict[str, float], progress: tqdm) -> None:
     figures = figures | {"samples": samples, "minutes": run.seconds / 60}
     run.accelerator.log(figures, step=run.step)
     if run.accelerator.is_main_process:
+        line = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no NaN
         with open(run.out / "log.jsonl", "a") as file:
-            file.write(json.dumps({"step": run.step} | figures) + "\n")
+            file.write(json.dumps({"step": run.step} | line) + "\n")
     progress.set_postfix({name: f"{value:.4f}" for name, value in figures.items() if "/" not in name})
 
 

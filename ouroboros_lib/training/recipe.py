@@ -25,7 +25,10 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 from ..errors import InputError
 from ..evaluation.config import ON_THE_FLY, EvaluationConfig
 from ..files import termination_cleans_up
+from .checkpoints import checkpoints
+from .children import end, end_orphans, program, start
 from .config import TrainingConfig
+from .one_writer import Lock, only_writer
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}
@@ -217,7 +220,6 @@ def command_line(arguments: list[str]) -> str:
     return "ouroboros " + shlex.join(arguments)
 
 
-@termination_cleans_up()
 def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> None:
     """Run all stages that are not done yet into `out`/NAME and `out`/evaluation; stop everything when one fails.
 
@@ -228,10 +230,18 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
     for stage in stages:
         stage.keep_global_batch(min(stage.gpus, max(gpus, 1)))
     out.mkdir(parents=True, exist_ok=True)
+    with termination_cleans_up(), only_writer(out) as lock:
+        if lock.orphans:
+            print(f"a recipe that was killed here left {len(lock.orphans)} processes running: ending them", flush=True)
+            end_orphans(lock.orphans)
+        _run_stages(stages, out, visible, per_gpu, lock)
+
+
+def _run_stages(stages: list[Stage], out: Path, visible: list[str], per_gpu: int, lock: Lock) -> None:
     done = {stage.name for stage in stages if stage.result(out).is_file()}
     for name in done:
         print(f"{name}: done before", flush=True)
-    free, running = list(range(max(gpus, 1))) * per_gpu, []  # a GPU as often as it has places
+    free, running = list(range(len(visible))) * per_gpu, []  # a GPU as often as it has places
     waiting = [stage for stage in stages if stage.name not in done]
     try:
         while waiting or running:
@@ -241,9 +251,10 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
                     stage.devices = emptiest[:stage.gpus]
                     for device in stage.devices:
                         free.remove(device)
-                    _start(stage, out, [visible[device] for device in stage.devices])
                     waiting.remove(stage)
                     running.append(stage)
+                    _start(stage, out, [visible[device] for device in stage.devices])
+                    lock.keep_children([process.pid for stage in running for process in stage.processes])
             time.sleep(0.2)
             for stage in list(running):
                 codes = [process.poll() for process in stage.processes]
@@ -258,9 +269,7 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
                     done.add(stage.name)
                     free += stage.devices
     finally:
-        for stage in running:
-            for process in stage.processes:
-                process.terminate()
+        end(process for stage in running for process in stage.processes)
 
 
 def visible_gpus(count: int) -> list[str]:
@@ -279,22 +288,21 @@ def visible_gpus(count: int) -> list[str]:
 
 def _start(stage: Stage, out: Path, gpus: list[str]) -> None:
     """One process a GPU; each sees its own as the only one, so that all share one compilation cache."""
-    resume = ["--resume"] if not stage.evaluates and any((out / stage.name).glob("checkpoint-*")) else []
+    resume = ["--resume"] if not stage.evaluates and checkpoints(out / stage.name) else []
     print(f"{stage.name}: {command_line(stage.arguments(out) + resume)}", flush=True)
     stage.started, stage.processes, port = time.monotonic(), [], get_free_port()
     for rank, gpu in enumerate(gpus):
-        environment = dict(os.environ, CUDA_VISIBLE_DEVICES=gpu)
+        environment = {"CUDA_VISIBLE_DEVICES": gpu}
         if len(gpus) > 1:
             environment |= {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(len(gpus)),
                             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         log = out / (f"{stage.name}.log" if rank == 0 else f"{stage.name}.{rank}.log")
         with open(log, "a") as file:
-            stage.processes.append(subprocess.Popen(_program(stage, out) + resume, stdout=file,
-                                                    stderr=subprocess.STDOUT, env=environment))
+            stage.processes.append(start(_program(stage, out) + resume, file, **environment))
 
 
 def _program(stage: Stage, out: Path) -> list[str]:
-    return [sys.executable, "-m", "ouroboros_lib", *stage.arguments(out)]
+    return program(stage.arguments(out))
 
 
 def _last_line(log: Path) -> str:

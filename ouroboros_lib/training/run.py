@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import DDPCommunicationHookType, set_seed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,6 +26,7 @@ from .fast.compiled import compile_for_training, decoder
 from .fast.cuda_graphs import CudaGraphs, check_recordable, share_by_hand
 from .fast.sharding import is_sharded, shard
 from .initial import COMPONENTS, TRAINED, initial_pipeline
+from .loopback import meeting_place
 from .mixture import GivenBuffer, MixedObjects
 from .muon import Muon, is_hidden
 from .perceptual import perceptual_loss
@@ -39,7 +40,8 @@ class Run:
 
     networks: the models that are trained, by name, wrapped for their processes; pipe has them bare. optimizers: one,
     two with Muon, or one a model if weights are sharded. averages: of the weights (EMA), by name. source: of batches;
-    validation: objects that are not among them. step, seconds: what is done.
+    validation: objects that are not among them. step, seconds: what is done. sums, summed: of what the next line of
+    the log is the mean; figures: of the last line. preset, data: arguments of `train`.
     """
 
     accelerator: Accelerator
@@ -56,6 +58,11 @@ class Run:
     cuda_graphs: CudaGraphs | None = None
     step: int = 0
     seconds: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    summed: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    preset: str = ""
+    data: str | Path | None = None
 
     @property
     def is_fast(self) -> bool:
@@ -135,11 +142,9 @@ def set_up(preset: str, out: Path, config: TrainingConfig, init: list[str] | Non
     networks, optimizers = _wrap({name: getattr(pipe, name) for name in trained}, accelerator, config)
     averages = {name: WeightAverages(getattr(pipe, name).parameters(), config.ema_decay**config.ema_every,
                                      None if config.ema_device == "same" else config.ema_device) for name in trained}
-    run = Run(accelerator, out, config, pipe, source, validation, networks, optimizers, averages,
-              decoder(pipe.autoencoder, config), perceptual,
-              CudaGraphs(networks["multiview"].parameters()) if config.cuda_graphs else None)
-    accelerator.register_for_checkpointing(run, *averages.values())
-    return run
+    return Run(accelerator, out, config, pipe, source, validation, networks, optimizers, averages,
+               decoder(pipe.autoencoder, config), perceptual,
+               CudaGraphs(networks["multiview"].parameters()) if config.cuda_graphs else None, preset=preset, data=data)
 
 
 def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
@@ -148,7 +153,8 @@ def new_accelerator(out: Path, config: TrainingConfig) -> Accelerator:
     hook = DDPCommunicationHookType.BF16 if config.gradient_exchange == "bf16" else DDPCommunicationHookType.NO
     return Accelerator(mixed_precision=config.mixed_precision, gradient_accumulation_steps=config.accumulation,
                        log_with="tensorboard", project_dir=out,
-                       kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, comm_hook=hook)])
+                       kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, comm_hook=hook),
+                                        InitProcessGroupKwargs(**meeting_place())])
 
 
 def open_data(preset: Preset, config: TrainingConfig, accelerator: Accelerator, data: str | Path | None

@@ -46,7 +46,7 @@ def draw_curves(log: Sequence[dict[str, float]], titles: Mapping[str, str], wind
     figure = Figure(figsize=(4.2 * len(titles), 2.8), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)  # not pyplot, which belongs to the main thread
     for axis, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
-        entries = [entry for entry in log if name in entry]
+        entries = [entry for entry in log if entry.get(name) is not None]
         steps, values = [entry["step"] for entry in entries], [entry[name] for entry in entries]
         axis.plot(steps, values, color="tab:blue", alpha=0.35, linewidth=1)
         axis.plot(steps, smooth(values, window), color="tab:blue", linewidth=2)

@@ -207,6 +207,21 @@ def test_protocols_and_recipes_can_be_read(run):
         assert code == 2 and errors.count("\n") == 1 and "expected one of" in errors
 
 
+def test_meshes_that_lack_pictures_fail_or_are_drawn_without_or_left_out(run, meshes, tmp_path):
+    (meshes / "bare.obj").write_text("mtllib bare.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl a\nf 1/1 2/1 3/1\n")
+    (meshes / "bare.mtl").write_text("newmtl a\nKd 1 0 0\nmap_Kd gone.png\n")
+    for choice, code, made, word in (("error", 1, 3, "skipped: bare: "), ("skip", 0, 3, "left out: bare: "),
+                                     ("grey", 0, 4, "note: bare: ")):
+        out = tmp_path / choice
+        found, text, errors = run("render", meshes, "--out", out, *SMALL, "--missing-textures", choice)
+        assert found == code and errors.startswith(word) and "gone.png" in errors and errors.count("\n") == 1
+        assert f"{made} of 4 objects" in text and (out / "bare").is_dir() == (choice == "grey")
+    assert run("render", meshes, "--out", tmp_path / "skip", *SMALL)[0] == 1  # goes on where the other one was
+    code, _, errors = run("render", meshes, "--out", tmp_path / "grey", *SMALL)
+    assert code == 2 and "missing_textures grey instead of error" in errors
+    assert run("render", meshes, "--out", tmp_path / "x", *SMALL, "--missing-textures", "pink")[0] == 2
+
+
 def test_interrupted_rendering_goes_on(run, meshes, tmp_path):
     for number in range(12):
         shutil.copy(meshes / "three.ply", meshes / f"copy_{number:02d}.ply")

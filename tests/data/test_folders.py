@@ -243,3 +243,83 @@ def test_empty_folders(tmp_path):
     assert find_objects(tmp_path / "empty") == ["leaf"]
     with pytest.raises(InputError, match="leaf: an empty folder"):
         read_object(tmp_path / "empty" / "leaf")
+
+
+# ---- as other programs and zips leave them --------------------------------------------------------------------------
+
+
+def nerf_folder(folder, frames, cameras, file_path, lens, picture, marker="transforms.json"):
+    """Blender's, nerfstudio's and instant-ngp's: where they say that a view is, and where it is."""
+    record = lens | {"frames": [{"file_path": file_path.format(i), "transform_matrix": pose.tolist()}
+                                for i, pose in enumerate(opengl_to_opencv(cameras.c2w))]}
+    for i, rgba in enumerate(frames):
+        path = folder / picture.format(i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _straight_picture(rgba).save(path)
+    (folder / marker).write_text(json.dumps(record))
+    return folder
+
+
+@pytest.mark.parametrize("file_path, picture", [
+    ("./images/r_{}.png", "images/r_{}.png"), ("images\\r_{}.png", "images/r_{}.png"),
+    ("./train/r_{}", "train/r_{}.png"), ("/elsewhere/x/images/r_{}.png", "images/r_{}.png"),
+    ("C:\\x\\r_{}.png", "r_{}.png"), ("../x/r_{}.png", "r_{}.png")])
+def test_views_lie_where_other_programs_put_them(tmp_path, file_path, picture):
+    views = rendered(evenly_spaced_orbit(3, 0.0))[0]
+    lens = {"camera_angle_x": 2 * math.atan(0.5 / float(views.cameras.intrinsics[0, 0, 0]))}
+    folder = nerf_folder(tmp_path / "set" / "thing", views.rgba, views.cameras, file_path, lens, picture)
+    assert find_objects(tmp_path / "set") == ["thing"]
+    again = read_object(folder)
+    assert torch.equal(again.rgba, views.rgba) and torch.allclose(again.cameras.c2w, views.cameras.c2w, atol=1e-5)
+
+
+def test_lenses_in_pixels_of_all_or_of_each_and_those_that_distort(tmp_path):
+    views = rendered(evenly_spaced_orbit(3, 0.0))[0]
+    k = SIZE * float(views.cameras.intrinsics[0, 0, 0])
+    pixels = {"fl_x": k, "fl_y": k, "cx": SIZE / 2, "cy": SIZE / 2, "w": SIZE, "h": SIZE, "k1": 0}
+    folder = nerf_folder(tmp_path / "thing", views.rgba, views.cameras, "r_{}", pixels, "r_{}.png")
+    assert torch.allclose(read_object(folder).cameras.intrinsics, views.cameras.intrinsics, atol=1e-5)
+    record = json.loads((folder / "transforms.json").read_text())
+    record["frames"][1] |= {"fl_x": 2 * k, "cx": 0}
+    edit_json(folder / "transforms.json", **record)
+    lens = read_object(folder).cameras.intrinsics
+    assert lens[1, 0].tolist() == pytest.approx([2 * k / SIZE, 0, 0]) and torch.allclose(lens[2],
+                                                                                         views.cameras.intrinsics[2])
+    for change, word in (({"k1": 0.1}, "k1: the lens distorts"), ({"camera_model": "OPENCV_FISHEYE"}, "FISHEYE"),
+                         ({"w": 0}, "positive")):
+        edit_json(folder / "transforms.json", **({"k1": 0, "camera_model": "OPENCV"} | change))
+        with pytest.raises(InputError, match=word):
+            read_object(folder)
+
+
+def test_splits_are_taken_together(tmp_path):
+    views = rendered(evenly_spaced_orbit(4, 0.0))[0]
+    lens = {"camera_angle_x": 2 * math.atan(0.5 / float(views.cameras.intrinsics[0, 0, 0]))}
+    for split, some in (("train", [0, 1]), ("test", [2, 3])):
+        nerf_folder(tmp_path / "set" / "lego", views.rgba[some], views.cameras.views(some), f"./{split}/r_{{}}", lens,
+                    f"{split}/r_{{}}.png", f"transforms_{split}.json")
+    assert find_objects(tmp_path / "set") == ["lego"]
+    assert torch.equal(read_object(tmp_path / "set" / "lego").rgba, views.rgba)
+
+
+def test_nothing_is_read_from_outside_the_folder(tmp_path):
+    views = rendered(evenly_spaced_orbit(2, 0.0))[0]
+    folder = nerf_folder(tmp_path / "thing", views.rgba, views.cameras, "../other/r_{}.png", {"camera_angle_x": 0.7},
+                         "../other/r_{}.png")
+    with pytest.raises(InputError, match="this view is missing"):
+        read_object(folder)
+
+
+def test_stray_folders_are_left_out_with_a_note(tmp_path, caplog):
+    root = tmp_path / "set"
+    write_object(root / "thing", rendered(evenly_spaced_orbit(2, 0.0))[0])
+    (root / "__MACOSX" / "thing").mkdir(parents=True)
+    (root / "__MACOSX" / "thing" / "._view_000.png").write_bytes(b"x")
+    (root / "notes").mkdir()
+    (root / "notes" / "readme.txt").write_text("hello")
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    assert find_objects(root) == ["thing"]
+    assert [record.getMessage() for record in caplog.records] == [f"{root}: no views in notes: left out"]
+    (root / "lost").mkdir()
+    (root / "lost" / "view_000.png").write_bytes(b"x")  # its cameras are gone
+    assert find_objects(root) == ["lost", "thing"]

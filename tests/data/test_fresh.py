@@ -11,9 +11,10 @@ from torch.testing import assert_close
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.data.fresh import find_swatches, fresh_views, painted
+from ouroboros_lib.data.layouts import find_meshes, holds_meshes
 from ouroboros_lib.data.mesh_files import read_parts
 from ouroboros_lib.data.meshes import Light, load_mesh, render_mesh
-from ouroboros_lib.data.renders import RenderSettings, find_meshes, held_out, holds_meshes
+from ouroboros_lib.data.renders import RenderSettings, held_out
 from ouroboros_lib.errors import InputError
 
 SETTINGS = RenderSettings(24, 4, 2, None, supersample=1)

@@ -15,7 +15,6 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 from ouroboros_lib.cameras import evenly_spaced_orbit, from_canonical, normalised_intrinsics, orbit_cameras
 from ouroboros_lib.data.mesh_files import PLAIN, find_mesh, object_name
 from ouroboros_lib.data.meshes import load_mesh, render_mesh
-from ouroboros_lib.data.renders import find_meshes
 from ouroboros_lib.errors import InputError
 
 FRONT = orbit_cameras([0.0], 0.0)
@@ -348,18 +347,3 @@ def test_machine_without_embree(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match="pip install -e"):
         render_mesh(load_mesh(tmp_path / "square.ply"), FRONT, 8)
-
-
-def test_meshes_are_found_by_name(tmp_path):
-    for name in ("a.ply", "b.ply", "deep/c/model.ply", "deep/d/meshes/model.ply"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        square().export(tmp_path / name)
-    (tmp_path / "deep" / "nothing").mkdir()
-    assert set(find_meshes([tmp_path])) == {"a", "b"}
-    assert set(find_meshes([tmp_path / "deep", tmp_path / "a.ply"])) == {"a", "c", "d", "nothing"}
-    with pytest.raises(InputError, match="rename"):
-        square().export(tmp_path / "deep" / "a.ply")
-        find_meshes([tmp_path / "a.ply", tmp_path / "deep" / "a.ply"])
-    for missing in (tmp_path / "deep" / "nothing", tmp_path / "not_there", tmp_path / "deep" / "c" / "x.txt"):
-        with pytest.raises(InputError):
-            find_meshes([missing])

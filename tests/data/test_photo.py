@@ -1,6 +1,7 @@
 """The photo path: every kind of file, matting, cropping."""
 
 import sys
+import types
 
 import numpy as np
 import PIL
@@ -175,11 +176,65 @@ def test_specks_beside_the_object_do_not_move_it(tmp_path):
     assert len(photo.notes) == 1 and "specks beside the object were left out (1 of them)" in photo.notes[0]
 
 
+def framed(alpha):
+    """The silhouette that the model sees of a picture with this alpha (H, W), and the notes."""
+    rgba = np.concatenate([np.full((*alpha.shape, 3), 0.5, np.float32), alpha[..., None]], -1)
+    photo = photo_module.cut_out_pixels("photo", rgba, alpha.shape[::-1], []).frame(SIZE)
+    return photo.alpha[0].numpy() > 0.5, photo.notes
+
+
+def soft_disc():
+    y, x = np.mgrid[:200, :200]
+    return (31 - np.hypot(x - 80, y - 120)).clip(0, 4).astype(np.float32) / 4
+
+
+@pytest.mark.parametrize("veil, place", [(0.12, np.s_[:]), (0.2, np.s_[:]), (0.4, np.s_[:]), (0.2, np.s_[:100]),
+                                         (0.2, np.s_[:, 110:])])  # a denser part may be glass
+def test_haze_around_the_object_does_not_move_it(veil, place):
+    clean, hazy = soft_disc(), soft_disc()
+    hazy[place] = np.maximum(hazy[place], veil)
+    expected, said = framed(clean)
+    seen, notes = framed(hazy)
+    assert iou(seen, expected) > 0.97 and not said
+    assert len(notes) == 1 and "haze around the object was left out" in notes[0]
+
+
+def test_parts_are_weighed_by_area_and_alpha():
+    expected, _ = framed(soft_disc())
+    logo = soft_disc()
+    logo[4:14, 180:190] = 1  # 4 % of the disc's area
+    seen, notes = framed(logo)
+    assert np.array_equal(seen, expected) and "specks beside the object were left out (1 of them)" in notes[0]
+    pale = soft_disc()
+    pale[:40, 160:190] = 0.12  # 40 % of its area, but hardly there
+    assert np.array_equal(framed(pale)[0], expected)
+    pair = soft_disc()
+    pair[20:60, 150:190] = 1
+    assert framed(pair)[1] == [] and not np.array_equal(framed(pair)[0], expected)
+
+
 @pytest.mark.parametrize("start, kind", [(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "HEIC"), (b"\xff\x0a....", "JPEG XL")])
 def test_formats_that_pil_cannot_read_are_named(tmp_path, start, kind):
     (tmp_path / "photo.jpg").write_bytes(start + bytes(100))
     with pytest.raises(InputError, match=rf"photo.jpg: not a .*, it is {kind}: convert it to PNG or JPEG first"):
         load_photo(tmp_path / "photo.jpg", SIZE)
+
+
+def test_heic_is_read_where_pillow_heif_is(tmp_path, monkeypatch):
+    def register():
+        Image.register_open("HEIF", lambda file, name: rgba_image(), lambda prefix: prefix[4:12] == b"ftypheic")
+
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+    assert load_photo(tmp_path / "photo.heic", SIZE).matte == "alpha"
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(InputError, match="it is a Git LFS pointer, not the file: git lfs pull fetches it"):
+        load_photo(tmp_path / "photo.png", SIZE)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="PIL reads AVIF from 11.3 on")

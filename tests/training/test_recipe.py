@@ -277,8 +277,7 @@ def test_an_ablation_from_training_to_tables(tmp_path, capsys, monkeypatch):
                  settings=QUICK | {"stage": "joint"}, evaluate=options,
                  compare=[["joint-both:paper", "two-stage", "all"],
                           ["joint:other", "two-stage", "not there"]])
-    program = recipe._program
-    monkeypatch.setattr(recipe, "_program", lambda stage, out: warm.command(program(stage, out)[2:]))  # python -m ...
+    monkeypatch.setattr(recipe, "_program", lambda stage, out: warm.command(["ouroboros_lib", *stage.arguments(out)]))
     monkeypatch.setattr(sys, "argv", ["ouroboros"])
     with pytest.raises(SystemExit) as leaving:
         main(["recipe", name, "--out", str(tmp_path / "out"), "--gpus", "0"])

@@ -20,7 +20,7 @@ export FSDP_RESHARD_AFTER_FORWARD=true FSDP_STATE_DICT_TYPE=SHARDED_STATE_DICT F
 export FSDP_ACTIVATION_CHECKPOINTING=false FSDP_CPU_RAM_EFFICIENT_LOADING=false
 
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-RESUME=$(compgen -G "$OUT/checkpoint-*" > /dev/null && echo --resume || true)
+RESUME=$(compgen -G "$OUT/checkpoint-[0-9]*" > /dev/null && echo --resume || true)
 # threads for the averages on the CPU; torchrun would set 1
 OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / 8)) srun --kill-on-bad-exit=1 torchrun --nnodes "$SLURM_NNODES" --nproc-per-node 8 \
   --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$HEAD:29500" \

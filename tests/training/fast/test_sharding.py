@@ -4,15 +4,12 @@ import re
 import subprocess
 from types import SimpleNamespace
 
-import pytest
 import torch
 import yaml
-from training_inputs import ACCELERATE, fsdp_environment, quick_narrow
+from training_inputs import ACCELERATE, fsdp_environment
 
-from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.training import TrainingConfig
-from ouroboros_lib.training.checkpoints import load_checkpoint
 from ouroboros_lib.training.fast.sharding import shard
 from ouroboros_lib.training.recipe import load_recipe
 
@@ -27,13 +24,6 @@ def test_shares_of_gradients_are_summed_in_the_precision_they_travel_in():
             assert shard(accelerator, model, None, exchange) == (model, None)
             policy = plugin.mixed_precision_policy
             assert (policy.param_dtype, policy.reduce_dtype, policy.cast_forward_inputs) == (weights, dtype, False)
-
-
-def test_a_run_goes_on_as_it_was_started(tmp_path):
-    run = SimpleNamespace(sharded=False, config=quick_narrow())
-    (tmp_path / "checkpoint-0000001" / "pytorch_model_fsdp_0").mkdir(parents=True)
-    with pytest.raises(InputError, match="checkpoint-0000001: was written with FSDP; go on as the run was started"):
-        load_checkpoint(run, tmp_path / "checkpoint-0000001")
 
 
 def test_accelerate_takes_the_configurations():
