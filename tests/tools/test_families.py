@@ -21,7 +21,8 @@ def test_a_sheet_of_families_shows_each_with_its_renders(tmp_path, capsys):
 
 
 def test_a_folder_of_rendered_objects_makes_a_sheet_too(tmp_path):
-    main(["data", "objects", "--split", "test", "--count", "1", "--size", "32", "--out", str(tmp_path / "objects")])
+    with pytest.raises(SystemExit):
+        main(["data", "objects", "--split", "test", "--count", "1", "--size", "32", "--out", str(tmp_path / "objects")])
     out = tmp_path / "sheet.png"
     families.main(["--data", str(tmp_path / "objects"), "--preset", "tiny", "--steps", "1", "--out", str(out)])
     assert 2 * 96 < np.asarray(Image.open(out)).shape[0] < 4 * 96
