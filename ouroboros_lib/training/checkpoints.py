@@ -86,7 +86,7 @@ def fault_of(checkpoint: Path) -> str:
     except FileNotFoundError:
         return f"{MARKER} is missing: not written by this edition, or not to the end"
     except (InputError, OSError, LookupError, TypeError, AttributeError) as error:
-        return one_line(error).removeprefix(f"{checkpoint}/")
+        return one_line(error, 1000).removeprefix(f"{checkpoint}/")[:200]
 
 
 def check_settings(checkpoint: Path, preset: str, config: TrainingConfig, data: str | Path | None) -> None:
