@@ -1,5 +1,6 @@
 """Writing results: checked before long work, nothing left behind when the work is stopped."""
 
+import atexit
 import errno
 import glob
 import json
@@ -15,6 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError
+
+_unfinished: set[Path] = set()  # temporary files and folders of this process
+os.register_at_fork(after_in_child=_unfinished.clear) if hasattr(os, "register_at_fork") else None
 
 
 def one_line(error: object, limit: int = 120) -> str:
@@ -67,11 +71,9 @@ def parse_json(data: bytes, path: str | Path):
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file beside `path` and move it into place: there is never half of it, and two writers do no harm."""
     part = path.with_name(f".ouroboros-{uuid.uuid4().hex}.part")
-    try:
+    with _cleared(part):
         part.write_bytes(data)
         os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -85,23 +87,58 @@ def new_folder(path: Path) -> Iterator[Path]:
         if not _runs(stale.name[len(path.name) + 2:].split("-")[0]):
             shutil.rmtree(stale, ignore_errors=True)
     own = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-    part, old = own / "new", own / "old"
-    try:
+    part = own / "new"
+    with _cleared(own):
         part.mkdir(parents=True)
         yield part
-        while True:
-            if path.exists():
-                with suppress(FileNotFoundError):  # another writer took it away
-                    os.replace(path, old)
-            try:
-                os.replace(part, path)
-                return
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another writer's folder came there
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
+        with uninterrupted():
+            _put(part, path, own / "old")
+
+
+def _put(part: Path, path: Path, old: Path) -> None:
+    """Move a folder to `path`, and what lies there to `old`."""
+    while True:
+        if path.exists():
+            with suppress(FileNotFoundError):  # another writer took it away
+                os.replace(path, old)
+        try:
+            os.replace(part, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another writer's folder came there
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _cleared(path: Path) -> Iterator[None]:
+    """A temporary file or folder is gone when the block is left, at the latest when the program ends."""
+    _unfinished.add(path)
+    try:
+        yield
     finally:
-        shutil.rmtree(own, ignore_errors=True)
+        with uninterrupted():
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    _unfinished.discard(path)
+
+
+def _remove_unfinished() -> None:
+    """What an interrupt kept from being cleared: it can come in any line, in the first one of a `finally` as well."""
+    with uninterrupted():
+        for path in list(_unfinished):
+            with suppress(OSError):
+                _remove(path)
+
+
+atexit.register(_remove_unfinished)
+atexit.register(_remove_unfinished)  # one more time, if an interrupt ends the first
 
 
 def _runs(pid: str) -> bool:
@@ -117,20 +154,62 @@ def _runs(pid: str) -> bool:
     return True
 
 
-@contextmanager
-def termination_cleans_up() -> Iterator[None]:
-    """Inside the block SIGTERM raises SystemExit(143), so that `finally` and `with` put things in order.
+class _Stop:
+    """The handler of SIGINT and SIGTERM inside `termination_cleans_up`; both wait while something is `held`."""
 
-    Not for the whole program: while packages are imported, some of them swallow every exception.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+    held = 0
+    waiting: int | None = None
+
+    def __call__(self, number: int, frame: object = None) -> None:
+        if self.held:
+            self.waiting = number
+            return
+        self.waiting = None
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+
+_stop = _Stop()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What is done inside is done to the end: Ctrl-C and SIGTERM wait for it, within `termination_cleans_up`."""
+    if threading.current_thread() is not threading.main_thread():  # which signals do not reach
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _stop.held += 1
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _stop.held -= 1
+        if not _stop.held and _stop.waiting is not None:
+            _stop(_stop.waiting)
+
+
+@contextmanager
+def termination_cleans_up() -> Iterator[None]:
+    """Inside the block SIGTERM raises SystemExit(143), so that `finally` and `with` put things in order; and neither it
+    nor Ctrl-C, whenever they come, leave anything temporary behind.
+
+    Not for the whole program: while packages are imported, some of them swallow every exception.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is _stop:
+        yield  # only the main thread may set handlers, and they are set once
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        signal.signal(signal.SIGTERM, _stop)
+        if before[signal.SIGINT] != signal.SIG_IGN:  # as behind a shell's &
+            signal.signal(signal.SIGINT, _stop)
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        _remove_unfinished()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def find_file(name: str | Path) -> Path:

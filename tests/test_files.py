@@ -1,5 +1,6 @@
 """Files: found from any folder, written whole or not at all."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ import threading
 import pytest
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.files import find_file, new_folder, parse_json, replace_file
+from ouroboros_lib.files import find_file, new_folder, parse_json, replace_file, termination_cleans_up
 
 
 def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
@@ -67,3 +68,49 @@ def test_folders_of_killed_writers_are_cleared(tmp_path):
     with new_folder(tmp_path / "x") as part:
         (part / "a").write_text("1")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".x.1-0.part", "x"]
+
+
+def _folder(path):
+    with new_folder(path) as part:
+        (part / "a").write_text("new")
+
+
+def _file(path):
+    replace_file(path / "a", b"new")
+
+
+@pytest.mark.parametrize("write, number, raised, every", [
+    (_folder, signal.SIGINT, KeyboardInterrupt, 1), (_folder, signal.SIGTERM, SystemExit, 7),
+    (_file, signal.SIGINT, KeyboardInterrupt, 2), (_file, signal.SIGTERM, SystemExit, 7)])
+def test_an_interrupt_in_any_line_leaves_nothing(tmp_path, write, number, raised, every):
+    """It comes in every line that is run, one after the other: in those of contextlib and shutil as well."""
+    def interrupted_at(moment: int) -> bool:
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (tmp_path / "x" / "a").write_text("old")
+        left = moment
+
+        def trace(frame, event, _):
+            nonlocal left
+            left -= event == "line" and frame.f_code is not termination_cleans_up.__wrapped__.__code__
+            if left == 0 and event == "line":
+                left = -1
+                sys.settrace(None)
+                signal.raise_signal(number)
+            return trace
+
+        try:
+            with termination_cleans_up():
+                sys.settrace(trace)
+                try:
+                    write(tmp_path / "x")
+                finally:
+                    sys.settrace(None)
+        except raised:
+            return True
+        return False
+
+    moment = 0
+    while interrupted_at(moment := moment + every):
+        assert [path.name for path in tmp_path.rglob("*")] == ["x", "a"], moment
+        assert (tmp_path / "x" / "a").read_text() in ("old", "new")
+    assert moment > 30 and signal.getsignal(number) != signal.SIG_IGN
