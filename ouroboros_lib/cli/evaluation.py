@@ -152,7 +152,7 @@ def tables(
 ) -> None:
     """The paper's tables: published values, and measured ones in columns of their own."""
     from ..evaluation.tables import SUFFIXES, paper_tables, render
-    from ..files import check_writable, replace_file
+    from ..files import check_writable, staged
 
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
@@ -161,7 +161,7 @@ def tables(
         print("\n".join(map(render, found)), end="")
         return
     check_writable(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for table, (style, suffix) in product(found, SUFFIXES.items()):
-        replace_file(out / f"{table.name}{suffix}", render(table, style).encode())
+    with staged(out) as stage:
+        for table, (style, suffix) in product(found, SUFFIXES.items()):
+            (stage / f"{table.name}{suffix}").write_bytes(render(table, style).encode())
     print(f"wrote {len(found)} tables to {out}")

@@ -7,16 +7,13 @@ from pathlib import Path
 from ..errors import InputError
 from .folders import new_folder, settle, staged
 from .interrupts import termination_cleans_up
+from .messages import disk_trouble, one_line, where
 from .one_writer import only_writer
 from .replacing import hidden, new_file, replace_file
 
-__all__ = ["check_writable", "find_file", "hidden", "new_file", "new_folder", "one_line", "only_writer", "parse_json",
-           "read_bytes", "read_json", "replace_file", "settle", "staged", "termination_cleans_up"]
-
-
-def one_line(error: object, limit: int = 120) -> str:
-    """An error's text on one line, at most `limit` characters; its type's name where it has none."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+__all__ = ["check_writable", "disk_trouble", "find_file", "hidden", "new_file", "new_folder", "one_line", "only_writer",
+           "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged", "termination_cleans_up",
+           "where"]
 
 
 def check_writable(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import InputError
 from .exchange import exchange
 from .interrupts import termination_cleans_up, uninterrupted
+from .messages import disk_trouble
 from .one_writer import only_writer
 from .processes import is_dead
 from .replacing import hidden
@@ -56,7 +57,8 @@ def staged(folder: Path) -> Iterator[Path]:
                         (folder / name).unlink(missing_ok=True)
                     _move_up(own, folder)
         except OSError as error:
-            raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
+            error.filename = str(folder)
+            raise InputError(disk_trouble(error)) from error
         finally:
             for path in made:
                 with suppress(OSError):  # it is not there, or not empty
