@@ -55,9 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare()
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from its folder
     threading.excepthook = _in_a_thread
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: no result may take its number
+            setattr(sys, name, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):  # names of files that the console's encoding has no letters for
-        if stream is not None:  # closed by the caller
-            stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="ouroboros",
                    standalone_mode=False)
@@ -92,8 +94,7 @@ def _in_a_thread(problem: threading.ExceptHookArgs) -> None:
 def _deliver() -> None:
     """Bring what was printed to where it goes. Raises OSError where that cannot be."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it ends
         raise
