@@ -68,7 +68,7 @@ def test_doctor_tries_to_write(monkeypatch, tmp_path):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(InputError, match="Read-only file system; choose another --out"):
+    with pytest.raises(InputError, match=r"cannot write there \(Read-only file system\)"):
         doctor._here()
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     with pytest.raises(OSError, match="Read-only file system"):
