@@ -66,8 +66,8 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def settle(folder: Path) -> None:
-    """Put in order what killed processes left in a folder: moves of `staged` that had begun are completed, what
-    `new_folder` had to take away before it could put the new is put back, and the rest is cleared."""
+    """Put in order what killed processes of this user left in a folder: moves of `staged` that had begun are completed,
+    what `new_folder` had to take away before it could put the new is put back, and the rest is cleared."""
     try:
         names = os.listdir(folder)
     except OSError:  # there is no such folder yet, or it cannot be read
@@ -75,7 +75,10 @@ def settle(folder: Path) -> None:
     for found in filter(None, map(_HIDDEN.fullmatch, names)):
         own = folder / found[0]
         with suppress(FileNotFoundError):  # another one settles it
-            if is_dead(found[1], own.lstat().st_mtime):
+            about = own.lstat()
+            if hasattr(os, "getuid") and about.st_uid != os.getuid():  # what others put there is not to be trusted
+                continue
+            if is_dead(found[1], about.st_mtime):
                 _settle(own, folder)
 
 
