@@ -16,7 +16,6 @@ from ouroboros_lib.evaluation.backbones import ARCHIVE, BACKBONES, lpips_network
 from ouroboros_lib.evaluation.metrics import load_lpips
 from ouroboros_lib.training.perceptual import perceptual_loss
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*'pretrained'|Arguments other than a weight enum")  # lpips calls it so
 
 
