@@ -15,7 +15,8 @@ from training_inputs import QUICK, train_command
 from ouroboros_lib.training.checkpoints import checkpoints
 
 # G alone: on some processors gradients of F's first layers differ in the last digit between two whole runs
-SETTINGS = QUICK | {"stage": os.environ.get("STAGE", "reconstructor"), "steps": 7, "checkpoint_every": 2, "log_every": 3, "validate_every": 4}
+SETTINGS = QUICK | {"stage": os.environ.get("STAGE", "reconstructor"), "steps": 7, "checkpoint_every": 2,
+                    "log_every": 3, "validate_every": 4}
 
 
 def begin(out):
