@@ -218,7 +218,7 @@ FAULTS = {
     "pickled depth": (lambda f: np.save(f / "depth_004.npy", np.array([{}])), "depth_004.npy: not a NumPy array"),
     "no cameras": (lambda f: (f / "cameras.json").unlink(), "cameras.json"),
     "cameras cut": (lambda f: (f / "cameras.json").write_text("{"), "cameras.json: not a JSON file"),
-    "NaN camera": (lambda f: edit_json(f / "cameras.json", c2w=[[[math.nan] * 4] * 4] * VIEWS), "not finite"),
+    "NaN camera": (lambda f: edit_json(f / "cameras.json", c2w=[[[math.nan] * 4] * 4] * VIEWS), "NaN is not a finite"),
     "fewer cameras": (lambda f: edit_json(f / "cameras.json", c2w=[], intrinsics=[]), "cameras.json"),
     "orbit beyond": (lambda f: edit_json(f / "object.json", num_orbit_views=9), "9 orbit views"),
     "orbit in words": (lambda f: edit_json(f / "object.json", num_orbit_views="all"), "object.json"),
@@ -286,7 +286,7 @@ def test_lenses_in_pixels_of_all_or_of_each_and_those_that_distort(tmp_path):
     assert lens[1, 0].tolist() == pytest.approx([2 * k / SIZE, 0, 0]) and torch.allclose(lens[2],
                                                                                          views.cameras.intrinsics[2])
     for change, word in (({"k1": 0.1}, "k1: the lens distorts"), ({"camera_model": "OPENCV_FISHEYE"}, "FISHEYE"),
-                         ({"w": 0}, "positive")):
+                         ({"w": 0}, "w: expected a number above 0, got 0")):
         edit_json(folder / "transforms.json", **({"k1": 0, "camera_model": "OPENCV"} | change))
         with pytest.raises(InputError, match=word):
             read_object(folder)
