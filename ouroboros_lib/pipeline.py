@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import torch
 from diffusers import DiffusionPipeline
@@ -20,19 +20,32 @@ from .errors import InputError
 from .gaussians import Gaussians
 from .loading import RANDOM_PRESETS, check_components, convert_weights, load
 from .models.condition import Condition
-from .models.feedback import Renders, render_feedback
+from .models.feedback import COORDINATE_MAPS, Renders, render_feedback
 from .models.image_token import image_token
 from .noise import c_noise, denoise
 from .plans import Plan
 from .presets import load_preset, random_models
 from .speed.compiling import compile_network, network_of
+from .values import Between, Positive, checked
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-SETTINGS = ("image_size", "num_views", "reconstructor_sigma_min", "reconstructor_sigma_max", "coordinate_map",
-            "guidance_scale", "plan")  # what a pipeline is, beside its components
+
+class PipelineSettings(TypedDict):
+    """What a pipeline is, beside its components."""
+
+    image_size: Annotated[int, Between(8, 8192)]
+    num_views: Annotated[int, Between(1, 1000)]
+    reconstructor_sigma_min: Annotated[float, Between(0)]
+    reconstructor_sigma_max: Positive | None
+    coordinate_map: Literal[COORDINATE_MAPS]
+    guidance_scale: float | tuple[float, float]
+    plan: str
+
+
+SETTINGS = tuple(PipelineSettings.__annotations__)
 
 
 @dataclass
@@ -95,12 +108,13 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         super().__init__()
         if image_encoder is None and getattr(multiview, "takes_image_token", False):
             raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
+        settings = {"image_size": image_size, "num_views": num_views, "coordinate_map": coordinate_map,
+                    "reconstructor_sigma_min": reconstructor_sigma_min, "guidance_scale": guidance_scale,
+                    "reconstructor_sigma_max": reconstructor_sigma_max, "plan": str(Plan.parse(plan))}
+        checked(settings, PipelineSettings, type(self).__name__)
         self.register_modules(autoencoder=autoencoder, multiview=multiview, reconstructor=reconstructor,
                               scheduler=scheduler, image_encoder=image_encoder)
-        self.register_to_config(image_size=image_size, num_views=num_views,
-                                reconstructor_sigma_min=reconstructor_sigma_min, coordinate_map=coordinate_map,
-                                guidance_scale=guidance_scale, reconstructor_sigma_max=reconstructor_sigma_max,
-                                plan=str(Plan.parse(plan)))
+        self.register_to_config(**settings)
 
     @property
     def image_size(self) -> int:

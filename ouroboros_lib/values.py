@@ -55,30 +55,16 @@ def checked(value: Any, kind: Any, where: object) -> Any:
     return value
 
 
-def from_text(text: str, kind: Any, where: object) -> Any:
-    """What a text says as a value of `kind`: one of CSV or of KEY=VALUE. Raises InputError."""
-    value: Any = text
-    for plain in _plain(kind):
-        try:
-            value = {bool: lambda: _BOOLEANS[text.lower()], int: lambda: int(text), float: lambda: float(text),
-                     str: lambda: text}[plain]()
-            break
-        except (KeyError, ValueError):
-            continue
-    return checked(value, kind, where)
-
-
 def check_fields(instance: Any, where: str = "") -> None:
     """Raise InputError unless all fields of a dataclass hold what their annotations say; infinity where the class's
     own default is infinite."""
     hints = _hints(type(instance))
     for field in fields(instance):
         value = getattr(instance, field.name)
-        if isinstance(value, float) and math.isinf(value) and value == field.default:
-            continue
-        if (fault := _fault(value, hints[field.name], "")) is not None:
+        if not _is_endless(value, field.default) and (fault := _fault(value, hints[field.name], "")) is not None:
             path, expected, found = fault
-            raise InputError(f"{where}{field.name}{path}={_shown(found)}: expected {expected}")
+            shown = found if isinstance(found, str) else _shown(found)
+            raise InputError(f"{where}{field.name}{path}={shown}: expected {expected}")
 
 
 def changed(base: T, changes: Sequence[str], where: str) -> T:
@@ -88,8 +74,10 @@ def changed(base: T, changes: Sequence[str], where: str) -> T:
         key, equals, text = change.partition("=")
         if not equals or key not in hints:
             raise InputError(f"{where}{change}: expected key=value with one of these keys: {', '.join(hints)}")
-        endless = isinstance(default := getattr(type(base), key, None), float) and math.isinf(default)
-        values[key] = default if endless and text == str(default) else from_text(text, hints[key], where + key)
+        values[key] = _of_text(text, hints[key])
+        if (not _is_endless(values[key], getattr(type(base), key, None))
+                and (fault := _fault(values[key], hints[key], "")) is not None):
+            raise InputError(f"{where}{change}: expected {fault[1]}")
     return replace(base, **values)  # type: ignore[type-var]
 
 
@@ -99,8 +87,22 @@ def row_from_text(kind: type[T], cells: Sequence[str], where: object) -> T:
     missing = [name for name in list(hints)[len(cells):] if name not in kind._field_defaults]  # type: ignore
     if missing or len(cells) > len(hints):
         raise InputError(f"{where}: {len(cells)} cells, expected {len(hints)}: {', '.join(hints)}")
-    return kind(*(from_text(text, hint, f"{where}: {name}")
+    return kind(*(checked(_of_text(text, hint), hint, f"{where}: {name}")
                   for text, (name, hint) in zip(cells, hints.items(), strict=False)))
+
+
+def _of_text(text: str, kind: Any) -> Any:
+    """What a text can be read as, of the simple types in `kind`; itself if it is of none."""
+    for plain in _plain(kind):
+        try:
+            return _BOOLEANS[text.lower()] if plain is bool else plain(text)
+        except (KeyError, ValueError):
+            continue
+    return text
+
+
+def _is_endless(value: Any, default: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value) and value == default
 
 
 @cache
@@ -157,10 +159,8 @@ def _fault(value: Any, kind: Any, path: str) -> tuple[str, str, Any] | None:
         if not many and len(value) != len(inner):
             return path, f"a list of {len(inner)}", value
         parts = [(f"{path}[{number}]", one, inner[0] if many else inner[number]) for number, one in enumerate(value)]
-    elif kind is dict:
-        return None if isinstance(value, Mapping) else (path, "an object", value)
     else:
-        raise TypeError(f"{kind} is no kind of value")
+        return None if isinstance(value, kind) else (path, _words(kind), value)
     return next((fault for part, one, of in parts if (fault := _fault(one, of, part)) is not None), None)
 
 

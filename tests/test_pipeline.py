@@ -229,5 +229,5 @@ def test_renewed_noise_belongs_to_the_generator_and_the_scheduler_says_how_much(
 
     euler, renewed = run(0.0), run(1.0)
     assert gap(euler, renewed) > 1e-4 and torch.equal(renewed, run(1.0)) and torch.equal(euler, run(0.0))
-    with pytest.raises(InputError, match="eta must lie between 0 and 1, got 1.5"):
+    with pytest.raises(InputError, match="eta: expected a number from 0 to 1, got 1.5"):
         EDMNoise(eta=1.5)

@@ -68,7 +68,7 @@ def test_bad_pictures_are_skipped_and_named(run, mesh_data, protocol, tmp_path, 
 BAD_OPTIONS = {
     "split": (["--split", "train"], "val, test, heldout"), "no objects": (["--objects", "0"], "objects=0"),
     "plan": (["--plan", "both"], "paper, calm, two-stage"), "plan's field": (["--plan", "calm,often=3"], "often=3"),
-    "plan's number": (["--plan", "calm,every=0"], "every must be at least 1"),
+    "plan's number": (["--plan", "calm,every=0"], "every=0: expected a whole number of at least 1"),
     "plans": (["--plan", "paper", "--plan", "every=1"], "the same"), "seeds": (["--seeds", "1,x"], "--seeds"),
     "no seed": (["--seeds", "0"], "seeds=0"), "no steps": (["--steps", "0"], "steps=0"),
     "guidance": (["--guidance", "high"], "--guidance"), "negative guidance": (["--guidance", "-1"], "guidance=-1"),
