@@ -8,7 +8,7 @@ than it names), and Annotated[T, Between(low, high)]. A whole number is a float 
 import math
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -81,14 +81,26 @@ def changed(base: T, changes: Sequence[str], where: str) -> T:
     return replace(base, **values)  # type: ignore[type-var]
 
 
-def row_from_text(kind: type[T], cells: Sequence[str], where: object) -> T:
-    """A NamedTuple of texts, fewer than it has fields where the others have defaults. Raises InputError."""
+def rows_from_text(kind: type[T], lines: Iterable[Sequence[str]], where: str) -> list[T]:
+    """NamedTuples of texts, of fewer than there are fields where the others have defaults. Raises InputError, which
+    begins with `where` and the number of the line, counted from 2: the first is the header."""
     hints = _hints(kind)
-    missing = [name for name in list(hints)[len(cells):] if name not in kind._field_defaults]  # type: ignore
-    if missing or len(cells) > len(hints):
-        raise InputError(f"{where}: {len(cells)} cells, expected {len(hints)}: {', '.join(hints)}")
-    return kind(*(checked(_of_text(text, hint), hint, f"{where}: {name}")
-                  for text, (name, hint) in zip(cells, hints.items(), strict=False)))
+    needed = len(hints) - len(kind._field_defaults)  # type: ignore[attr-defined]
+    known: list[dict[str, Any]] = [{} for _ in hints]  # most cells of a table were read before
+    rows = []
+    for number, line in enumerate(lines, 2):
+        if not needed <= len(line) <= len(hints):
+            raise InputError(f"{where}: line {number}: {len(line)} cells, expected {len(hints)}: {', '.join(hints)}")
+        for text, before, (name, hint) in zip(line, known, hints.items(), strict=False):
+            if text not in before:
+                before[text] = checked(_of_text(text, hint), hint, f"{where}: line {number}: {name}")
+        rows.append(kind(*(before[text] for text, before in zip(line, known, strict=False))))
+    return rows
+
+
+def cells_of(kind: type) -> Any:
+    """What a list of the fields of a NamedTuple is."""
+    return tuple[tuple(_hints(kind).values())]  # type: ignore[misc]
 
 
 def _of_text(text: str, kind: Any) -> Any:
@@ -112,11 +124,12 @@ def _hints(kind: type) -> dict[str, Any]:
             if names is None or name in names}
 
 
+@cache
 def _plain(kind: Any) -> list[type]:
-    """The simple types in a kind, those of fewest texts first."""
+    """The simple types in a kind, in order."""
     parts = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind) if _is_union(kind) else ()
     found = [plain for part in parts for plain in _plain(part)] or [str if get_origin(kind) is Literal else kind]
-    return sorted((plain for plain in found if plain in (bool, int, float, str)), key=(bool, int, float, str).index)
+    return [plain for plain in found if plain in (bool, int, float, str)]
 
 
 def _is_union(kind: Any) -> bool:
