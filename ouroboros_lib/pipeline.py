@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+Guidance = float | tuple[float, float]
+
 
 class PipelineSettings(TypedDict):
     """What a pipeline is, beside its components."""
@@ -41,7 +43,7 @@ class PipelineSettings(TypedDict):
     reconstructor_sigma_min: Annotated[float, Between(0)]
     reconstructor_sigma_max: Positive | None
     coordinate_map: Literal[COORDINATE_MAPS]
-    guidance_scale: float | tuple[float, float]
+    guidance_scale: Guidance
     plan: str
 
 
@@ -182,17 +184,19 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             raise InputError(f"unknown output_type {output_type!r}: expected one of {', '.join(OUTPUT_TYPES)}")
         check_components(self)
         plan = Plan.parse(self.config.plan if plan is None else plan)
-        if num_inference_steps < 1:
-            raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
+        checked(num_inference_steps, Annotated[int, Between(1)], "num_inference_steps")
+        guidance = checked(self.config.guidance_scale if guidance_scale is None else guidance_scale,
+                           Guidance, "guidance_scale")
         device = self._execution_device
         images = self._prepare_images(images).to(device)
         if cameras is None:
             cameras = evenly_spaced_orbit(self.num_views, torch.as_tensor(elevation, dtype=torch.float32))
+        if not (cameras.c2w.isfinite().all() and cameras.intrinsics.isfinite().all()):
+            raise InputError("elevations or cameras that are not finite numbers")
         if cameras.shape[:-1] not in ((), (1,), (len(images),)):
             raise InputError(f"{len(images)} pictures, but elevations or cameras of shape {tuple(cameras.shape[:-1])}: "
                              "expected one for each or one for all")
         cameras = cameras.to(device).expand(len(images))
-        guidance = self.config.guidance_scale if guidance_scale is None else guidance_scale
         cond = self.condition(images, cameras, plan, guidance, generator)
         shape = (*cameras.shape, *cond.latents.shape[1:])
         sigmas = self.scheduler.sigmas(num_inference_steps)  # on the CPU: asking a GPU for numbers would make it wait
