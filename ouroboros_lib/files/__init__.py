@@ -1,22 +1,20 @@
-"""Writing results: checked before long work, nothing left behind when the work is stopped."""
+"""Files: read with one line for what is wrong, written whole or not at all, with nothing left behind."""
 
-import errno
-import glob
 import json
 import math
 import os
 import re
-import shutil
-import signal
-import sys
-import tempfile
-import threading
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
+from .folders import new_folder, settle, staged
+from .interrupts import termination_cleans_up
+from .one_writer import only_writer
+from .replacing import hidden, new_file, replace_file
+
+__all__ = ["check_writable", "dump_json", "find_file", "hidden", "load_json", "new_file", "new_folder", "one_line",
+           "only_writer", "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged",
+           "termination_cleans_up"]
 
 
 def one_line(error: object, limit: int = 120) -> str:
@@ -26,7 +24,10 @@ def one_line(error: object, limit: int = 120) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise InputError unless files can be written into `folder`, which need not exist. Leaves nothing behind."""
+    """Raise InputError unless files can be written into `folder`, which need not exist. Leaves nothing behind; what
+    killed processes left there and beside it is put in order."""
+    settle(folder.parent)
+    settle(folder)
     existing = folder
     while not os.path.lexists(existing):
         existing = existing.parent
@@ -36,8 +37,8 @@ def check_writable(folder: Path) -> None:
     try:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise PermissionError(None, "no permission to write")
-        with tempfile.TemporaryDirectory(dir=existing, prefix=".ouroboros-"):  # a read-only disk shows only here
-            pass
+        with hidden(existing) as trial:  # a read-only disk shows only here
+            trial.mkdir()
     except OSError as error:
         raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from None
 
@@ -84,82 +85,13 @@ def dump_json(record: object, indent: int | None = 1) -> bytes:
     return (json.dumps(record, indent=indent, allow_nan=False) + "\n").encode()
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside `path` and move it into place: there is never half of it, and two writers do no harm."""
-    part = path.with_name(f".ouroboros-{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, beside `path` under a hidden name; it takes the place of `path` when the block succeeds.
-
-    When the block fails nothing of it remains, and an older `path` stays. Of several writers the last one's folder
-    stays, whole. What killed processes left is cleared first.
-    """
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*-*.part"):
-        if not _runs(stale.name[len(path.name) + 2:].split("-")[0]):
-            shutil.rmtree(stale, ignore_errors=True)
-    own = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-    part, old = own / "new", own / "old"
-    try:
-        part.mkdir(parents=True)
-        yield part
-        while True:
-            if path.exists():
-                with suppress(FileNotFoundError):  # another writer took it away
-                    os.replace(path, old)
-            try:
-                os.replace(part, path)
-                return
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another writer's folder came there
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-
-
-def _runs(pid: str) -> bool:
-    """Whether a process of this machine is still at work; True where nobody can say."""
-    if os.name == "nt" or not pid.isdecimal():  # there os.kill ends it
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-@contextmanager
-def termination_cleans_up() -> Iterator[None]:
-    """Inside the block SIGTERM raises SystemExit(143), so that `finally` and `with` put things in order.
-
-    Not for the whole program: while packages are imported, some of them swallow every exception.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def find_file(name: str | Path) -> Path:
     """A path as it stands, else below the checkout or the installation of this library, whatever the current folder is.
 
     For files of the project that notebooks read: "results/small_test.json", "ouroboros_lib/data/samples/snowman.png".
     Raises InputError.
     """
-    for place in (Path(), Path(__file__).parents[1], *Path.cwd().parents):
+    for place in (Path(), Path(__file__).parents[2], *Path.cwd().parents):
         if (place / name).exists():
             return place / name
     raise InputError(f"{name}: neither here, nor in a folder above, nor beside the library; work in a checkout of the "
