@@ -65,8 +65,8 @@ def test_what_is_wrong_is_said_with_its_place(message):
 
 _JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: (
     st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
-        "name size parts shards file bytes objects settings summary protocol cells mean primary_views comparisons missing "
-        "stages preset seeds render source to_world files".split()), inner, max_size=6)), max_leaves=12)
+        "name size parts shards file bytes objects settings summary protocol cells mean primary_views comparisons "
+        "missing stages preset seeds render source to_world files".split()), inner, max_size=6)), max_leaves=12)
 
 
 @settings(max_examples=300, deadline=None)

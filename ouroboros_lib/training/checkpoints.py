@@ -21,7 +21,7 @@ from accelerate.utils import set_seed
 from safetensors import SafetensorError
 
 from ..errors import InputError
-from ..files import dump_json, load_json, one_line, read_json, replace_file
+from ..files import dump_json, load_json, one_line, read_json, replace_file, where
 from .config import TrainingConfig
 from .fast.averages import share
 from .initial import save_pipeline
@@ -125,7 +125,8 @@ def save_checkpoint(run: Run) -> None:
             clear_partial(run.out)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        write_state(run, partial)
+        with where(run.out, PARTIAL):
+            write_state(run, partial)
         accelerator.wait_for_everyone()
         if first:
             _complete(partial, run.step)
