@@ -1,11 +1,24 @@
 """The one exception for bad input: a single line that says what, where and what to do."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used. The command line prints it as one line and exits with code 2."""
+
+
+def attempt(function: Callable[..., T], *arguments, **options) -> T | InputError:
+    """What a function returns, or the InputError that it raises: of many objects, one that is bad stops no other."""
+    try:
+        return function(*arguments, **options)
+    except InputError as error:
+        return error
 
 
 @contextmanager

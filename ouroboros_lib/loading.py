@@ -1,9 +1,11 @@
 """Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
 
+import inspect
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from diffusers import DiffusionPipeline
@@ -13,6 +15,7 @@ from .errors import InputError, needs
 from .noise import EDMNoise
 from .plans import PLANS
 from .presets import load_preset, preset_names
+from .values import checked
 
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,8 +43,11 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
         kind = _import_classes(index, cls) or cls
         pipeline = DiffusionPipeline.from_pretrained.__func__(kind, str(folder), **options)
         _check_complete({name: model for name, model in pipeline.components.items() if name not in options})
+        if isinstance(pipeline, cls):
+            check_components(pipeline)
     # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError,
+            ArithmeticError) as error:
         if isinstance(error, InputError):
             raise InputError(f"{name}: {error}") from error
         if not folder.exists():
@@ -52,12 +58,12 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
                          "is a file damaged, missing or of another model?") from error
     if not isinstance(pipeline, cls):
         raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an {cls.__name__}")
-    check_components(pipeline)
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
-            if not options.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
-                torch.nn.Module.float(model)
-            channels_last(model.eval())
+            if not options.keys() & {"torch_dtype", "dtype"} and any(
+                    value.dtype != torch.float32 for value in model.parameters()):
+                torch.nn.Module.float(model)  # files hold half precision, CPUs want float32
+            channels_last(model.eval() if model.training else model)
     return pipeline
 
 
@@ -140,21 +146,51 @@ def _import_classes(index: dict, base: type[DiffusionPipeline]) -> type[Diffusio
 
 
 def _check_complete(components: dict) -> None:
-    """Raise ValueError unless the files of each model hold its tensors and no others: diffusers only warns."""
+    """Raise ValueError unless the files of each model hold its tensors and no others, of which diffusers only warns,
+    and all are finite."""
     for name, model in components.items():
         if isinstance(model, torch.nn.Module):
             config: Any = model.config
-            files = Path(config._name_or_path).glob("*.safetensors")
+            files, state = Path(config._name_or_path).glob("*.safetensors"), model.state_dict()
             stored = {key for file in files for key in safe_open(file, "pt").keys()}
-            if odd := sorted(stored ^ model.state_dict().keys()):
+            if odd := sorted(stored ^ state.keys()):
                 raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
+            check_numbers(state, name)
+            check_settings(model, name)
+
+
+def check_settings(model: torch.nn.Module, name: str) -> None:
+    """Raise InputError unless the settings of one of the library's models are of the types that it takes."""
+    config: Any = model.config
+    for key, kind in _settings_of(type(model)).items():
+        checked(config[key], kind, f"{name}: {key}")
+
+
+def _settings_of(kind: type) -> dict[str, Any]:
+    """The types of the settings of one of the library's models; nothing for others'."""
+    return get_type_hints(inspect.getattr_static(kind, "__init__")) if kind.__module__.startswith("ouroboros_lib.") else {}
+
+
+def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:
+    """Raise InputError for weights that are not finite."""
+    tensors = [value for value in state.values() if value.is_floating_point() and not value.is_meta]
+    sums = torch.stack([value.sum().float() for value in tensors]).isfinite()  # sooner than to look at each number
+    if not sums.all() and not all(value.isfinite().all() for value in tensors):  # else a sum was too large
+        key = next(key for key, value in state.items() if not value.isfinite().all())
+        raise InputError(f"{name}: not numbers in {key}; is its file damaged, or did its training diverge?")
 
 
 def check_components(pipeline: DiffusionPipeline) -> None:
-    """Raise InputError for a scheduler of another kind, and for half precision weights that cannot be run."""
+    """Raise InputError for a scheduler of another kind, for models of other sizes of pictures, and for half precision
+    weights that cannot be run."""
     if not isinstance(pipeline.scheduler, EDMNoise):
         raise InputError(f"the scheduler is of class {type(pipeline.scheduler).__name__}: the recursion steps with "
                          "EDMNoise only; EDMNoise.from_config(pipe.scheduler.config, eta=0.0) changes its settings")
+    for name in ("multiview", "reconstructor"):
+        model, size = getattr(pipeline, name), pipeline.config.image_size
+        own = model.config.image_size if type(model).__module__.startswith("ouroboros_lib.models.") else size
+        if own != size:  # the paper's G sees smaller pictures than F
+            raise InputError(f"the {name} is made for pictures of {own} pixels a side, the pipeline for {size}")
     if pipeline.multiview.dtype in HALF_PRECISION.values():
         check_half_weights(pipeline)
 

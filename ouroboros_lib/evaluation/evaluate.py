@@ -7,7 +7,6 @@ same.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from ..data.folders import MultiviewObject
 from ..errors import InputError
-from ..files import staged
+from ..files import dump_json, staged
 from ..plans import Plan
 from .alignment import align_pictures, align_shape
 from .geometry import Surface, measure_shape
@@ -30,7 +29,7 @@ from .metrics import psnr, ssim
 from .misreadings import Images, doubt
 from .pictures import resized, zoomed
 from .results import PartialResults, contact_sheet, how_made, partial_results, stamp
-from .rows import GEOMETRY, METRICS, ImageRow, ShapeRow, doubts, write_rows
+from .rows import METRICS, ImageRow, ShapeRow, doubts, write_rows
 from .sources import Source
 from .statistics import digits, summarize, summarize_shapes
 
@@ -167,7 +166,7 @@ class Run:
             measured.rows += self._rows(keys, "self-consistency", seen, part.views)
         if surface is not None and part.shape is not None:
             record = measure_shape(part.shape, surface)
-            measured.shapes.append(ShapeRow(*keys, *(round(record[name], 5) for name in GEOMETRY)))
+            measured.shapes.append(ShapeRow.measured(*keys, **record))
         if part.kind in ("multiview", "render"):
             measured.tiles.setdefault(f"{part.method}/{part.kind}", _tiles(images, self.shown))
 
@@ -224,5 +223,5 @@ def _write(run: Run, out: Path, parts: PartialResults, names: list, skipped: dic
             write_rows(stage / f"{out.name}_geometry.csv", ShapeRow._fields, shapes)
         contact_sheet({name: parts.tiles(name) for name in names[:SHEET_OBJECTS]}, run.shown,
                       run.source.input_view).save(stage / f"{out.name}.png")
-        (stage / f"{out.name}.json").write_text(json.dumps(record, indent=1) + "\n")
+        (stage / f"{out.name}.json").write_bytes(dump_json(record))
     return summary

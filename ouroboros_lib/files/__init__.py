@@ -1,6 +1,7 @@
 """Files: read with one line for what is wrong, written whole or not at all, with nothing left behind."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from .messages import disk_trouble, one_line, where
 from .one_writer import only_writer
 from .replacing import hidden, new_file, replace_file
 
-__all__ = ["check_writable", "disk_trouble", "find_file", "hidden", "new_file", "new_folder", "one_line", "only_writer",
-           "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged", "termination_cleans_up",
-           "where"]
+__all__ = ["check_writable", "disk_trouble", "dump_json", "find_file", "hidden", "load_json", "new_file", "new_folder",
+           "one_line", "only_writer", "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged",
+           "termination_cleans_up", "where"]
 
 
 def check_writable(folder: Path) -> None:
@@ -53,12 +54,29 @@ def read_json(path: str | Path):
     return parse_json(read_bytes(path), path)
 
 
-def parse_json(data: bytes, path: str | Path):
-    """Bytes that were read from `path` as JSON. Raises InputError."""
+def parse_json(data: bytes | str, path: str | Path):
+    """JSON that was read from `path`, in which all numbers are finite. Raises InputError."""
     try:
-        return json.loads(data)
+        return load_json(data)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or brackets without end
-        raise InputError(f"{path}: not a JSON file ({error})") from None
+        raise InputError(f"{path}: not a JSON file ({one_line(error)})") from None
+
+
+def load_json(data: bytes | str):
+    """The same where nothing is to be said of a file. Raises ValueError or RecursionError."""
+    return json.loads(data, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def dump_json(record: object, indent: int | None = 1) -> bytes:
+    """A record as a JSON file holds it, which has no NaN and no infinity. Raises ValueError where there are some."""
+    return (json.dumps(record, indent=indent, allow_nan=False) + "\n").encode()
 
 
 def find_file(name: str | Path) -> Path:

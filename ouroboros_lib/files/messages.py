@@ -14,8 +14,9 @@ ADVICE = {errno.ENOSPC: "make room there, then give the command again",
 
 
 def one_line(error: object, limit: int = 120) -> str:
-    """An error's text on one line, at most `limit` characters; its type's name where it has none."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+    """An error's text on one line, at most `limit` characters, without addresses in memory, so that the same fault is
+    told alike; its type's name where it has none."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))[:limit] or type(error).__name__
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
 
     init: pipeline folders to start from, PATH for all components or `component=PATH` for one; later ones win.
     resume: go on from the newest checkpoint in `out`. data: a folder of multi-view objects or of shards to learn from
-    instead of procedural objects. Returns the last figures logged. Raises InputError.
+    instead of procedural objects. Returns the last figures logged, and under "left out" how many objects of the folder
+    could not be used, if there were any. Raises InputError.
     """
     if preset == "paper" and not (data and init):
         raise InputError("--preset paper: give --data DIR, rendered objects, and --init DIR, what `ouroboros convert "
@@ -64,6 +65,8 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
             figures = take_steps(run)
         figures |= look(run)
         export(run)
+        if number := getattr(run.source, "left_out", 0):
+            figures["left out"] = number
         run.accelerator.end_training()
     return figures
 

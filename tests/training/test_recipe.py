@@ -1,6 +1,7 @@
 """Recipes: several training runs that build on each other."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -107,10 +108,12 @@ def test_an_evaluation_follows_each_seed_and_is_a_command(tmp_path):
 
 BAD = {
     "no such recipe": (None, "neither a recipe"),
-    "not JSON": ("{", "not a recipe"),
-    "no stages": (json.dumps({"preset": "tiny"}), "not a recipe"),
+    "not JSON": ("{", "not a JSON file"),
+    "no stages": (json.dumps({"preset": "tiny"}), "stages: expected a list, got nothing"),
     "unknown key": ([{"name": "a", "gpu": 1}], "not gpu"),
-    "no name": ([{"settings": {}}], "no name"),
+    "no name": ([{"settings": {}}], "name: expected a text, got nothing"),
+    "no seeds": ([{"name": "a", "seeds": [0, True]}], r"seeds\[1\]: expected a whole number of at least 0, got True"),
+    "no number": (json.dumps({"preset": "tiny", "stages": [], "settings": {"steps": math.nan}}), "NaN is not a finite"),
     "twice": ([{"name": "a"}, {"name": "a"}], "two stages are called a"),
     "successor first": ([{"name": "b", "init": ["a"]}, {"name": "a"}], "b starts from a"),
     "unknown setting": ([{"name": "a", "settings": {"lr": 1}}], "lr=1"),
@@ -238,6 +241,12 @@ def test_a_failure_stops_the_others_and_says_where_to_look(monkeypatch, tmp_path
     with pytest.raises(InputError, match=r"a failed: out of memory; the whole story is in .*a\.log"):
         run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b"}), tmp_path / "out", gpus=2)
     assert sorted(events()) == ["start a 0 ", "start b 1 "]
+
+
+def test_a_stage_that_left_objects_out_is_done(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path, "import atexit; atexit.register(os._exit, 1)")
+    run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b", "init": ["a"]}), tmp_path / "out", gpus=0)
+    assert [event for event in events() if event.startswith("start")] == ["start a  ", "start b  "]
 
 
 def test_sigterm_stops_the_stages(monkeypatch, tmp_path):
