@@ -159,14 +159,14 @@ def _check_complete(components: dict) -> None:
             check_settings(model, name)
 
 
-def check_settings(model: torch.nn.Module, name: str) -> None:
+def check_settings(model: Any, name: str) -> None:
     """Raise InputError unless the settings of one of the library's models are of the types that it takes."""
-    for key, kind in _settings_of(type(model)).items():
+    for key, kind in _settings_of(model.__class__).items():
         checked(model.config[key], kind, f"{name}: {key}")
 
 
 @cache
-def _settings_of(kind: type) -> dict[str, Any]:
+def _settings_of(kind: Any) -> dict[str, Any]:
     """The types of the settings of one of the library's models; nothing for others'."""
     return get_type_hints(kind.__init__) if kind.__module__.startswith("ouroboros_lib.") else {}
 

@@ -42,7 +42,7 @@ class PipelineSettings(TypedDict):
     num_views: Annotated[int, Between(1, 1000)]
     reconstructor_sigma_min: Annotated[float, Between(0)]
     reconstructor_sigma_max: Positive | None
-    coordinate_map: Literal[COORDINATE_MAPS]
+    coordinate_map: Literal[COORDINATE_MAPS]  # type: ignore[valid-type]
     guidance_scale: Guidance
     plan: str
 
