@@ -28,7 +28,7 @@ from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
 from ..files import new_folder, one_line
 from .folder_formats import UPS, find_format, into_our_world, is_stray, load_array, read_format, subfolders
-from .pictures import LFS, OnWhite, eight_bit
+from .pictures import LFS, OnWhite, eight_bit, open_picture
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
     from .batches import MultiviewBatch
@@ -226,7 +226,7 @@ def _read_image(files, name: str, where: Path) -> Tensor:
     except KeyError:
         raise InputError(f"{path}: this view is missing") from None
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
             pixels = eight_bit(image, alpha=True)
     except Exception as error:  # decoders raise many kinds
         error = "a Git LFS pointer, not the file: git lfs pull fetches it" if data.startswith(LFS) else error
@@ -277,11 +277,11 @@ def find_objects(root: str | Path) -> list[str]:
 
     Raises InputError if there is no such folder or nothing in it.
     """
-    root, names, stray = Path(root), [], []
+    root, names, stray, followed = Path(root), [], [], set()
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     for folder, below, files in os.walk(root, followlinks=True):
-        below[:] = [entry.name for entry in subfolders(Path(folder))] if below else []
+        below[:] = [entry.name for entry in subfolders(Path(folder), followed)] if below else []
         relative = Path(folder).relative_to(root).as_posix()
         if find_format(files):
             names.append(relative)

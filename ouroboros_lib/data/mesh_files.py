@@ -40,13 +40,13 @@ def find_mesh(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
-    level = [path]
+    level, followed = [path], set()
     for _ in range(DEPTH):
         if len(found := [mesh for folder in level for mesh in mesh_files(folder)]) > 1:
             raise InputError(f"{path}: holds {len(found)} meshes ({found[0].name}, {found[1].name}, ...); name one")
         if found:
             return found[0]
-        level = [below for folder in level for below in subfolders(folder)]
+        level = [below for folder in level for below in subfolders(folder, followed)]
     raise InputError(f"{path}: no mesh in this folder ({', '.join(SUFFIXES)}, here or in folders below)")
 
 

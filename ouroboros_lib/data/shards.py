@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from ..errors import InputError, needs
-from ..files import read_json, replace_file
+from ..files import one_line, read_json, replace_file
 from .folders import MultiviewObject, decode_object, encode_object
 
 INDEX = "shards.json"
@@ -140,6 +140,12 @@ class ShardStream:
             from webdataset.tariterators import tarfile_samples
 
         left = list(self.shards[path])
+        try:
+            with tarfile.open(path, "r:") as archive:  # not compressed, as ours are not
+                if sparse := next(filter(tarfile.TarInfo.issparse, archive), None):
+                    raise ValueError(f"{sparse.name} is sparse, {sparse.size} bytes mostly of holes: pack it plainly")
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise InputError(f"{path}: this shard cannot be read ({one_line(error)})") from None
         samples = iter(tarfile_samples([{"url": path}]))
         while True:
             try:

@@ -41,6 +41,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{path}: {name!r} is a {type(value).__name__}, expected tensors by name (a state dict)")
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise InputError(f"{path}: {name!r} is a {one_line(value.layout)} tensor, expected plain ones")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # of strides 0: one for many
+            raise InputError(f"{path}: {name!r} of shape {tuple(value.shape)} has more numbers than the file holds")
         if not value.isfinite().all():
             raise InputError(f"{path}: not numbers in {name}; is the file damaged?")
     return dict(tensors)

@@ -78,7 +78,8 @@ def _read_picture(folder: Path, suffix: str) -> None:
 def _object(name: str = "thing", views: int = 3) -> MultiviewObject:
     rgba = torch.from_numpy(_pixels(4)).permute(2, 0, 1).expand(views, 4, SIZE, SIZE)
     depth = (rgba[:, 3:] > 0).float() * 1.7
-    return MultiviewObject(name, rgba, evenly_spaced_orbit(views, 20.0), views, depth, {"render": {"protocol": "x-v1-24"}})
+    about = {"render": {"protocol": "x-v1-24"}}
+    return MultiviewObject(name, rgba, evenly_spaced_orbit(views, 20.0), views, depth, about)
 
 
 @functools.cache

@@ -71,7 +71,7 @@ def _protocols() -> list[dict[str, bytes]]:
 def _read_protocol(folder: Path) -> None:
     protocol = protocols.load_protocol(folder / "p.json")
     cameras = protocol.cameras("thing")
-    expect(torch.isfinite(cameras.c2w).all() and torch.isfinite(cameras.intrinsics).all(), "cameras that are not finite")
+    expect(cameras.c2w.isfinite().all() and cameras.intrinsics.isfinite().all(), "cameras that are not finite")
     expect(len(cameras.c2w) == len(protocol.azimuths) + len(protocol.novel), "another number of cameras")
     json.dumps(protocol.record(), allow_nan=False)
 
@@ -120,12 +120,12 @@ def _read_checkpoint(folder: Path) -> None:
 
 def _evaluation(seed: int) -> dict[str, bytes]:
     header = ",".join(rows.ImageRow._fields)
-    lines = [f"procedural-test-3,{method},0,{number},{view},{int(view == 0)},{kind},{20 + seed + view / 7:.4f},0.9,0.1,,"
+    lines = [f"procedural-test-3,{method},0,{number},{view},{int(view == 0)},{kind},{20 + seed + view / 7},0.9,0.1,,"
              for method in ("two-stage", "paper") for number in range(3) for view in range(5)
              for kind in ("multiview", "render")]
     shapes = [f"procedural-test-3,two-stage,0,{number},0.1,0.2,0.3,0.9,0.5" for number in range(3)]
-    record = {"settings": {"num_views": 4, "preset": "small", "objects": 3}, "summary": {}, "command": "ouroboros evaluate",
-              "date": "2026-01-01", "commit": "0", "device": "cpu", "minutes": 1}
+    record = {"settings": {"num_views": 4, "preset": "small", "objects": 3}, "summary": {}, "minutes": 1,
+              "command": "ouroboros evaluate", "date": "2026-01-01", "commit": "0", "device": "cpu"}
     name = f"both-seed{seed}"
     return {f"{name}.csv": "\n".join([header, *lines, ""]).encode(), f"{name}.json": json.dumps(record).encode(),
             f"{name}_geometry.csv": "\n".join([",".join(rows.ShapeRow._fields), *shapes, ""]).encode()}

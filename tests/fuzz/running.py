@@ -28,7 +28,8 @@ from .mutations import mutate
 SOUND, REFUSED, WRONG, GARBAGE, HANG, MEMORY, CRASH = KINDS = (
     "sound", "refused", "wrong exception", "silent garbage", "hang", "memory", "crash")
 FAULTS = (WRONG, GARBAGE, HANG, MEMORY, CRASH)
-MOST_SECONDS = 10  # of computing, for one input; where nothing can interrupt, three times as long by the clock
+MOST_SECONDS = 10  # of computing, for one input
+MOST_WAITING = 40  # seconds by the clock, where nothing can interrupt
 MOST_MEMORY = 2**30  # bytes that one input may add
 ADDRESS_SPACE = 6 * 2**30  # bytes that a process may reserve beside what it has when it begins
 SLICE = 15  # seconds that a process works on one format
@@ -176,7 +177,7 @@ class _Slice:
 
     def ended(self) -> bool:
         """Whether it is over, by itself or because it had to be."""
-        hangs = time.time() - self.since.value > 3 * MOST_SECONDS + 10
+        hangs = time.time() - self.since.value > MOST_WAITING
         if self.process.is_alive() and hangs:
             self.process.kill()
         self.process.join(0.1)

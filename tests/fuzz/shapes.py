@@ -96,7 +96,14 @@ usemtl plain
 f 1 2 5
 f -1//1 -2//1 -3//1
 """
-MTL = b"newmtl skin\nKd 0.8 0.8 0.8\nmap_Kd -s 1 2 1 -o 0.1 0 chart.png\nmap_d holes.png\nnewmtl plain\nKd 1 0 0\nd 0.5\n"
+MTL = b"""newmtl skin
+Kd 0.8 0.8 0.8
+map_Kd -s 1 2 1 -o 0.1 0 chart.png
+map_d holes.png
+newmtl plain
+Kd 1 0 0
+d 0.5
+"""
 
 
 @functools.cache
@@ -112,7 +119,8 @@ def _glb() -> list[dict[str, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         for change in gltf_inputs.APPLIED:
             built = gltf_inputs.Builder(gltf_inputs.chart(size=8))
-            built.record["images"] = [{"bufferView": built.view(png(gltf_inputs.chart(size=8))), "mimeType": "image/png"}]
+            texture = built.view(png(gltf_inputs.chart(size=8)))
+            built.record["images"] = [{"bufferView": texture, "mimeType": "image/png"}]
             change(built)
             found.append({"model.glb": built.write(Path(folder, "model.glb")).read_bytes()})
     return found
@@ -135,10 +143,27 @@ def _gltf() -> list[dict[str, bytes]]:
 
 @functools.cache
 def _ply() -> list[dict[str, bytes]]:
-    text = (b"ply\nformat ascii 1.0\ncomment TextureFile chart.png\nelement vertex 4\nproperty float x\nproperty float y\n"
-            b"property float z\nproperty uchar red\nproperty uchar green\nproperty uchar blue\nelement face 2\n"
-            b"property list uchar int vertex_indices\nproperty list uchar float texcoord\nend_header\n"
-            b"-1 -1 0 255 0 0\n1 -1 0 0 255 0\n1 1 0 0 0 255\n-1 1 0 9 9 9\n3 0 1 2 6 0 0 1 0 1 1\n3 0 2 3 6 0 0 1 1 0 1\n")
+    text = b"""ply
+format ascii 1.0
+comment TextureFile chart.png
+element vertex 4
+property float x
+property float y
+property float z
+property uchar red
+property uchar green
+property uchar blue
+element face 2
+property list uchar int vertex_indices
+property list uchar float texcoord
+end_header
+-1 -1 0 255 0 0
+1 -1 0 0 255 0
+1 1 0 0 0 255
+-1 1 0 9 9 9
+3 0 1 2 6 0 0 1 0 1 1
+3 0 2 3 6 0 0 1 1 0 1
+"""
     vertices = np.zeros(5, [(axis, "<f4") for axis in "xyz"] + [("s", "<f4"), ("t", "<f4")])
     for name, values in zip("xyzst", np.random.default_rng(0).random((5, 5)), strict=True):
         vertices[name] = values
