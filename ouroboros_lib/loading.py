@@ -73,6 +73,9 @@ def _find(name: str | Path, options: dict) -> Path:
         if not (folder / "model_index.json").is_file():
             raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
                              "give the folder that `ouroboros train` or `save_pretrained` wrote")
+        if odd := next((path for path in folder.rglob("*") if not (path.is_file() or path.is_dir())), None):
+            raise InputError(f"{odd}: is neither a file nor a folder (a pipe, a device, a link that leads nowhere); "
+                             "remove it")
         return folder
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
         raise InputError(f"{name}: no such folder" if folder.name != str(name) or "\\" in str(name) else

@@ -139,8 +139,10 @@ class _Folder(Mapping):
 
     def _inside(self, name: str) -> Path | None:
         """A file in a folder below."""
+        if not os.path.isfile(self.path / name):  # which takes any text for a name
+            return None
         path = (self.path / name).resolve()
-        return path if path.is_relative_to(self.path.resolve()) and path.is_file() else None
+        return path if path.is_relative_to(self.path.resolve()) else None
 
     def __iter__(self):
         return iter(sorted(self.names))

@@ -117,8 +117,10 @@ def read_parts(path: Path, texture: Path | None = None, missing: str = "error") 
 def read_texture(path: Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8. Raises InputError."""
     try:
-        return decode_texture(read_bytes(path))
+        data = read_bytes(path)
     except InputError as error:
         raise InputError(str(error).replace("no such file", "no such texture")) from None
+    try:
+        return decode_texture(data)
     except Exception as error:  # decoders raise many kinds
         raise InputError(f"{path}: this texture cannot be read ({one_line(error)})") from None

@@ -8,6 +8,7 @@ goes on.
 
 import itertools
 import json
+import os
 import random
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
@@ -100,8 +101,8 @@ class ShardStream:
         self.folder, self.shuffle, self.settings = Path(folder), shuffle, settings
         self.shards = {}
         for shard in read_index(folder):
-            path = (self.folder / shard["file"]).resolve()
-            if not path.is_file():
+            path = self.folder.resolve() / shard["file"]
+            if not os.path.isfile(path):  # which takes any text for a name
                 raise InputError(f"{path}: this shard is missing")
             if path.stat().st_size != shard["bytes"]:
                 raise InputError(f"{path}: {path.stat().st_size} bytes, expected {shard['bytes']} as in {INDEX}")

@@ -22,8 +22,8 @@ OTHER_FORMATS = {".ksplat": "mkkellogg's viewer", ".lcc": "XGRIDS", ".lcc2": "XG
 @dataclass(frozen=True)
 class SplatFormat:
     """what: for --help. write: fields and axes to bytes; read: bytes and path to fields and what they say of their
-    axes, see `write_ply` and `read_ply`. unstated: the axes of files that do not say. plain: it takes quaternions of any
-    length, and there may be none. check: raises InputError where the package that it needs is missing."""
+    axes, see `write_ply` and `read_ply`. unstated: the axes of files that do not say. plain: it takes quaternions of
+    any length, and there may be no Gaussian. check: raises InputError where the package that it needs is missing."""
 
     what: str
     write: Callable[[list[Tensor], str], bytes]
