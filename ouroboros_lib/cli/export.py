@@ -32,8 +32,9 @@ def export(
     """Write splats, meshes and views as the files that other programs read."""
     from ..export.formats import Settings, format_of, load_source, parse_formats
     from ..export.views import parse_maps
+    from ..files import staged
     from ..gaussians.formats import check_axes
-    from ..viz.outputs import check_targets, staged
+    from ..viz.outputs import check_targets
     from .options import result_folders
 
     check_axes(axes)
@@ -71,7 +72,8 @@ def view(
     import webbrowser
 
     from ..export.formats import load_source
-    from ..viz.outputs import check_targets, staged
+    from ..files import staged
+    from ..viz.outputs import check_targets
     from ..viz.viewer import framed, write_viewer
 
     page = out or Path(tempfile.gettempdir()) / f"{source.resolve().name}.html"

@@ -1,15 +1,12 @@
 """Image metrics, one number per image."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError, needs
-
-# torchvision's backbones, by the names under which it keeps their weights
-LPIPS_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+from ..errors import needs
+from .backbones import lpips_network
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -44,24 +41,12 @@ def flip(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.tensor(errors).view(prediction.shape[:-3])
 
 
-def lpips_weights(backbone: str = "alex") -> Path:
-    """Where torchvision keeps the weights of an LPIPS backbone, "alex" or "vgg", whether they are there or not."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONES[backbone]
-
-
 def load_lpips(backbone: str = "alex", device="cpu") -> Callable[[Tensor, Tensor], Tensor]:
     """LPIPS (Zhang et al. 2018) of images in [0, 1], 0 is best: a function (..., 3, H, W) twice to (...).
 
-    The function's attribute `backbone` says which. Raises InputError when the backbone's weights are not on this
-    machine: nothing is downloaded here.
+    The function's attribute `backbone` says which. Raises InputError as `lpips_network` does.
     """
-    path = lpips_weights(backbone)
-    if not path.is_file():
-        raise InputError(f"LPIPS ({backbone}): {path} is missing; fetch https://download.pytorch.org/models/{path.name}")
-    with needs("eval", "LPIPS"):
-        import lpips
-
-    network = lpips.LPIPS(net=backbone, verbose=False).to(device).eval()
+    network = lpips_network(backbone, device)
 
     @torch.no_grad()
     def distance(prediction: Tensor, target: Tensor) -> Tensor:

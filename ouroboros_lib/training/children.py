@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .one_writer import began
+from ..files.processes import began
 
 GRACE = 15.0  # seconds between asking and killing
 # First of all the current folder, which -c puts on the path, is taken off it: what lies there is never imported. The

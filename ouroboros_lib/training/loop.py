@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import termination_cleans_up
+from ..files import only_writer, termination_cleans_up
 from .checkpoints import (
     check_resume,
     check_settings,
@@ -28,7 +28,6 @@ from .checkpoints import (
 from .config import TrainingConfig
 from .fast.cuda_graphs import exchange_gradients
 from .fast.sharding import reshard
-from .one_writer import only_writer
 from .run import Run, set_up
 from .stages import measure_latents, next_losses
 from .validation import look

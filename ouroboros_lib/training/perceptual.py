@@ -5,24 +5,15 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, needs
-from ..evaluation.metrics import lpips_weights
+from ..evaluation.backbones import lpips_network
 
 
 def perceptual_loss(backbone: str, device, largest: int = 256) -> Callable[[Tensor, Tensor], Tensor]:
     """Mean LPIPS (Zhang et al. 2018) of images (N, 3, S, S) in [0, 1]; gradient reaches the first argument.
 
-    backbone: alex or vgg. largest: pixels a side that are compared at most. Raises InputError when the backbone's
-    weights are not on this machine: nothing is downloaded here.
+    backbone: alex or vgg. largest: pixels a side that are compared at most. Raises InputError as `lpips_network` does.
     """
-    path = lpips_weights(backbone)
-    if not path.is_file():
-        raise InputError(f"lpips={backbone}: {path} is missing; fetch https://download.pytorch.org/models/{path.name}, "
-                         "or set lpips=off")
-    with needs("train", "LPIPS as a loss"):
-        import lpips
-
-    network = lpips.LPIPS(net=backbone, verbose=False).to(device).eval().requires_grad_(False)
+    network = lpips_network(backbone, device)
 
     def distance(prediction: Tensor, target: Tensor) -> Tensor:
         if prediction.shape[-1] > largest:

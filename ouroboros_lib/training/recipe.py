@@ -25,10 +25,10 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 from ..errors import InputError
 from ..evaluation.config import ON_THE_FLY, EvaluationConfig
 from ..files import termination_cleans_up
+from ..files.one_writer import Lock, only_writer
 from .checkpoints import checkpoints
 from .children import end, end_orphans, program, start
 from .config import TrainingConfig
-from .one_writer import Lock, only_writer
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}

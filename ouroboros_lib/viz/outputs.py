@@ -1,10 +1,7 @@
 """What `ouroboros generate` leaves behind: written beside, moved into place when everything is there."""
 
 import json
-import os
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..export.formats import Format, Settings, Source
 from ..export.turntable import check_ffmpeg, render_turntable, write_mp4
-from ..files import check_writable, termination_cleans_up
+from ..files import check_writable, staged
 from .sheets import multiview_sheet, recursion_sheet
 from .viewer import write_viewer
 
@@ -32,31 +29,6 @@ def check_targets(folder: Path, files: Iterable[str], exports: Iterable[Format] 
         if path.is_dir() if is_file else path.is_file():
             kind = "folder" if is_file else "file"
             raise InputError(f"{path}: is a {kind} where a result must go; choose another --out")
-
-
-@contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder` (which is made if need be); its files move up when the block succeeds.
-
-    When it fails or is interrupted nothing remains: no file of the block, and no folder that was not there before.
-    Other files in `folder` stay as they are.
-    """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    with termination_cleans_up():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".ouroboros-", ignore_cleanup_errors=True) as stage:
-                yield Path(stage)
-                for path in sorted(Path(stage).iterdir()):
-                    if path.is_dir():  # of an earlier run
-                        shutil.rmtree(folder / path.name, ignore_errors=True)
-                    os.replace(path, folder / path.name)
-        except OSError as error:
-            raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
-        finally:
-            for path in made:
-                if os.path.isdir(path) and not any(path.iterdir()):
-                    path.rmdir()
 
 
 class Stopwatch:

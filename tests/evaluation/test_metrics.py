@@ -1,12 +1,11 @@
-"""Metrics against scikit-image, the lpips package and by hand."""
+"""Metrics against scikit-image and by hand."""
 
 import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ouroboros_lib.errors import InputError
-from ouroboros_lib.evaluation.metrics import LPIPS_BACKBONES, flip, load_lpips, psnr, ssim
+from ouroboros_lib.evaluation.metrics import flip, psnr, ssim
 
 
 @pytest.fixture
@@ -61,36 +60,3 @@ def test_flip_by_hand_and_in_order(pictures):
     assert (flip(clean, clean) == 0).all()
     black = torch.zeros(1, 3, 24, 24)
     assert float(flip(black + 1, black)) > 0.9  # black for white is as wrong as it gets
-
-
-def test_lpips_is_the_packages_own_or_says_which_file_is_missing(pictures, tmp_path, monkeypatch):
-    import lpips
-    from torchvision.models import alexnet
-
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    with pytest.raises(InputError, match=LPIPS_BACKBONES["vgg"]):
-        load_lpips("vgg")
-    (tmp_path / "checkpoints").mkdir()
-    torch.manual_seed(0)
-    backbone = alexnet()
-    path = tmp_path / "checkpoints" / LPIPS_BACKBONES["alex"]
-    torch.save(backbone.state_dict(), path)
-    # torchvision checks that the file is the one it published, which this one is not
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: torch.load(path, weights_only=True))
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url",
-                        lambda *_, **__: torch.load(path, weights_only=True))
-    clean, noisy = (torch.nn.functional.interpolate(images.flatten(0, 1), (64, 64)).unflatten(0, (2, 3))
-                    for images in pictures)
-    ours = load_lpips("alex")(noisy, clean)
-    reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
-    reference.net.load_state_dict({key: value for key, value in load_slices(backbone).items()})
-    theirs = reference(noisy.flatten(0, 1) * 2 - 1, clean.flatten(0, 1) * 2 - 1).view(2, 3)
-    torch.testing.assert_close(ours, theirs.detach())
-    assert ours.min() > 0 and load_lpips("alex")(clean, clean).abs().max() < 1e-6
-
-
-def load_slices(backbone) -> dict:
-    """AlexNet's features under the names that lpips gives them: cut into slices at the layers it compares."""
-    cuts = (0, 2, 5, 8, 10, 12)
-    return {f"slice{part + 1}.{layer}.{name}": value for part in range(5) for layer in range(cuts[part], cuts[part + 1])
-            for name, value in backbone.features[layer].state_dict().items()}

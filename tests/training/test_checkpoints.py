@@ -13,11 +13,11 @@ from torch.testing import assert_close
 from training_inputs import leftovers, logged, quick, quick_narrow
 
 from ouroboros_lib.errors import InputError
+from ouroboros_lib.files.one_writer import LOCK
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.training import checkpoints, loop, stages, train, validation
 from ouroboros_lib.training.checkpoints import check_settings, latest_checkpoint, load_checkpoint
 from ouroboros_lib.training.initial import save_pipeline
-from ouroboros_lib.training.one_writer import LOCK
 from ouroboros_lib.training.run import set_up
 
 

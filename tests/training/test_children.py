@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from ouroboros_lib.files.one_writer import LOCK, Lock
+from ouroboros_lib.files.processes import began
 from ouroboros_lib.training import children, recipe
 from ouroboros_lib.training.children import end, end_orphans, program, start
-from ouroboros_lib.training.one_writer import LOCK, Lock, began
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
 # which does not listen, and has a child that does not either

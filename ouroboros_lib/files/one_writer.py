@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import replace_file
+from .interrupts import finally_done, uninterrupted
+from .processes import began, numbering
+from .replacing import hidden, replace_file
 
 LOCK = ".ouroboros.lock"
 BEAT, LOST = 10.0, 60.0  # seconds between signs of life; without any for so long, a writer elsewhere is dead
@@ -20,25 +22,41 @@ BEAT, LOST = 10.0, 60.0  # seconds between signs of life; without any for so lon
 class Lock:
     """The lock file of a folder: pid, when that began, host, its numbering of processes, since when, children."""
 
-    def __init__(self, folder: Path):
-        self.path = folder / LOCK
-        self.record = {"pid": os.getpid(), "began": began(os.getpid()), "host": platform.node(), "pids": _numbering(),
-                       "since": time.strftime("%Y-%m-%d %H:%M:%S"), "children": []}
+    def __init__(self, folder: Path, name: str = LOCK):
+        self.path = folder / name
+        self.record: dict[str, object] = {
+            "pid": os.getpid(), "began": began(os.getpid()), "host": platform.node(), "pids": numbering(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"), "id": uuid.uuid4().hex, "children": []}
         self.orphans: list[int] = []  # children of a dead writer that still run
 
-    def acquire(self) -> None:
-        """Raises InputError if somebody else writes into the folder."""
-        while True:
+    def acquire(self, wait: float = 0.0) -> None:
+        """Raises InputError if somebody else writes into the folder, and does not end within `wait` seconds."""
+        deadline = time.monotonic() + wait
+        while not self._create():
+            if (other := self._read()) is None:
+                continue
+            try:
+                self._check_dead(other)
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                self._remove(other)
+
+    def _create(self) -> bool:
+        with uninterrupted():
             try:
                 handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
-                if (other := self._read()) is not None:
-                    self._check_dead(other)
-                    self._remove(other)
-                continue
-            with os.fdopen(handle, "w") as file:
-                json.dump(self.record, file)
-            return
+                return False
+            try:
+                with os.fdopen(handle, "w") as file:
+                    json.dump(self.record, file)
+            except OSError:  # a full disk
+                self.path.unlink(missing_ok=True)
+                raise
+        return True
 
     def keep_children(self, pids: list[int]) -> None:
         """Say in the lock which processes end with this one: whoever finds it stale finds them."""
@@ -68,14 +86,12 @@ class Lock:
         elif not other:
             dead, hint = True, ""
         else:  # its processes cannot be seen from here; a file of now tells what time the file system has
-            now = self.path.with_name(f".ouroboros-{uuid.uuid4().hex}.part")
             try:
-                now.touch()
-                dead = now.stat().st_mtime - self.path.stat().st_mtime > LOST
+                with hidden(self.path.parent) as now:
+                    now.touch()
+                    dead = now.stat().st_mtime - self.path.stat().st_mtime > LOST
             except FileNotFoundError:  # it has gone meanwhile
                 dead = True
-            finally:
-                now.unlink(missing_ok=True)
             hint = f" (if it was killed: in a minute, or without {self.path})"
         if not dead:
             raise InputError(f"{self.path.parent}: process {other.get('pid')} on {other.get('host')} writes there "
@@ -87,58 +103,32 @@ class Lock:
 
     def _remove(self, other: dict) -> None:
         """Take a stale lock away, but not one that another process has put in its place meanwhile."""
-        aside = self.path.with_name(f".ouroboros-{uuid.uuid4().hex}.part")
-        with suppress(FileNotFoundError):
+        with hidden(self.path.parent) as aside, suppress(FileNotFoundError):
             os.replace(self.path, aside)
             found = Lock.__new__(Lock)
             found.path = aside
             if found._read() != other and not self.path.exists():
                 os.replace(aside, self.path)
-        aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[Lock]:
-    """Inside, no other run writes into `folder`, which exists. Raises InputError if one does."""
-    lock, done = Lock(folder), threading.Event()
-    lock.acquire()
+def only_writer(folder: Path, name: str = LOCK, wait: float = 0.0) -> Iterator[Lock]:
+    """Inside, no other process writes into `folder`, which exists. Raises InputError if one does, and does not end
+    within `wait` seconds.
+
+    name: of the lock's file; those who take another one do not keep each other away.
+    """
+    lock, done = Lock(folder, name), threading.Event()
 
     def beat() -> None:
         while not done.wait(BEAT):
             with suppress(OSError):
                 os.utime(lock.path)
 
-    threading.Thread(target=beat, daemon=True).start()
-    try:
-        yield lock
-    finally:
-        done.set()
-        lock.release()
-
-
-def began(pid) -> str | None:
-    """What tells a process of this machine from later ones of the same number; None if it does not run."""
-    if not isinstance(pid, int) or pid < 1:
-        return None
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]  # its start, in ticks of the kernel
-    except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return None
-    if os.name == "nt":  # there os.kill ends it
-        return "unknown"
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
-    except PermissionError:
-        pass
-    return "unknown"
-
-
-def _numbering() -> str:
-    """What numbers this process: containers count by themselves."""
-    with suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")
-    return ""
+    with finally_done(lock.release):
+        lock.acquire(wait)
+        threading.Thread(target=beat, daemon=True).start()
+        try:
+            yield lock
+        finally:
+            done.set()

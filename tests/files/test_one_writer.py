@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.training import one_writer
-from ouroboros_lib.training.one_writer import LOCK, Lock, began, only_writer
+from ouroboros_lib.files import one_writer
+from ouroboros_lib.files.one_writer import LOCK, Lock, only_writer
+from ouroboros_lib.files.processes import began
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""Files: read with one line for what is wrong, written whole or not at all, with nothing left behind."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+from ..errors import InputError
+from .folders import new_folder, settle, staged
+from .interrupts import termination_cleans_up
+from .one_writer import only_writer
+from .replacing import hidden, new_file, replace_file
+
+__all__ = ["check_writable", "find_file", "hidden", "new_file", "new_folder", "one_line", "only_writer", "parse_json",
+           "read_bytes", "read_json", "replace_file", "settle", "staged", "termination_cleans_up"]
+
+
+def one_line(error: object, limit: int = 120) -> str:
+    """An error's text on one line, at most `limit` characters; its type's name where it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError unless files can be written into `folder`, which need not exist. Leaves nothing behind; what
+    killed processes left there and beside it is put in order."""
+    settle(folder.parent)
+    settle(folder)
+    existing = folder
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        what = "this output folder is a file" if existing == folder else f"{existing} is a file, not a folder"
+        raise InputError(f"{folder}: {what}; choose another --out")
+    try:
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(None, "no permission to write")
+        with hidden(existing) as trial:  # a read-only disk shows only here
+            trial.mkdir()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from None
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The contents of a file. Raises InputError with one line that names it, also for what is no file of a disk: a pipe
+    would be waited for, a device read without end."""
+    try:
+        if not (stat.S_ISREG(mode := os.stat(path).st_mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{path}: is a pipe or a device, not a file; write what comes out of it into a file first")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:
+        raise
+    except ValueError as error:  # a zero byte in the name
+        raise InputError(f"{path}: cannot be the name of a file ({error})") from None
+
+
+def read_json(path: str | Path):
+    """The contents of a JSON file. Raises InputError."""
+    return parse_json(read_bytes(path), path)
+
+
+def parse_json(data: bytes, path: str | Path):
+    """Bytes that were read from `path` as JSON. Raises InputError."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or brackets without end
+        raise InputError(f"{path}: not a JSON file ({error})") from None
+
+
+def find_file(name: str | Path) -> Path:
+    """A path as it stands, else below the checkout or the installation of this library, whatever the current folder is.
+
+    For files of the project that notebooks read: "results/small_test.json", "ouroboros_lib/data/samples/snowman.png".
+    Raises InputError.
+    """
+    for place in (Path(), Path(__file__).parents[2], *Path.cwd().parents):
+        if (place / name).exists():
+            return place / name
+    raise InputError(f"{name}: neither here, nor in a folder above, nor beside the library; work in a checkout of the "
+                     "repository")
