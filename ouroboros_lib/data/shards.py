@@ -137,22 +137,13 @@ class ShardStream:
 
     def _samples(self, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Name and files of the objects of one shard; raises InputError where it is not as the index says."""
-        with needs("train", "a shard"):
-            from webdataset.tariterators import tarfile_samples
-
         left = list(self.shards[path])
-        try:
-            with tarfile.open(path, "r:") as archive:  # not compressed, as ours are not
-                if sparse := next(filter(tarfile.TarInfo.issparse, archive), None):
-                    raise ValueError(f"{sparse.name} is sparse, {sparse.size} bytes mostly of holes: pack it plainly")
-        except (tarfile.TarError, OSError, ValueError) as error:
-            raise InputError(f"{path}: this shard cannot be read ({one_line(error)})") from None
-        samples = iter(tarfile_samples([{"url": path}]))
+        samples = _read_tar(path)
         while True:
             try:
                 sample = next(samples, None)
             except (tarfile.TarError, OSError, ValueError) as error:
-                raise InputError(f"{path}: this shard cannot be read ({error.args[0]})") from None
+                raise InputError(f"{path}: this shard cannot be read ({one_line(error)})") from None
             if sample is None:
                 break
             name = unquote(sample["__key__"])
@@ -161,3 +152,15 @@ class ShardStream:
             yield name, {key: value for key, value in sample.items() if not key.startswith("__")}
         if left:
             raise InputError(f"{path}: this shard ends before its object {left[0]}")
+
+
+def _read_tar(path: str) -> Iterator[dict]:
+    """Files with their names by object, as WebDataset groups them. Raises what tarfile and webdataset raise, and
+    ValueError for files that are not as long as the shard makes them, before there is room for their bytes."""
+    with needs("train", "a shard"):
+        from webdataset.tariterators import tarfile_samples
+
+    with tarfile.open(path, "r:") as archive:  # not compressed, as ours are not
+        if sparse := next(filter(tarfile.TarInfo.issparse, archive), None):
+            raise ValueError(f"{sparse.name} is sparse, {sparse.size} bytes mostly of holes: pack it plainly")
+    yield from tarfile_samples([{"url": path}])
