@@ -6,6 +6,7 @@ rendered the same way is left as it is.
 
 import dataclasses
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -128,7 +129,7 @@ def _origin(mesh: Path) -> dict:
     """Licence and attribution that a download left beside the mesh."""
     for folder in (mesh.parent, mesh.parent.parent):
         try:
-            record = read_json(folder / "download.json")
+            record = json.loads((folder / "download.json").read_text())
             return {key: record[key] for key in ("url", "sha256", "licence", "attribution")}
         except (OSError, ValueError, KeyError, TypeError):
             continue
