@@ -154,10 +154,11 @@ def load_array(data: bytes, path: Path) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-        if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        shape, fortran_order, dtype = read(stream)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
             raise ValueError(f"its header says {dtype} of shape {shape}, which its {len(data)} bytes are not")
-        return np.load(io.BytesIO(data), allow_pickle=False)
+        values = np.frombuffer(data, dtype, math.prod(shape), stream.tell())
+        return values.reshape(shape, order="F" if fortran_order else "C")
     except Exception as error:  # the header is a text in Python, and what reads it raises many kinds
         raise InputError(f"{path}: not a NumPy array ({one_line(error)})") from None
 

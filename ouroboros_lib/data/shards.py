@@ -155,12 +155,22 @@ class ShardStream:
 
 
 def _read_tar(path: str) -> Iterator[dict]:
-    """Files with their names by object, as WebDataset groups them. Raises what tarfile and webdataset raise, and
-    ValueError for files that are not as long as the shard makes them, before there is room for their bytes."""
-    with needs("train", "a shard"):
-        from webdataset.tariterators import tarfile_samples
-
+    """The files of a shard by object, under their names behind the object's, which is `__key__`, as WebDataset groups
+    them. Raises what tarfile raises, and ValueError for files that are no plain ones, before there is room for them."""
+    sample: dict = {}
     with tarfile.open(path, "r:") as archive:  # not compressed, as ours are not
-        if sparse := next(filter(tarfile.TarInfo.issparse, archive), None):
-            raise ValueError(f"{sparse.name} is sparse, {sparse.size} bytes mostly of holes: pack it plainly")
-    yield from tarfile_samples([{"url": path}])
+        for member in archive:
+            if member.issparse() or not member.isreg():
+                raise ValueError(f"{member.name} is sparse, {member.size} bytes mostly of holes, or no file")
+            folder, slash, name = member.name.rpartition("/")
+            key, _, name = name.partition(".")
+            if sample.get("__key__") != folder + slash + key:
+                if sample:
+                    yield sample
+                sample = {"__key__": folder + slash + key}
+            if name in sample:
+                raise ValueError(f"there are two {member.name} in it")
+            sample[name] = archive.extractfile(member).read()
+            archive.members = []  # which would keep all of them
+    if sample:
+        yield sample

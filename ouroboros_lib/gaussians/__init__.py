@@ -167,6 +167,9 @@ class Gaussians:
 
 def _unit(quaternions: Tensor) -> Tensor:
     """(..., 4) of length 1, whatever length they have; for those of length 0 no rotation, as rasterizers draw them."""
+    lengths = quaternions.norm(dim=-1, keepdim=True)
+    if not quaternions.numel() or (lengths.min() > 1e-12 and lengths.max() < 1e12):
+        return quaternions / lengths
     largest = quaternions.abs().amax(-1, keepdim=True)  # squares of very small and very large ones leave float32
     unit = F.normalize(quaternions / torch.where(largest > 0, largest, 1), dim=-1)
     return torch.where(largest > 0, unit, torch.tensor([1.0, 0, 0, 0], dtype=unit.dtype))

@@ -150,7 +150,7 @@ def test_sparse_members_of_a_shard(tmp_path, rendered_shards):
         archive.addfile(member, io.BytesIO(b"0\n".ljust(512, b"\0")))
     first.write_bytes(first.read_bytes().ljust((rendered_shards / first.name).stat().st_size, b"\0"))
     stream = ShardStream(tmp_path)
-    with pytest.raises(InputError, match="thing0.view_000.png is sparse, 1000000000000 bytes mostly of holes"):
+    with pytest.raises(InputError, match="thing0.view_000.png is sparse, 1000000000000 bytes mostly of holes, or no"):
         next(iter(stream.objects_of(next(iter(stream.shards)))))
 
 
