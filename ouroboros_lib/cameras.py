@@ -21,12 +21,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError
+from .files import one_line
+from .values import Between, Positive, checked
 
 RADIUS = 1.742  # world units; the released renders' orbit
 FOV = 39.6  # degrees, horizontal and vertical
@@ -223,46 +226,117 @@ def cameras_to_record(cameras: Cameras, size: int) -> dict:
             "intrinsics": cameras.intrinsics.tolist()}
 
 
-def cameras_from_record(record: dict, path: str | Path) -> Cameras:
+def cameras_from_record(record: Any, path: str | Path) -> Cameras:
     """The cameras of `cameras.json` or a NeRF/Blender style `meta.json`; the record says which axes.
 
     `meta.json`: `camera_angle_x` in radians, or nerfstudio's `fl_x`, `fl_y`, `cx`, `cy`, `w`, `h` in pixels, of all or
     of each, and `locations` (or `frames`) with OpenGL `transform_matrix`. `path` is for messages only. Raises
-    InputError when an entry is missing or malformed, and for lenses that distort.
+    InputError when an entry is missing or malformed, for lenses that distort and poses that are no rigid motions.
     """
+    if isinstance(record, dict) and "c2w" in record:
+        checked(record, OwnRecord, path)
+        poses, k = (_matrices(record.get(name, []), side, f"{path}: {name}")
+                    for name, side in (("c2w", 4), ("intrinsics", 3)))
+        if len(k) not in (1, len(poses)):
+            raise InputError(f"{path}: {len(poses)} poses, but intrinsics of {len(k)} views")
+        cameras = Cameras(poses, k.expand(len(poses), 3, 3))
+    else:
+        checked(record, NerfRecord, path)
+        name = next((name for name in ("locations", "frames") if record.get(name)), None)
+        if name is None:
+            raise InputError(f"{path}: expected locations or frames, with a transform_matrix for at least one view")
+        poses = _matrices([view["transform_matrix"] for view in record[name]], 4, f"{path}: transform_matrix")
+        k = torch.stack([_lens({**record, **view}, path) for view in record[name]])
+        cameras = Cameras(opengl_to_opencv(poses), k)
+    check_rigid(cameras, path)
+    return cameras
+
+
+class OwnRecord(TypedDict, total=False):
+    """What is read of `cameras.json`."""
+
+    convention: Literal["opencv"]
+    size: Annotated[int, Between(1, 2**16)]
+    c2w: list
+    intrinsics: list
+
+
+class Lens(TypedDict, total=False):
+    """Of all views, or of one."""
+
+    camera_model: Literal["PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL"]
+    camera_angle_x: Annotated[float, Between(0, math.pi, above=True, below=True)]
+    fl_x: Positive
+    fl_y: Positive
+    cx: float
+    cy: float
+    w: Positive
+    h: Positive
+    k1: float
+    k2: float
+    k3: float
+    k4: float
+    p1: float
+    p2: float
+
+
+class _Pose(TypedDict):
+    transform_matrix: list
+
+
+class View(_Pose, Lens, total=False):
+    """One of a NeRF style record."""
+
+    file_path: str
+    frames: list
+
+
+class NerfRecord(Lens, total=False):
+    """What is read of `transforms.json` or `meta.json`."""
+
+    locations: list[View]
+    frames: list[View]
+
+
+def _matrices(values: list, side: int, where: str) -> Tensor:
+    """(V, side, side) float32. Raises InputError."""
     try:
-        if "c2w" in record:
-            if record.get("convention", "opencv") != "opencv":
-                raise InputError(f"{path}: unknown convention {record['convention']!r}, expected 'opencv'")
-            return Cameras(torch.tensor(record["c2w"], dtype=torch.float32),
-                           torch.tensor(record["intrinsics"], dtype=torch.float32))
-        records = record["locations"] if "locations" in record else record["frames"]
-        poses = torch.tensor([pose["transform_matrix"] for pose in records], dtype=torch.float32)
-        if poses.shape[1:] != (4, 4):
-            raise ValueError(f"transform_matrix must be 4 x 4 for at least one view, got {tuple(poses.shape)}")
-        k = torch.stack([_lens({**record, **pose}) for pose in records])
-        return Cameras(opengl_to_opencv(poses), k)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: camera entry missing or malformed ({error}); see the conventions in cameras.py"
-                         ) from None
+        matrices = torch.tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{where}: no {side} x {side} numbers ({one_line(error)})") from None
+    if matrices.ndim == 2 and side == 3:  # one lens for all views
+        matrices = matrices[None]
+    if matrices.ndim != 3 or matrices.shape[1:] != (side, side) or not len(matrices):
+        raise InputError(f"{where}: expected {side} x {side} numbers for each view, got {tuple(matrices.shape)}")
+    return matrices
 
 
-def _lens(record: dict) -> Tensor:
-    """(3, 3) normalised intrinsics of a NeRF style record. Raises KeyError, ValueError."""
-    if record.get("camera_model", "PINHOLE") not in ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL"):
-        raise ValueError(f"camera_model {record['camera_model']} is not read; undistort the pictures first")
+def check_rigid(cameras: Cameras, path: str | Path) -> None:
+    """Raise InputError unless the poses of cameras (V,) are rotations and shifts, and lenses have a focal length."""
+    c2w, k = cameras.c2w.double(), cameras.intrinsics
+    if not (c2w.isfinite().all() and k.isfinite().all()):
+        raise InputError(f"{path}: cameras with numbers that are not finite")
+    rotation = c2w[:, :3, :3]
+    odd = (rotation @ rotation.mT - torch.eye(3)).abs().amax((1, 2)) > 1e-2
+    odd |= (torch.linalg.det(rotation) < 0) | (c2w[:, 3] != torch.tensor([0.0, 0, 0, 1])).any(1)
+    if odd.any():
+        raise InputError(f"{path}: the pose of view {int(odd.nonzero()[0])} is no rotation with a shift; scaled, "
+                         "mirrored or sheared cameras are not read")
+    if not (k[:, [0, 1], [0, 1]] > 0).all():
+        raise InputError(f"{path}: focal lengths must be positive")
+
+
+def _lens(record: dict, path: str | Path) -> Tensor:
+    """(3, 3) normalised intrinsics of a NeRF style record. Raises InputError."""
     if bent := [name for name in ("k1", "k2", "k3", "k4", "p1", "p2") if record.get(name)]:
-        raise ValueError(f"{bent[0]}: the lens distorts, which is not read; undistort the pictures first")
+        raise InputError(f"{path}: {bent[0]}: the lens distorts, which is not read; undistort the pictures first")
     if "fl_x" not in record and "camera_angle_x" in record:
         return normalised_intrinsics(math.degrees(record["camera_angle_x"]))
-    x, y = record["fl_x"], record.get("fl_y", record["fl_x"])
-    width, height = record["w"], record["h"]
-    if not min(x, y, width, height) > 0:
-        raise ValueError("fl_x, fl_y, w and h must be positive")
+    if missing := [name for name in ("fl_x", "w", "h") if name not in record]:
+        raise InputError(f"{path}: neither camera_angle_x nor {missing[0]} is there; see the conventions in cameras.py")
+    width, height, x = record["w"], record["h"], record["fl_x"]
     return torch.tensor([[x / width, 0, record.get("cx", width / 2) / width],
-                         [0, y / height, record.get("cy", height / 2) / height], [0, 0, 1]])
+                         [0, record.get("fl_y", x) / height, record.get("cy", height / 2) / height], [0, 0, 1]])
 
 
 def opengl_to_opencv(c2w: Tensor) -> Tensor:

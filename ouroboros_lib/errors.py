@@ -1,11 +1,33 @@
 """The one exception for bad input: a single line that says what, where and what to do."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+_CONTROL = dict.fromkeys([*range(32), *range(127, 160), 0x2028, 0x2029], " ")  # ends of lines, and what moves cursors
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The command line prints it as one line and exits with code 2."""
+    """Something the user gave cannot be used. The command line prints it as one line and exits with code 2.
+
+    One line it is, whatever names and texts of files are part of it.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(str(message).translate(_CONTROL))
+
+
+def attempt(function: Callable[..., T], *arguments, **options) -> T | InputError:
+    """What a function returns, or the InputError that it raises: of many objects, one that is bad stops no other."""
+    try:
+        return function(*arguments, **options)
+    except InputError as error:
+        return error
 
 
 @contextmanager

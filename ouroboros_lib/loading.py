@@ -1,6 +1,7 @@
 """Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
 
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .errors import InputError, needs
 from .noise import EDMNoise
 from .plans import PLANS
 from .presets import load_preset, preset_names
+from .values import checked
 
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,9 +57,10 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
     check_components(pipeline)
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
-            if not options.keys() & {"torch_dtype", "dtype"}:  # files hold half precision, CPUs want float32
-                torch.nn.Module.float(model)
-            channels_last(model.eval())
+            if not options.keys() & {"torch_dtype", "dtype"} and any(
+                    value.dtype != torch.float32 for value in model.parameters()):
+                torch.nn.Module.float(model)  # files hold half precision, CPUs want float32
+            channels_last(model.eval() if model.training else model)
     return pipeline
 
 
@@ -143,14 +146,29 @@ def _import_classes(index: dict, base: type[DiffusionPipeline]) -> type[Diffusio
 
 
 def _check_complete(components: dict) -> None:
-    """Raise ValueError unless the files of each model hold its tensors and no others: diffusers only warns."""
+    """Raise ValueError unless the files of each model hold its tensors and no others, of which diffusers only warns,
+    and all are finite."""
     for name, model in components.items():
         if isinstance(model, torch.nn.Module):
             config: Any = model.config
-            files = Path(config._name_or_path).glob("*.safetensors")
+            files, state = Path(config._name_or_path).glob("*.safetensors"), model.state_dict()
             stored = {key for file in files for key in safe_open(file, "pt").keys()}
-            if odd := sorted(stored ^ model.state_dict().keys()):
+            if odd := sorted(stored ^ state.keys()):
                 raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
+            check_numbers(state, name)
+        for key, value in dict(getattr(model, "config", {})).items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float):
+                    checked(number, float, f"{name}: {key}")
+
+
+def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:
+    """Raise InputError for weights that are not finite."""
+    tensors = [value for value in state.values() if value.is_floating_point() and not value.is_meta]
+    sums = torch.stack([value.sum().float() for value in tensors]).isfinite()  # sooner than to look at each number
+    if not sums.all() and not all(value.isfinite().all() for value in tensors):  # else a sum was too large
+        key = next(key for key, value in state.items() if not value.isfinite().all())
+        raise InputError(f"{name}: not numbers in {key}; is its file damaged, or did its training diverge?")
 
 
 def check_components(pipeline: DiffusionPipeline) -> None:

@@ -2,6 +2,7 @@
 v-prediction preconditioning, which the paper inherits."""
 
 from collections.abc import Callable
+from typing import Annotated, TypedDict
 
 import torch
 from diffusers import ConfigMixin, SchedulerMixin
@@ -9,6 +10,16 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from .errors import InputError
+from .values import Between, Positive, checked
+
+
+class NoiseSettings(TypedDict):
+    p_mean: float
+    p_std: Positive
+    sigma_min: Positive
+    sigma_max: Positive
+    rho: Positive
+    eta: Annotated[float, Between(0, 1)]
 
 
 class EDMNoise(SchedulerMixin, ConfigMixin):
@@ -23,8 +34,10 @@ class EDMNoise(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(self, p_mean: float = 1.0, p_std: float = 1.6, sigma_min: float = 0.002, sigma_max: float = 700.0,
                  rho: float = 7.0, eta: float = 0.0):
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta must lie between 0 and 1, got {eta}")
+        checked({"p_mean": p_mean, "p_std": p_std, "sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho,
+                 "eta": eta}, NoiseSettings, "EDMNoise")
+        if sigma_min >= sigma_max:
+            raise InputError(f"EDMNoise: sigma_min={sigma_min} must be below sigma_max={sigma_max}")
 
     def sample_sigma(self, batch: int, generator: torch.Generator | None = None, device=None) -> Tensor:
         """Training noise levels, (batch,): log-normal (Karras et al. 2022, table 1)."""

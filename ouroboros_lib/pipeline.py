@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import torch
 from diffusers import DiffusionPipeline
@@ -20,19 +20,34 @@ from .errors import InputError
 from .gaussians import Gaussians
 from .loading import RANDOM_PRESETS, check_components, convert_weights, load
 from .models.condition import Condition
-from .models.feedback import Renders, render_feedback
+from .models.feedback import COORDINATE_MAPS, Renders, render_feedback
 from .models.image_token import image_token
 from .noise import c_noise, denoise
 from .plans import Plan
 from .presets import load_preset, random_models
 from .speed.compiling import compile_network, network_of
+from .values import Between, Positive, checked
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-SETTINGS = ("image_size", "num_views", "reconstructor_sigma_min", "reconstructor_sigma_max", "coordinate_map",
-            "guidance_scale", "plan")  # what a pipeline is, beside its components
+Guidance = float | tuple[float, float]
+
+
+class PipelineSettings(TypedDict):
+    """What a pipeline is, beside its components."""
+
+    image_size: Annotated[int, Between(8, 8192)]
+    num_views: Annotated[int, Between(1, 1000)]
+    reconstructor_sigma_min: Annotated[float, Between(0)]
+    reconstructor_sigma_max: Positive | None
+    coordinate_map: Literal[COORDINATE_MAPS]
+    guidance_scale: Guidance
+    plan: str
+
+
+SETTINGS = tuple(PipelineSettings.__annotations__)
 
 
 @dataclass
@@ -95,12 +110,13 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         super().__init__()
         if image_encoder is None and getattr(multiview, "takes_image_token", False):
             raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
+        settings = {"image_size": image_size, "num_views": num_views, "coordinate_map": coordinate_map,
+                    "reconstructor_sigma_min": reconstructor_sigma_min, "guidance_scale": guidance_scale,
+                    "reconstructor_sigma_max": reconstructor_sigma_max, "plan": str(Plan.parse(plan))}
+        checked(settings, PipelineSettings, type(self).__name__)
         self.register_modules(autoencoder=autoencoder, multiview=multiview, reconstructor=reconstructor,
                               scheduler=scheduler, image_encoder=image_encoder)
-        self.register_to_config(image_size=image_size, num_views=num_views,
-                                reconstructor_sigma_min=reconstructor_sigma_min, coordinate_map=coordinate_map,
-                                guidance_scale=guidance_scale, reconstructor_sigma_max=reconstructor_sigma_max,
-                                plan=str(Plan.parse(plan)))
+        self.register_to_config(**settings)
 
     @property
     def image_size(self) -> int:
@@ -168,17 +184,19 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             raise InputError(f"unknown output_type {output_type!r}: expected one of {', '.join(OUTPUT_TYPES)}")
         check_components(self)
         plan = Plan.parse(self.config.plan if plan is None else plan)
-        if num_inference_steps < 1:
-            raise InputError(f"the number of steps must be at least 1, got {num_inference_steps}")
+        checked(num_inference_steps, Annotated[int, Between(1)], "num_inference_steps")
+        guidance = checked(self.config.guidance_scale if guidance_scale is None else guidance_scale,
+                           Guidance, "guidance_scale")
         device = self._execution_device
         images = self._prepare_images(images).to(device)
         if cameras is None:
             cameras = evenly_spaced_orbit(self.num_views, torch.as_tensor(elevation, dtype=torch.float32))
+        if not (cameras.c2w.isfinite().all() and cameras.intrinsics.isfinite().all()):
+            raise InputError("elevations or cameras that are not finite numbers")
         if cameras.shape[:-1] not in ((), (1,), (len(images),)):
             raise InputError(f"{len(images)} pictures, but elevations or cameras of shape {tuple(cameras.shape[:-1])}: "
                              "expected one for each or one for all")
         cameras = cameras.to(device).expand(len(images))
-        guidance = self.config.guidance_scale if guidance_scale is None else guidance_scale
         cond = self.condition(images, cameras, plan, guidance, generator)
         shape = (*cameras.shape, *cond.latents.shape[1:])
         sigmas = self.scheduler.sigmas(num_inference_steps)  # on the CPU: asking a GPU for numbers would make it wait

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from .errors import InputError
 from .models.feedback import Renders, feedback_names
+from .values import Between, Natural, changed, check_fields
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,15 @@ class Plan:
     """
 
     feedback: str = "both"
-    every: int = 1
-    from_step: int = 0
-    project_above: float = math.inf
-    project_share: float = 1.0
+    every: Annotated[int, Between(1)] = 1
+    from_step: Natural = 0
+    project_above: Annotated[float, Between(0)] = math.inf
+    project_share: Annotated[float, Between(0, 1)] = 1.0
     keep_input: bool = False
 
     def __post_init__(self):
+        check_fields(self, "plan: ")
         feedback_names(self.feedback)
-        if self.every < 1 or self.from_step < 0:
-            raise InputError(f"plan: every must be at least 1 and from_step at least 0, got {self.every} and "
-                             f"{self.from_step}")
-        if not self.project_above >= 0 or not 0 <= self.project_share <= 1:
-            raise InputError(f"plan: project_above must not be negative and project_share lie between 0 and 1, got "
-                             f"{self.project_above} and {self.project_share}")
 
     @classmethod
     def parse(cls, text: str | Plan) -> Plan:
@@ -96,22 +92,6 @@ PLANS = {
     "two-stage": Plan(feedback="none"),  # design (a): reconstruct once, at the end
     "projection": Plan(feedback="none", project_above=1.0),  # design (b): iterate at inference, nothing is trained
 }
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-def changed(base, changes: Sequence[str], where: str):
-    """A copy of a dataclass with fields as `key=value` texts say. Raises InputError that begins with `where`."""
-    kinds: dict[str, Callable] = {field.name: type(field.default) for field in fields(base)}
-    values: dict[str, Any] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or key not in kinds:
-            raise InputError(f"{where}{change}: expected key=value with one of these keys: {', '.join(kinds)}")
-        try:
-            values[key] = _BOOLEANS[text.lower()] if kinds[key] is bool else kinds[key](text)
-        except (KeyError, ValueError):
-            raise InputError(f"{where}{change}: {text!r} is not a {kinds[key].__name__}") from None
-    return replace(base, **values)
 
 
 def _with_first_view(views: Tensor, first: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Pipelines from presets and folders: what is saved comes back, what is old or damaged is named."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import pytest
 import torch
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
@@ -107,12 +108,38 @@ def foreign_pipeline(folder):
                                  "scheduler": ["diffusers", "DDPMScheduler"]}))
 
 
+def not_finite(folder):
+    path = folder / "reconstructor" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors[max(tensors, key=lambda name: tensors[name].numel())].view(-1)[-1] = torch.nan
+    save_file(tensors, path, {"format": "pt"})
+
+
+def endless_setting(folder):
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"reconstructor_sigma_max": math.inf}))
+
+
+def no_noise(folder):
+    (config,) = folder.glob("scheduler/*.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sigma_min": math.nan}))
+
+
+def not_a_size(folder):
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"image_size": "32"}))
+
+
+def deep_index(folder):
+    (folder / "model_index.json").write_text("[" * 100_000)
+
+
 def no_index(folder):
     (folder / "model_index.json").unlink()
 
 
 DAMAGE = [truncate, empty, remove, other_shapes, other_names, surplus_layers, garbage_config, garbage_index,
-          list_as_index, foreign_pipeline, no_index]
+          list_as_index, foreign_pipeline, no_index, not_finite, endless_setting, no_noise, not_a_size, deep_index]
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda function: function.__name__)

@@ -1,5 +1,7 @@
 """The pipeline: one image or several in, views and Gaussians out; plans, guidance, traces and callbacks."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -195,8 +197,11 @@ def test_output_types(tiny, picture):
 @pytest.mark.parametrize("options, message", [
     ({"plan": "feedback=depth"}, "unknown feedback 'depth': expected both, none, or some of rgb, ccm joined by"),
     ({"plan": "clam"}, "plan 'clam': expected one of paper, calm, two-stage, projection"),
-    ({"num_inference_steps": 0}, "number of steps must be at least 1, got 0"),
+    ({"num_inference_steps": 0}, "num_inference_steps: expected a whole number of at least 1, got 0"),
     ({"num_inference_steps": -3}, "got -3"),
+    ({"num_inference_steps": 2.5}, "got 2.5"), ({"guidance_scale": math.nan}, "guidance_scale: expected a number"),
+    ({"guidance_scale": (1, math.inf)}, "expected a number, got inf"), ({"elevation": math.nan}, "not finite numbers"),
+    ({"cameras": evenly_spaced_orbit(4, torch.tensor([math.inf]))}, "cameras that are not finite numbers"),
     ({"images": []}, "no image"),
     ({"images": None}, "expected a path, a PIL picture, an array .* got NoneType"),
     ({"output_type": "latent"}, "unknown output_type 'latent': expected one of pt, np, pil"),
@@ -229,5 +234,5 @@ def test_renewed_noise_belongs_to_the_generator_and_the_scheduler_says_how_much(
 
     euler, renewed = run(0.0), run(1.0)
     assert gap(euler, renewed) > 1e-4 and torch.equal(renewed, run(1.0)) and torch.equal(euler, run(0.0))
-    with pytest.raises(InputError, match="eta must lie between 0 and 1, got 1.5"):
+    with pytest.raises(InputError, match="eta: expected a number from 0 to 1, got 1.5"):
         EDMNoise(eta=1.5)

@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> None:
             path.write_bytes(glb_bytes(mesh))
             for method, shape in (("splat", splat_shape(splat)), ("mesh", mesh_shape(path, SAME, supersample=1))):
                 record = measure_shape(shape, truth)
-                rows.append(ShapeRow(kind, method, 0, name, *(round(record[key], 5) for key in GEOMETRY)))
+                rows.append(ShapeRow.measured(kind, method, 0, name, **record))
             print(*rows[-2:], sep="\n", flush=True)
     write_rows(options.out.with_name(options.out.name + "_geometry.csv"), ShapeRow._fields, rows)
     record = how_made(torch.device("cpu"), started) | {"settings": {"preset": options.preset, "faces": options.faces,
@@ -93,8 +93,8 @@ def summary(rows: list[ShapeRow]) -> dict:
     for kind in dict.fromkeys(row.protocol for row in rows):
         of = {method: [row for row in rows if (row.protocol, row.method) == (kind, method)]
               for method in ("splat", "mesh")}
-        found[kind] = {method: {key: round(float(np.mean([getattr(row, key) for row in mine])), 4) for key in GEOMETRY}
-                       for method, mine in of.items()}
+        found[kind] = {method: {key: round(float(np.mean([getattr(row, key) for row in mine if row.seen])), 4)
+                                for key in GEOMETRY} for method, mine in of.items()}
         gains = {mesh.object: mesh.f_score - splat.f_score for splat, mesh in zip(*of.values(), strict=True)}
         worst = min(gains, key=lambda name: gains[name])
         found[kind]["mesh minus splat, f_score"] = {

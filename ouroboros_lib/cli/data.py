@@ -101,9 +101,13 @@ def gso_download(
         raise InputError("--all and --objects: choose one of them")
     check_writable(out)
     how = gso.Download(server or gso.SERVER, workers)
-    names = gso.all_objects(how) if everything else objects.split(",") if objects else gso.evaluation_objects()
-    with Tally(len(names)) as tally, termination_cleans_up():
-        gso.download_objects(gso.check_names(names), out, how, tally.done)
+    names = objects.split(",") if objects else gso.evaluation_objects()
+    for name in names:  # a slip of the hand, which a server's list has not
+        gso.check_name(name)
+    if everything:
+        names = gso.all_objects(how)
+    with Tally(len(set(names))) as tally, termination_cleans_up():
+        gso.download_objects(names, out, how, tally.done)
     print(f"{gso.LICENCE}: see {out / gso.ATTRIBUTION_FILE}; sizes and hashes: {out / gso.MANIFEST}")
     tally.finish(out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -150,18 +151,26 @@ def tables(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of printing them, write each table here as "
                                              "text, Markdown, LaTeX and CSV.")] = None,
 ) -> None:
-    """The paper's tables: published values, and measured ones in columns of their own."""
+    """The paper's tables: published values, and measured ones in columns of their own.
+
+    Exit code 1: some files were skipped, each with a line that says why.
+    """
     from ..evaluation.tables import SUFFIXES, paper_tables, render
     from ..files import check_writable, replace_file
 
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
-    found = paper_tables(results)
+    skipped: list[InputError] = []
+    found = paper_tables(results, skipped.append)
+    for error in skipped:
+        print("skipped: " + " ".join(str(error).split()), file=sys.stderr)
     if out is None:
         print("\n".join(map(render, found)), end="")
-        return
-    check_writable(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for table, (style, suffix) in product(found, SUFFIXES.items()):
-        replace_file(out / f"{table.name}{suffix}", render(table, style).encode())
-    print(f"wrote {len(found)} tables to {out}")
+    else:
+        check_writable(out)
+        out.mkdir(parents=True, exist_ok=True)
+        for table, (style, suffix) in product(found, SUFFIXES.items()):
+            replace_file(out / f"{table.name}{suffix}", render(table, style).encode())
+        print(f"wrote {len(found)} tables to {out}")
+    if skipped:
+        raise typer.Exit(1)

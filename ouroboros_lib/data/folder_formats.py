@@ -11,13 +11,15 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated, Literal, TypedDict
 
 import numpy as np
 import torch
 
-from ..cameras import Cameras, cameras_from_record, normalised_intrinsics, opengl_to_opencv
+from ..cameras import Cameras, cameras_from_record, check_rigid, normalised_intrinsics, opengl_to_opencv
 from ..errors import InputError
 from ..files import one_line, parse_json
+from ..values import Between, checked
 
 RELEASED_VIEWS = (0, 2, 4, 6, 8, 10, 12, 15)  # of the 16-frame orbit; the last stands at azimuth 337.5, not 315
 ZERO123_FOV = math.degrees(2 * math.atan(16 / 35))  # a 35 mm lens on Blender's 32 mm sensor
@@ -28,6 +30,34 @@ MARKERS = {"ours": ("cameras.json",), "released": ("meta.json",), "nerf": ("tran
 PAPERS = (".txt", ".md", ".pdf", ".html", ".htm", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xml", ".doc",
           ".docx", ".rtf", ".log", ".gz", ".zip", ".tar", ".py", ".sh", ".db", ".ini", "")  # no part of an object
 NOT_OURS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+
+
+Row = tuple[float, float, float, float]
+
+
+class Render(TypedDict, total=False):
+    """How an object was rendered, as far as it is asked for."""
+
+    up: Literal["auto", "y", "z"]
+    yaw: float
+    texture: str | None
+    protocol: str
+
+
+class Source(TypedDict, total=False):
+    """Where an object came from."""
+
+    to_world: tuple[Row, Row, Row, Row]
+    yaw: float
+
+
+class About(TypedDict, total=False):
+    """What is read of `object.json`."""
+
+    name: str
+    num_orbit_views: Annotated[int, Between(1)]
+    render: Render
+    source: Source
 
 
 def find_format(files: Iterable[str]) -> str | None:
@@ -71,32 +101,30 @@ def read_format(files: Mapping[str, bytes], where: Path) -> tuple[str, list[str]
         what = "an empty folder" if not len(files) else (
             f"none of {', '.join(markers[0] for markers in MARKERS.values())} here")
         raise InputError(f"{where}: {what}; expected a multi-view folder")
-    names, cameras, about = _READERS[kind](files, where)
-    if not (torch.isfinite(cameras.c2w).all() and torch.isfinite(cameras.intrinsics).all()):
-        raise InputError(f"{where}: the cameras in {MARKERS[kind][0]} hold numbers that are not finite")
-    return kind, names, cameras, about
+    return kind, *_READERS[kind](files, where)
 
 
 def _ours(files, where):
     record = parse_json(files["cameras.json"], where / "cameras.json")
     cameras = cameras_from_record(record, where / "cameras.json")
-    if len(cameras.shape) != 1:
-        raise InputError(f"{where / 'cameras.json'}: expected one camera a view, got shape {tuple(cameras.shape)}")
     names = [f"view_{i:03d}.png" for i in range(cameras.shape[0])]
     found = sum(name.startswith("view_") and name.endswith(".png") for name in files)
     if found > len(names):
         raise InputError(f"{where}: {found} pictures view_*.png, but cameras.json has {len(names)} views")
-    about = parse_json(files["object.json"], where / "object.json") if "object.json" in files else {}
-    if not isinstance(about, dict) or not isinstance(about.get("num_orbit_views", 1), int):
-        raise InputError(f"{where / 'object.json'}: expected an object with a whole number num_orbit_views")
-    return names, cameras, {**about, "size": record.get("size")} if isinstance(record.get("size"), int) else about
+    about = about_object(files["object.json"], where / "object.json") if "object.json" in files else {}
+    return names, cameras, {**about, "size": record["size"]} if "size" in record else about
+
+
+def about_object(data: bytes, path: Path) -> dict:
+    """What object.json says. Raises InputError."""
+    return checked(parse_json(data, path), About, path)
 
 
 def _released(files, where, marker="meta.json"):
     record = parse_json(files[marker], where / marker)
     cameras = cameras_from_record(record, where / marker)
     names = []
-    for number, view in enumerate(record.get("locations", record.get("frames"))):
+    for number, view in enumerate(record.get("locations") or record["frames"]):
         frames = view.get("frames")
         frame = frames[0] if isinstance(frames, list) and frames and isinstance(frames[0], dict) else {}
         name = frame.get("name") or view.get("file_path")
@@ -138,10 +166,10 @@ def _zero123(files, where):
             raise InputError(f"{where / name}.npy: expected a (3, 4) camera matrix, got {pose.shape}")
         poses.append(np.concatenate([pose, [[0, 0, 0, 1]]]))
         names.append(name + ".png")
-    if np.isfinite(poses).all():
-        poses = np.linalg.inv(np.stack(poses))
-    cameras = opengl_to_opencv(torch.from_numpy(np.asarray(poses)).float())
-    return names, Cameras(cameras, normalised_intrinsics(ZERO123_FOV).expand(len(names), 3, 3)), {}
+    to_camera = torch.from_numpy(np.stack(poses))
+    lenses = normalised_intrinsics(ZERO123_FOV).expand(len(names), 3, 3)
+    check_rigid(Cameras(to_camera, lenses), where / "000.npy")  # before it is inverted
+    return names, Cameras(opengl_to_opencv(torch.linalg.inv(to_camera.double()).float()), lenses), {}
 
 
 _READERS = {"ours": _ours, "released": _released, "nerf": _nerf, "zero123": _zero123}

@@ -8,21 +8,22 @@ One zip an object is fetched, several at a time; what breaks is tried again with
 
 import hashlib
 import io
-import json
 import re
 import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from .. import __version__
-from ..errors import InputError
-from ..files import new_folder, one_line, read_json, replace_file
+from ..errors import InputError, attempt
+from ..files import dump_json, load_json, new_folder, one_line, read_json, replace_file
+from ..values import Natural, checked
 
 SERVER = "https://fuel.gazebosim.org/1.0/GoogleResearch/models"
 LICENCE = "CC-BY-4.0"
@@ -55,32 +56,35 @@ class Download:
             raise InputError(f"--server {self.server}: expected an address that starts with http:// or https://")
 
 
+class Model(TypedDict):
+    """What is read of an entry in the server's list."""
+
+    name: str
+
+
 def evaluation_objects() -> list[str]:
     """The 100 objects of this project's evaluation, in the order of the list."""
     return (Path(__file__).parent / "gso_eval100.txt").read_text().split()
 
 
-def check_names(names: Iterable[str]) -> list[str]:
-    """The names, each once and fit to be a folder. Raises InputError."""
-    names = list(dict.fromkeys(names))
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise InputError(f"{name!r}: not a name of an object (letters, digits, _ + - . and brackets)")
-    return names
+def check_name(name: str) -> None:
+    """Raise InputError unless it is fit to be a folder."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r}: not a name of an object (letters, digits, _ + - . and brackets)")
 
 
 def all_objects(how: Download) -> list[str]:
-    """The names of all models that the server lists, page by page. Raises InputError."""
+    """The names of all models that the server lists, page by page, whatever they are. Raises InputError."""
     names: list[str] = []
     for page in range(1, MAX_PAGES):
         try:
-            found = _get(f"{how.server}?page={page}&per_page=100", how,
-                         lambda data: [model["name"] for model in json.loads(data)])
+            url = f"{how.server}?page={page}&per_page=100"
+            found = [model["name"] for model in checked(_get(url, how, load_json), list[Model], url)]
         except _Gone:
             break
         if not set(found) - set(names):
             break
-        names = check_names(names + found)
+        names = list(dict.fromkeys(names + found))
     if not names:
         raise InputError(f"{how.server}: the server lists no objects")
     return names
@@ -143,11 +147,11 @@ def fetch_object(name: str, out: Path, how: Download) -> None:
                       "licence": LICENCE, "attribution": ATTRIBUTION,
                       "files": {inside: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
                                 for inside, path in files.items()}}
-            (stage / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+            (stage / RECORD).write_bytes(dump_json(record))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{name}: its archive cannot be unpacked ({error.strerror})") from None
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{name}: its archive cannot be unpacked ({one_line(error)})") from None
 
 
 def _checked(data: bytes) -> bytes:
@@ -171,13 +175,28 @@ def _sha256(path: Path) -> str:
 # ---- a whole set ----------------------------------------------------------------------------------------------------
 
 
-def complete_record(folder: Path) -> dict | None:
+class File(TypedDict):
+    bytes: Natural
+    sha256: str
+
+
+class Record(File):
+    """What is read of `download.json`."""
+
+    name: str
+    url: str
+    licence: str
+    attribution: str
+    files: dict[str, File]
+
+
+def complete_record(folder: Path) -> Record | None:
     """What `download.json` says if all its files are there with their sizes, else None."""
     try:
-        record = read_json(folder / RECORD)
+        record = checked(read_json(folder / RECORD), Record, folder / RECORD)
         whole = all((folder / name).stat().st_size == about["bytes"] for name, about in record["files"].items())
         return record if whole and record["name"] == folder.name else None
-    except (InputError, OSError, KeyError, TypeError, AttributeError):
+    except (InputError, OSError):
         return None
 
 
@@ -193,8 +212,10 @@ def download_objects(names: list[str], out: Path, how: Download,
     jobs = {}
     pool = ThreadPoolExecutor(how.workers)
     try:
-        for name in check_names(names):
-            if complete_record(out / name) is None:
+        for name in dict.fromkeys(names):
+            if (fault := attempt(check_name, name)) is not None:
+                done(name, fault)
+            elif complete_record(out / name) is None:
                 jobs[pool.submit(fetch_object, name, out, how)] = name
             else:
                 done(name, None)
@@ -217,4 +238,4 @@ def write_manifest(out: Path) -> None:
     manifest = {"licence": LICENCE, "attribution": ATTRIBUTION, "objects": len(records),
                 "bytes": sum(record["bytes"] for record in records),
                 "models": {r["name"]: {key: r[key] for key in ("url", "bytes", "sha256", "files")} for r in records}}
-    replace_file(out / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    replace_file(out / MANIFEST, dump_json(manifest))

@@ -6,7 +6,6 @@ rendered the same way is left as it is.
 
 import dataclasses
 import hashlib
-import json
 import multiprocessing
 import os
 import re
@@ -18,15 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Annotated, Literal, TypedDict
 
 import torch
 from torch.utils.data import DataLoader
 
 from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras
-from ..errors import InputError
-from ..files import one_line, read_json
+from ..errors import InputError, attempt
+from ..files import one_line, read_bytes, read_json
 from ..speed.threads import prepare
+from ..values import Between, Positive, check_fields, checked
+from .folder_formats import about_object
 from .folders import MultiviewObject, stack_rigs, write_object
+from .mesh_parts import MISSING
 from .meshes import load_mesh, render_mesh
 
 
@@ -35,19 +38,22 @@ class RenderSettings:
     """How meshes are rendered: an orbit of `views` at `elevation` degrees (None: one per object, at random from the
     training range), then `novel` views at random; random numbers depend on the object's name and `seed` alone."""
 
-    size: int = 256
-    views: int = 8
-    novel: int = 0
-    elevation: float | None = 10.0
-    radius: float = RADIUS
-    fov: float = FOV
-    supersample: int = 2
-    up: str = "auto"
+    size: Annotated[int, Between(1, 2**14)] = 256
+    views: Annotated[int, Between(1, 9999)] = 8
+    novel: Annotated[int, Between(0, 9999)] = 0
+    elevation: Annotated[float, Between(-90, 90)] | None = 10.0
+    radius: Positive = RADIUS
+    fov: Annotated[float, Between(0, 180, above=True, below=True)] = FOV
+    supersample: Annotated[int, Between(1, 16)] = 2
+    up: Literal["auto", "y", "z"] = "auto"
     yaw: float = 0.0
     texture: str | None = None
     depth: bool = True
     seed: int = 0
-    missing_textures: str = "error"  # one of mesh_parts.MISSING
+    missing_textures: Literal[MISSING] = "error"
+
+    def __post_init__(self):
+        check_fields(self)
 
     def cameras(self, name: str) -> Cameras:
         """(views + novel,) cameras for an object."""
@@ -93,9 +99,10 @@ def is_done(folder: Path, how: dict) -> bool:
     """Whether an object's folder is complete. Raises InputError if it was rendered otherwise."""
     if not (folder / "object.json").is_file():
         return False
-    about = read_json(folder / "object.json")
-    before = about.get("render") if isinstance(about, dict) else None
-    before = {"missing_textures": "error"} | (before if isinstance(before, dict) else {})
+    about = attempt(lambda path: about_object(read_bytes(path), path), folder / "object.json")
+    if isinstance(about, InputError):  # damaged: made again
+        return False
+    before = {"missing_textures": "error"} | about.get("render", {})
     how = {"missing_textures": "error"} | how
     changed = [f"{key} {before.get(key)} instead of {value}" for key, value in how.items() if before.get(key) != value]
     if changed:
@@ -104,6 +111,16 @@ def is_done(folder: Path, how: dict) -> bool:
     wanted = [f"view_{i:03d}.png" for i in range(views)] + (
         [f"depth_{i:03d}.npy" for i in range(views)] if how["depth"] else []) + ["cameras.json"]
     return all((folder / name).is_file() for name in wanted)
+
+
+def _standing(folders: dict[str, Path], how: dict) -> dict[str, bool | InputError]:
+    """Which of the objects are there already, and which were made otherwise; raises InputError when all of these were:
+    then it is the command that is wrong, not an object."""
+    found = {name: attempt(is_done, folder, how) for name, folder in folders.items()}
+    odd = [state for state in found.values() if isinstance(state, InputError)]
+    if odd and not any(state is True for state in found.values()):
+        raise odd[0]
+    return found
 
 
 def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettings) -> list[str]:
@@ -128,12 +145,19 @@ def render_to_folder(path: Path, folder: Path, name: str, settings: RenderSettin
 def _origin(mesh: Path) -> dict:
     """Licence and attribution that a download left beside the mesh."""
     for folder in (mesh.parent, mesh.parent.parent):
-        try:
-            record = json.loads((folder / "download.json").read_text())
-            return {key: record[key] for key in ("url", "sha256", "licence", "attribution")}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        record = attempt(lambda path: checked(read_json(path), Origin, path), folder / "download.json")
+        if not isinstance(record, InputError):
+            return {key: record[key] for key in Origin.__annotations__}
     return {}
+
+
+class Origin(TypedDict):
+    """What a download left beside a mesh, as far as it is passed on."""
+
+    url: str
+    sha256: str
+    licence: str
+    attribution: str
 
 
 def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, workers: int,
@@ -142,10 +166,11 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
 
     A mesh that cannot be rendered does not keep the others from being rendered.
     """
+    there = _standing({name: out / name for name in meshes}, settings.record())
     waiting = []
     for name, path in meshes.items():
-        if is_done(out / name, settings.record()):
-            done(name, [], None)
+        if there[name]:
+            done(name, [], there[name] if isinstance(there[name], InputError) else None)
         else:
             waiting.append((path, out / name, name, settings))
     # each worker has one thread; spawned, because torch's threads do not survive a fork
@@ -201,7 +226,7 @@ def default_workers() -> int:
 
 
 def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, views: int, novel: int, seed: int,
-                      supersample: int, done: Callable[[str], None], settings: RenderSettings | None = None) -> None:
+                      supersample: int, done: Callable[..., None], settings: RenderSettings | None = None) -> None:
     """Held-out or training objects with their fixed rigs into `out / SPLIT_000000` ..., with exact depth.
 
     Object i of a split has the cameras of `held_out_objects`, so that files and memory hold the same pictures; or those
@@ -216,9 +241,10 @@ def render_procedural(split: str, indices: Iterable[int], out: Path, size: int, 
         size, views, supersample = settings.size, settings.views, settings.supersample
         how = settings.record() | {"split": split, "seed": seed}
     names = {index: f"{split}_{index:06d}" for index in indices}
-    left = [index for index, name in names.items() if not is_done(out / name, how)]
+    there = _standing({name: out / name for name in names.values()}, how)
+    left = [index for index, name in names.items() if not there[name]]
     for index in sorted(set(names) - set(left)):
-        done(names[index])
+        done(names[index], there[names[index]] if isinstance(there[names[index]], InputError) else None)
     for first in range(0, len(left), 16):
         some = left[first:first + 16]
         objects = sample_objects(split, some, seed=seed)

@@ -7,30 +7,40 @@ goes on.
 """
 
 import itertools
-import json
+import logging
 import os
 import random
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import quote, unquote
 
-from ..errors import InputError, needs
-from ..files import one_line, read_json, replace_file
+from ..errors import InputError, attempt, needs
+from ..files import dump_json, one_line, read_json, replace_file
+from ..values import Natural, checked
 from .folders import MultiviewObject, decode_object, encode_object
 
+_log = logging.getLogger(__name__)
 INDEX = "shards.json"
 
 
-def read_index(folder: str | Path) -> list[dict]:
-    """The shards of a folder: [{"file", "bytes", "objects": [names]}]. Raises InputError."""
+class Shard(TypedDict):
+    file: str
+    bytes: Natural
+    objects: list[str]
+
+
+class Index(TypedDict):
+    """What is read of `shards.json`."""
+
+    shards: list[Shard]
+
+
+def read_index(folder: str | Path) -> list[Shard]:
+    """The shards of a folder, as its index lists them. Raises InputError."""
     path = Path(folder) / INDEX
-    record = read_json(path)
-    try:
-        shards = [{"file": str(s["file"]), "bytes": int(s["bytes"]), "objects": list(s["objects"])}
-                  for s in record["shards"]]
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not an index of shards; expected {{\"shards\": [...]}}") from None
+    shards = checked(read_json(path), Index, path)["shards"]
     for shard in shards:
         if Path(shard["file"]).name != shard["file"]:
             raise InputError(f"{path}: the shard {shard['file']!r} does not lie in this folder")
@@ -61,7 +71,7 @@ def write_shards(objects: Iterable[MultiviewObject], out: str | Path, max_bytes:
         if not names:
             return total
         index.append({"file": path.name, "bytes": path.stat().st_size, "objects": names})
-        replace_file(out / INDEX, json.dumps({"shards": index}, indent=1).encode())
+        replace_file(out / INDEX, dump_json({"shards": index}))
         total += len(names)
 
 
@@ -94,32 +104,40 @@ class ShardStream:
     """The objects of a folder of shards, one after the other, as `MultiviewObject`s.
 
     shuffle: size of the buffer that `objects_of` draws from, 0 for the order of writing. settings: those of
-    `decode_object`.
+    `decode_object`. What cannot be read is named in the log and left out. Raises InputError where nothing is left.
     """
 
     def __init__(self, folder: str | Path, shuffle: int = 0, **settings):
         self.folder, self.shuffle, self.settings = Path(folder), shuffle, settings
-        self.shards = {}
+        self.shards, faults = {}, []
         for shard in read_index(folder):
             path = self.folder.resolve() / shard["file"]
-            if not os.path.isfile(path):  # which takes any text for a name
-                raise InputError(f"{path}: this shard is missing")
-            if path.stat().st_size != shard["bytes"]:
-                raise InputError(f"{path}: {path.stat().st_size} bytes, expected {shard['bytes']} as in {INDEX}")
-            self.shards[str(path)] = shard["objects"]
+            if not os.path.isfile(path):
+                faults.append(f"{path}: this shard is missing")
+            elif path.stat().st_size != shard["bytes"]:
+                faults.append(f"{path}: {path.stat().st_size} bytes, expected {shard['bytes']} as in {INDEX}")
+            else:
+                self.shards[str(path)] = shard["objects"]
         if not self.shards:
-            raise InputError(f"{self.folder / INDEX}: lists no shard")
+            raise InputError(faults[0] if faults else f"{self.folder / INDEX}: lists no shard")
+        for fault in faults:
+            _log.warning("left out: %s", fault)
 
     def __len__(self) -> int:
         return sum(map(len, self.shards.values()))
 
     def __iter__(self) -> Iterator[MultiviewObject]:
         for path in self.shards:
-            yield from self.objects_of(path)
+            for views in self.objects_of(path):
+                if isinstance(views, InputError):
+                    _log.warning("left out: %s", views)
+                else:
+                    yield views
 
     def objects_of(self, path: str, order: random.Random | None = None, skip: int = 0,
-                   leave_out: Collection[str] = ()) -> Iterator[MultiviewObject]:
-        """The objects of one shard, without those named in `leave_out` and the first `skip` of the rest.
+                   leave_out: Collection[str] = ()) -> Iterator[MultiviewObject | InputError]:
+        """The objects of one shard, without those named in `leave_out` and the first `skip` of the rest; in place of
+        one that cannot be used, what is wrong with it.
 
         order: draws from the buffer, if there is one, and the novel views; None keeps the order of writing. What is
         skipped is not decoded.
@@ -132,45 +150,51 @@ class ShardStream:
             samples = webdataset.shuffle(self.shuffle, rng=order)(samples)
         seed = order and order.random()
         for name, files in itertools.islice(samples, skip, None):
-            yield decode_object(files, Path(path) / name, name, **self.settings,
-                                draw=order and random.Random(f"{seed} {name}"))
+            yield files if isinstance(files, InputError) else attempt(
+                decode_object, files, Path(path) / name, name, **self.settings,
+                draw=order and random.Random(f"{seed} {name}"))
 
-    def _samples(self, path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """Name and files of the objects of one shard; raises InputError where it is not as the index says."""
+    def _samples(self, path: str) -> Iterator[tuple[str, dict[str, bytes] | InputError]]:
+        """Name and files of the objects that the index lists for one shard, or what is wrong where it is otherwise."""
         left = list(self.shards[path])
         samples = _read_tar(path)
-        while True:
+        reason = "this shard ends before this object"
+        while left:
             try:
                 sample = next(samples, None)
-            except (tarfile.TarError, OSError, ValueError) as error:
-                raise InputError(f"{path}: this shard cannot be read ({one_line(error)})") from None
+            except Exception as error:  # of tarfile, which raises many kinds
+                reason, sample = f"this shard cannot be read ({one_line(error)})", None
             if sample is None:
                 break
-            name = unquote(sample["__key__"])
-            if not left or left.pop(0) != name:
-                raise InputError(f"{path}: holds {name} where {INDEX} lists something else")
-            yield name, {key: value for key, value in sample.items() if not key.startswith("__")}
-        if left:
-            raise InputError(f"{path}: this shard ends before its object {left[0]}")
+            name, files = unquote(sample[0]), sample[1]
+            if name not in left:
+                _log.warning("left out: %s: %s is in this shard, but not in %s", path, name, INDEX)
+                continue
+            while (listed := left.pop(0)) != name:
+                yield listed, InputError(f"{path}: lacks {listed}, which {INDEX} lists")
+            yield name, files
+        for name in left:
+            yield name, InputError(f"{path}: {name}: {reason}")
 
 
-def _read_tar(path: str) -> Iterator[dict]:
-    """The files of a shard by object, under their names behind the object's, which is `__key__`, as WebDataset groups
-    them. Raises what tarfile raises, and ValueError for files that are no plain ones, before there is room for them."""
-    sample: dict = {}
+def _read_tar(path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The files of a shard by object, as WebDataset groups them: what its name is up to the first dot, and what is
+    behind. Raises what tarfile raises, and ValueError for files that are no plain ones, before there is room for
+    them."""
+    object_, files = "", {}
     with tarfile.open(path, "r:") as archive:  # not compressed, as ours are not
         for member in archive:
             if member.issparse() or not member.isreg():
                 raise ValueError(f"{member.name} is sparse, {member.size} bytes mostly of holes, or no file")
             folder, slash, name = member.name.rpartition("/")
             key, _, name = name.partition(".")
-            if sample.get("__key__") != folder + slash + key:
-                if sample:
-                    yield sample
-                sample = {"__key__": folder + slash + key}
-            if name in sample:
+            if object_ != folder + slash + key:
+                if files:
+                    yield object_, files
+                object_, files = folder + slash + key, {}
+            if name in files:
                 raise ValueError(f"there are two {member.name} in it")
-            sample[name] = archive.extractfile(member).read()
+            files[name] = archive.extractfile(member).read()
             archive.members = []  # which would keep all of them
-    if sample:
-        yield sample
+    if files:
+        yield object_, files

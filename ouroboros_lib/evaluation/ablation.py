@@ -1,6 +1,5 @@
 """The rows of an ablation against each other: means, paired differences with intervals, verdicts."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -9,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..files import read_json, replace_file
+from ..files import dump_json, read_json, replace_file
+from ..values import checked
+from .results import Evaluation
 from .rows import METRICS, orbit_quantities, read_rows, read_shapes
 from .statistics import digits, mean_interval, paired_interval
 
@@ -32,14 +33,20 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
     files = sorted(path for path in folder.glob("*.csv") if not path.stem.endswith("_geometry"))
     if not files:
         raise InputError(f"{folder}: no evaluations (CSV files) in it; `ouroboros recipe ablation` writes them")
-    records = {path: read_json(path.with_suffix(".json")) for path in files}
+    records = {path: checked(read_json(about), Evaluation, about) for path in files
+               for about in [path.with_suffix(".json")]}
     noises: dict[str, dict[str, dict[Key, list[float]]]] = {}
     for path, record in records.items():
         row, seed = re.fullmatch(r"(.*?)(?:-seed(\d+))?", path.stem).groups()
         procedural = "num_views" in record["settings"]  # objects are numbers then, and names in a folder
+        if not procedural and not record.get("protocol", {}).get("primary_views"):
+            raise InputError(f"{path.with_suffix('.json')}: neither num_views in its settings nor primary_views in its "
+                             "protocol; is it of `ouroboros evaluate`?")
         views = record["settings"]["num_views"] if procedural else 1 + max(record["protocol"]["primary_views"])
         for method, name, column, value in _values(path, views):
             cell = noises.setdefault(f"{row}:{method}", {})
+            if procedural and not name.isdecimal():
+                raise InputError(f"{path}: {name} is no number of a procedural object")
             key = int(name) if procedural else name, int(seed or 0)
             cell.setdefault(column, {}).setdefault(key, []).append(value)
     cells: dict[str, Cell] = {name: {column: {key: float(np.mean(values)) for key, values in table.items()}
@@ -51,10 +58,10 @@ def collect(folder: str | Path, out: str | Path, compare: list[list[str]]) -> di
         if a in cells and b in cells:
             comparisons.append({"label": label, "a": a, "b": b} | _compare(cells[a], cells[b]))
         missing |= {a, b} - cells.keys()
-    origin = {path.name: {key: record[key] for key in ("command", "date", "commit", "device", "minutes")}
+    origin = {path.name: {key: record.get(key) for key in ("command", "date", "commit", "device", "minutes")}
               for path, record in records.items()}
     record = {"made of": origin, "cells": means, "comparisons": comparisons, "missing": sorted(missing)}
-    replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    replace_file(out.with_suffix(".json"), dump_json(record))
     return record
 
 
@@ -82,7 +89,8 @@ def _values(path: Path, views: int) -> Iterator[tuple[str, str, str, float]]:
             yield from ((method, name, f"{metric} {quantity}", value)
                         for metric, value in zip(METRICS, values, strict=True) if not math.isnan(value))
     for line in read_shapes(path.with_name(path.stem + "_geometry.csv")):
-        yield from ((line.method, str(line.object), shape, getattr(line, shape)) for shape in SHAPES)
+        yield from ((line.method, str(line.object), shape, getattr(line, shape) if line.seen else math.inf)
+                    for shape in SHAPES)
 
 
 def _axes(keys) -> tuple[list[int | str], list[int]]:

@@ -6,7 +6,6 @@ same.
 """
 
 import io
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from ..data.folders import MultiviewObject
 from ..errors import InputError
-from ..files import replace_file
+from ..files import dump_json, replace_file
 from ..plans import Plan
 from .alignment import align_pictures, align_shape
 from .geometry import Surface, measure_shape
@@ -29,7 +28,7 @@ from .metrics import psnr, ssim
 from .misreadings import Images, doubt
 from .pictures import resized, zoomed
 from .results import PartialResults, contact_sheet, how_made, stamp
-from .rows import GEOMETRY, METRICS, ImageRow, ShapeRow, doubts, write_rows
+from .rows import METRICS, ImageRow, ShapeRow, doubts, write_rows
 from .sources import Source
 from .statistics import digits, summarize, summarize_shapes
 
@@ -163,7 +162,7 @@ class Run:
             measured.rows += self._rows(keys, "self-consistency", seen, part.views)
         if surface is not None and part.shape is not None:
             record = measure_shape(part.shape, surface)
-            measured.shapes.append(ShapeRow(*keys, *(round(record[name], 5) for name in GEOMETRY)))
+            measured.shapes.append(ShapeRow.measured(*keys, **record))
         if part.kind in ("multiview", "render"):
             measured.tiles.setdefault(f"{part.method}/{part.kind}", _tiles(images, self.shown))
 
@@ -222,5 +221,5 @@ def _write(run: Run, settings: dict, out: Path, parts: PartialResults, names: li
     contact_sheet({name: parts.tiles(name) for name in names[:SHEET_OBJECTS]}, run.shown,
                   run.source.input_view).save(buffer, "PNG")
     replace_file(out.with_suffix(".png"), buffer.getvalue())
-    replace_file(out.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    replace_file(out.with_suffix(".json"), dump_json(record))
     return summary

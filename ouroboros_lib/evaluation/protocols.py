@@ -12,6 +12,7 @@ import json
 import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 
@@ -19,6 +20,7 @@ from ..cameras import ELEVATION_RANGE, Cameras, orbit_cameras
 from ..data.renders import RenderSettings
 from ..errors import InputError
 from ..files import read_json
+from ..values import Between, Natural, check_fields
 from .conventions import Convention, leaning
 
 FOLDER = Path(__file__).with_name("protocols")
@@ -35,17 +37,17 @@ class Protocol:
     """
 
     name: str
-    version: int
+    version: Natural
     about: str
     azimuths: tuple[float, ...]
     elevation: float | None | tuple[float, ...]
-    radius: float
-    fov: float
+    radius: Annotated[float, Between(0.6, 100)]
+    fov: Annotated[float, Between(0, 170, above=True)]
     novel: tuple[tuple[float, float], ...]
-    sizes: tuple[int, ...]
-    input_view: int
-    primary_views: tuple[int, ...]
-    background: str
+    sizes: tuple[Annotated[int, Between(16, 4096)], ...]
+    input_view: Natural
+    primary_views: tuple[Natural, ...]
+    background: Literal["white"]  # nothing else is rendered here
     objects: tuple[str, ...] | None
     metrics: tuple[str, ...]
     source: str
@@ -154,6 +156,7 @@ def _checked(record: dict) -> Protocol:
     entry = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     entry |= {key: None for key, free in (("objects", "all"), ("elevation", "random")) if entry[key] == free}
     protocol = Protocol(**entry | {"novel": tuple(map(tuple, entry["novel"]))})
+    check_fields(protocol)
     views, elevation = range(len(protocol.azimuths)), protocol.elevation
     for holds, message in (
             (views and protocol.sizes and protocol.primary_views, "it needs azimuths, sizes and primary_views"),
@@ -162,15 +165,7 @@ def _checked(record: dict) -> Protocol:
             (protocol.azimuths[protocol.input_view:][:1] == (0,), "the input view must stand at azimuth 0"),
             (not isinstance(elevation, tuple) or len(elevation) == len(views),
              "one elevation for all views or one a view"),
-            (not protocol.leans or not isinstance(elevation, tuple), "an orbit that leans has one elevation"),
-            (all(isinstance(azimuth, (int, float)) for azimuth in (protocol.object_azimuths or {}).values()),
-             "object_azimuths must be degrees by name"),
-            (all(isinstance(size, int) and 16 <= size <= 4096 for size in protocol.sizes),
-             "sizes must be whole numbers from 16 to 4096"),
-            (protocol.background == "white", f"background {protocol.background}: only white is rendered here"),
-            (0.6 < protocol.radius < 100 and 0 < protocol.fov < 170,
-             "radius must be from 0.6 to 100 and fov below 170 degrees")):
+            (not protocol.leans or not isinstance(elevation, tuple), "an orbit that leans has one elevation")):
         if not holds:
             raise ValueError(message)
-    protocol.cameras("")  # angles that are no numbers fail here
     return protocol

@@ -2,17 +2,18 @@
 
 import hashlib
 import io
-import json
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Iterable
 from datetime import date
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import Annotated, TypedDict
 from urllib.parse import quote
 
 import numpy as np
@@ -21,18 +22,54 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import read_json, replace_file
+from ..files import dump_json, load_json, read_json, replace_file
+from ..values import Between, Natural, cells_of, checked
 from ..viz.sheets import image_grid
+from .rows import ImageRow, ShapeRow
+
+
+class EvaluationSettings(TypedDict, total=False):
+    method: str
+    preset: str
+    num_views: Annotated[int, Between(1, 1000)]  # of procedural objects
+
+
+class Counted(TypedDict):
+    primary_views: list[Natural]
+
+
+class _Settings(TypedDict):
+    settings: EvaluationSettings
+
+
+class Evaluation(_Settings, total=False):
+    """What is read of the JSON file of an evaluation."""
+
+    protocol: Counted
+    command: str
+
+
+class Part(TypedDict):
+    """What is kept of one object."""
+
+    rows: list[cells_of(ImageRow)]
+    shapes: list[cells_of(ShapeRow)]
+    alignment: dict
+
 
 SHOWN = {"multiview": "views", "render": "3D"}  # kinds of pictures on the sheet, and their labels
 
 
 def stamp(paths: Iterable[Path]) -> str:
-    """Changes when any of the files, or those below the folders, does: of their names, sizes and times."""
+    """Changes when any of the files, or those below the folders, does: of their names, sizes and times. Raises
+    InputError."""
     digest = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            about = file.stat()
+            try:
+                about = file.stat()
+            except OSError as error:  # a link to nowhere
+                raise InputError(f"{file}: cannot be read ({error.strerror})") from None
             digest.update(f"{file}\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
 
@@ -55,27 +92,31 @@ class PartialResults:
     def __init__(self, out: Path, settings: dict):
         self.folder = out.with_name(out.name + ".parts")
         about = self.folder / "settings.json"
-        if about.is_file() and read_json(about) != json.loads(json.dumps(settings)):
+        if about.is_file() and read_json(about) != load_json(dump_json(settings)):
             raise InputError(f"{self.folder}: holds parts of another evaluation; remove it or choose another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace_file(about, json.dumps(settings).encode())
+        replace_file(about, dump_json(settings, indent=None))
 
     def _path(self, name: str | int, suffix: str = ".json") -> Path:
         return self.folder / f"object-{quote(str(name), safe='')}{suffix}"
 
     def holds(self, name: str | int, made_from: str) -> bool:
-        """Whether an object was measured on files with this stamp."""
-        return self._path(name).is_file() and self.read(name).get("made from") == made_from
+        """Whether an object was measured on files with this stamp, and what was kept of it is whole."""
+        try:
+            return self.read(name).get("made from") == made_from and bool(self.tiles(name))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):  # else it is measured again
+            return False
 
     def write(self, name: str | int, made_from: str, record: dict, tiles: dict[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **tiles)
         replace_file(self._path(name, ".npz"), buffer.getvalue())
-        data = json.dumps(record | {"made from": made_from}).encode()
+        data = dump_json(record | {"made from": made_from}, indent=None)
         replace_file(self._path(name), data)  # the last: with it, it is complete
 
-    def read(self, name: str | int) -> dict:
-        return read_json(self._path(name))
+    def read(self, name: str | int) -> Part:
+        """Raises InputError."""
+        return checked(read_json(self._path(name)), Part, self._path(name))
 
     def tiles(self, name: str | int) -> dict[str, Tensor]:
         with np.load(self._path(name, ".npz")) as stored:

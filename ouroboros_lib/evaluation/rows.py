@@ -2,15 +2,21 @@
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from ..errors import InputError
-from ..files import replace_file
+from ..files import one_line, replace_file
+from ..values import Between, Natural, rows_from_text
 
 COMPONENTS = ("autoencoder", "G-clean")  # rows of parts of our model, which are given more than one image
+
+
+Measured = float | Literal[""]
+Row = TypeVar("Row", "ImageRow", "ShapeRow")
 
 
 class ImageRow(NamedTuple):
@@ -23,30 +29,39 @@ class ImageRow(NamedTuple):
 
     protocol: str
     method: str
-    seed: int
+    seed: Natural
     object: str | int
-    view: int
-    is_input_view: int
+    view: Natural
+    is_input_view: Annotated[int, Between(0, 1)]
     kind: str
-    psnr: float | str
-    ssim: float | str = ""
-    lpips: float | str = ""
-    flip: float | str = ""
+    psnr: Measured
+    ssim: Measured = ""
+    lpips: Measured = ""
+    flip: Measured = ""
     warning: str = ""
 
 
 class ShapeRow(NamedTuple):
-    """One splat or mesh against the true surface, see geometry.py."""
+    """One splat or mesh against the true surface, see geometry.py. A shape that no camera sees has no distances: ""."""
 
     protocol: str
     method: str
-    seed: int
+    seed: Natural
     object: str | int
-    accuracy: float
-    completeness: float
-    chamfer: float
+    accuracy: Measured
+    completeness: Measured
+    chamfer: Measured
     f_score: float
     iou: float
+
+    @classmethod
+    def measured(cls, *keys: str | int, **record: float) -> "ShapeRow":
+        """protocol, method, seed and object, and what `measure_shape` says."""
+        return cls(*keys, *(round(record[name], 5) if math.isfinite(record[name]) else "" for name in cls._fields[4:]))
+
+    @property
+    def seen(self) -> bool:
+        return "" not in self
 
 
 METRICS = ImageRow._fields[7:11]
@@ -91,23 +106,23 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> 
 
 def read_rows(path: Path) -> list[ImageRow]:
     """The images' CSV of an evaluation, numbers as numbers and objects as text. Raises InputError."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file)
-        if tuple(header) != ImageRow._fields[:len(header)] or "psnr" not in header or not lines:  # once fewer
-            raise ValueError("its columns are not those of `ouroboros evaluate`, or it has no rows")
-        return [ImageRow(*line[:2], int(line[2]), line[3], int(line[4]), int(line[5]), line[6],
-                         *(float(cell) if cell else "" for cell in line[7:11]), *line[11:]) for line in lines]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, but there is a {path.stem}.json") from None
-    except (OSError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: not the rows of an evaluation ({' '.join(str(error).split())})") from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, but there is a {path.stem}.json")
+    return _read(path, ImageRow, needed="psnr")
 
 
 def read_shapes(path: Path) -> list[ShapeRow]:
-    """The shapes' CSV beside it, none where shapes were not measured."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        _, *lines = csv.reader(file)
-    return [ShapeRow(*line[:2], int(line[2]), line[3], *map(float, line[4:])) for line in lines]
+    """The shapes' CSV beside it, none where shapes were not measured. Raises InputError."""
+    return _read(path, ShapeRow, needed="iou") if path.is_file() else []
+
+
+def _read(path: Path, kind: type[Row], needed: str) -> list[Row]:
+    where = f"{path}: not the rows of an evaluation"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = csv.reader(file)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{where} ({one_line(error)})") from None
+    if tuple(header) != kind._fields[:len(header)] or needed not in header or not lines:  # once there were fewer
+        raise InputError(f"{where}: its columns are not those of `ouroboros evaluate`, or it has no rows")
+    return rows_from_text(kind, lines, where)

@@ -72,12 +72,13 @@ def digits(metric: str) -> int:
 
 
 def summarize_shapes(rows: Sequence[ShapeRow]) -> dict:
-    """Per method, the mean over objects and seeds of what is finite, and how many splats no camera sees."""
+    """Per method, the mean over objects and seeds of what a camera sees, None if that is nothing, and how many splats
+    none sees."""
     summary = {}
     for method in dict.fromkeys(row.method for row in rows):
-        table = np.array([row[4:] for row in rows if row.method == method])
-        seen = np.isfinite(table).all(axis=1)
-        means = table[seen].mean(axis=0) if seen.any() else np.full(table.shape[1], np.nan)
-        summary[method] = {name: round(float(mean), 4) for name, mean in zip(GEOMETRY, means, strict=True)}
-        summary[method]["unseen"] = int((~seen).sum())
+        mine = [row for row in rows if row.method == method]
+        seen = [row for row in mine if row.seen]
+        summary[method] = {name: round(float(np.mean([getattr(row, name) for row in seen])), 4) if seen else None
+                           for name in GEOMETRY}
+        summary[method]["unseen"] = len(mine) - len(seen)
     return summary

@@ -3,13 +3,17 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import TypedDict
 
+from ..errors import InputError
 from ..files import read_json
+from ..values import Natural, checked
 from .ablation import SHAPES
+from .results import Evaluation
 from .rows import COMPONENTS, doubts, read_rows
 from .statistics import mean_interval, per_object
 
@@ -18,8 +22,34 @@ SUFFIXES = {"text": ".txt", "markdown": ".md", "latex": ".tex", "csv": ".csv"}
 NOT_MEASURED, NOT_PUBLISHED = "n/a", "-"
 TASKS = {"multiview": "image to multi-view", "render": "image to 3D"}  # of table 1, by kind of rows
 METRICS = ("psnr", "ssim", "lpips")  # and its metrics
+COMPARED = ("3D views 1+", "3D novel", "views 1+", "self-consistency")  # quantities of comparisons
 CONTRADICTED = " (a)"  # after published values which the paper's tables disagree about
 DOUBTED = " (!)"  # after measured values of files which fit better if they are read otherwise
+
+
+class Interval(TypedDict):
+    mean: float
+    low: float
+    high: float
+
+
+Quantities = TypedDict("Quantities", dict.fromkeys(COMPARED, Interval), total=False)
+Shapes = TypedDict("Shapes", {"objects": Natural, "training seeds": list[Natural], **dict.fromkeys(SHAPES, Interval)})
+_Compared = TypedDict("_Compared", {"label": str, "training seeds": list[Natural]})
+
+
+class Comparison(_Compared, Quantities, total=False):
+    """One of an ablation's; only what both of its cells have."""
+
+    geometry: Shapes
+
+
+class Ablation(TypedDict):
+    """What is read of a file that `evaluation.ablation.collect` wrote."""
+
+    cells: dict[str, dict[str, dict[str, Interval] | int | list[int]]]
+    comparisons: list[Comparison]
+    missing: list[str]
 
 
 @dataclass
@@ -53,45 +83,55 @@ class Measurement:
     note: str
 
 
-def paper_tables(results: str | Path) -> list[Table]:
+def paper_tables(results: str | Path, skip: Callable[[InputError], None] | None = None) -> list[Table]:
     """Tables 1 and 2, and what else an ablation compared.
 
     results: folder with what `ouroboros evaluate` wrote, for table 1, and with ablation.json, which `ouroboros recipe
     ablation` writes, for table 2; measured columns are n/a where there is nothing. Comparisons are those of all files
-    ablation*.json; the rows of each started from models of their own. Raises InputError for files that cannot be read.
+    ablation*.json; the rows of each started from models of their own. skip: is told of each file that cannot be read,
+    and the others make the tables; None raises the InputError.
     """
-    published = read_json(PUBLISHED)
-    ablations = {path.name: read_json(path) for path in sorted(Path(results).glob("ablation*.json"))}
-    measured = list(measurements(Path(results)))
+    published, ablations, measured = read_json(PUBLISHED), {}, []
+    for path in sorted(Path(results).glob("*.json")):
+        try:
+            if path.name.startswith("ablation"):
+                ablations[path.name] = checked(read_json(path), Ablation, path)
+            else:
+                measured += measurements(path)
+        except InputError as error:
+            if skip is None:
+                raise
+            skip(error)
     tables = [_table_1(published, measured), _table_2(published, ablations.get("ablation.json"))]
     return tables + (_comparisons(ablations) if ablations else [])
 
 
-def measurements(results: Path) -> Iterator[Measurement]:
-    """All that the results of `ouroboros evaluate` directly in a folder hold.
+def measurements(path: Path) -> list[Measurement]:
+    """All that one evaluation says, of its JSON file and the CSV beside it; nothing for JSON files of other kinds.
 
     Means are over the protocol's primary views; on procedural objects over the orbit without view 0. Raises InputError
     for an evaluation whose CSV is missing or not one.
     """
-    for path, record in [(path, read_json(path)) for path in sorted(results.glob("*.json"))]:
-        if not isinstance(record, dict) or not {"settings", "summary"} <= record.keys():
-            continue  # something else, as ablation.json is
-        settings, rows = record["settings"], read_rows(path.with_suffix(".csv"))
-        of_folder, ours = "protocol" in record, settings.get("method", "ours") == "ours"
-        primary = record["protocol"]["primary_views"] if of_folder else range(1, settings.get("num_views", 8))
-        for method, (kind, task) in product(dict.fromkeys(row.method for row in rows), TASKS.items()):
-            mine = [row for row in rows if row.method == method and row.kind == kind and row.view in primary]
-            if mine and method not in COMPONENTS:
-                tables, label = per_object(mine), mine[0].protocol
-                values = {name: mean_interval(tables[name], digits=4) for name in METRICS if name in tables}
-                pixels = re.search(r"-(\d+)(-all)?$", label) if of_folder else None
-                doubt = doubts(mine).get(method)
-                cells = [_cell(values.get(metric), metric) + DOUBTED * bool(doubt and metric in values)
-                         for metric in METRICS]
-                yield Measurement(task, method, settings.get("preset", "small") if ours else "",
-                                  pixels[1] if pixels else "", [*cells, str(len(tables["psnr"])), label, path.stem],
-                                  f"{path.stem}: {record.get('command', '')}"
-                                  + (f"{DOUBTED} {doubt}: check the convention" if doubt else ""))
+    record, found = read_json(path), []
+    if not isinstance(record, dict) or not {"settings", "summary"} <= record.keys():
+        return found
+    settings, rows = checked(record, Evaluation, path)["settings"], read_rows(path.with_suffix(".csv"))
+    of_folder, ours = "protocol" in record, settings.get("method", "ours") == "ours"
+    primary = record["protocol"]["primary_views"] if of_folder else range(1, settings.get("num_views", 8))
+    for method, (kind, task) in product(dict.fromkeys(row.method for row in rows), TASKS.items()):
+        mine = [row for row in rows if row.method == method and row.kind == kind and row.view in primary]
+        if mine and method not in COMPONENTS:
+            tables, label = per_object(mine), mine[0].protocol
+            values = {name: mean_interval(tables[name], digits=4) for name in METRICS if name in tables}
+            pixels = re.search(r"-(\d+)(-all)?$", label) if of_folder else None
+            doubt = doubts(mine).get(method)
+            cells = [_cell(values.get(metric), metric) + DOUBTED * bool(doubt and metric in values)
+                     for metric in METRICS]
+            found.append(Measurement(task, method, settings.get("preset", "small") if ours else "",
+                                     pixels[1] if pixels else "", [*cells, str(len(tables["psnr"])), label, path.stem],
+                                     f"{path.stem}: {record.get('command', '')}"
+                                     + (f"{DOUBTED} {doubt}: check the convention" if doubt else "")))
+    return found
 
 
 def _table_1(published: dict, found: list[Measurement]) -> Table:
@@ -170,11 +210,10 @@ def _cell(value: dict | None, metric: str) -> str:
 
 def _comparisons(ablations: dict[str, dict]) -> list[Table]:
     """By PSNR, and by geometry if any was measured."""
-    quantities = ("3D views 1+", "3D novel", "views 1+", "self-consistency")
     rows, shapes = [], []
     for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
         rows.append([entry["label"], str(len(entry["training seeds"])),
-                     *(_interval(entry.get(quantity), 2, "+") for quantity in quantities), file])
+                     *(_interval(entry.get(quantity), 2, "+") for quantity in COMPARED), file])
         if shape := entry.get("geometry"):
             shapes.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])),
                            *(_interval(shape[name], 4, "+") for name in SHAPES), file])
@@ -182,7 +221,7 @@ def _comparisons(ablations: dict[str, dict]) -> list[Table]:
              "of a file started from the same models, those of another file from others."]
     if missing := set.intersection(*(set(ablation["missing"]) for ablation in ablations.values())):
         notes.append("Not measured yet: " + ", ".join(sorted(missing)) + ".")
-    found = [Table("Comparisons", ["what", "seeds", *quantities, "file"], rows, notes)]
+    found = [Table("Comparisons", ["what", "seeds", *COMPARED, "file"], rows, notes)]
     if shapes:
         found.append(Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], shapes, [
             "Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "

@@ -1,7 +1,9 @@
 """Files: read with one line for what is wrong, written whole or not at all, with nothing left behind."""
 
 import json
+import math
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -11,13 +13,15 @@ from .interrupts import termination_cleans_up
 from .one_writer import only_writer
 from .replacing import hidden, new_file, replace_file
 
-__all__ = ["check_writable", "find_file", "hidden", "new_file", "new_folder", "one_line", "only_writer", "parse_json",
-           "read_bytes", "read_json", "replace_file", "settle", "staged", "termination_cleans_up"]
+__all__ = ["check_writable", "dump_json", "find_file", "hidden", "load_json", "new_file", "new_folder", "one_line",
+           "only_writer", "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged",
+           "termination_cleans_up"]
 
 
 def one_line(error: object, limit: int = 120) -> str:
-    """An error's text on one line, at most `limit` characters; its type's name where it has none."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+    """An error's text on one line, at most `limit` characters, without addresses in memory, so that the same fault is
+    told alike; its type's name where it has none."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))[:limit] or type(error).__name__
 
 
 def check_writable(folder: Path) -> None:
@@ -62,12 +66,29 @@ def read_json(path: str | Path):
     return parse_json(read_bytes(path), path)
 
 
-def parse_json(data: bytes, path: str | Path):
-    """Bytes that were read from `path` as JSON. Raises InputError."""
+def parse_json(data: bytes | str, path: str | Path):
+    """JSON that was read from `path`, in which all numbers are finite. Raises InputError."""
     try:
-        return json.loads(data)
+        return load_json(data)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or brackets without end
-        raise InputError(f"{path}: not a JSON file ({error})") from None
+        raise InputError(f"{path}: not a JSON file ({one_line(error)})") from None
+
+
+def load_json(data: bytes | str):
+    """The same where nothing is to be said of a file. Raises ValueError or RecursionError."""
+    return json.loads(data, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def dump_json(record: object, indent: int | None = 1) -> bytes:
+    """A record as a JSON file holds it, which has no NaN and no infinity. Raises ValueError where there are some."""
+    return (json.dumps(record, indent=indent, allow_nan=False) + "\n").encode()
 
 
 def find_file(name: str | Path) -> Path:

@@ -39,7 +39,8 @@ def rasterize(gaussians: Gaussians, cameras: Cameras, size: int, extra: Tensor |
     CUDA tensors and numba for others, which travel to the CPU and back if need be. gsplat and numba compute and return
     float32, dense the type of the means.
     Gradients reach all five tensors of the Gaussians, `extra`, `background` and the cameras.
-    Every finite Gaussian is accepted; those too large or too thin for float32 are not drawn.
+    Every finite Gaussian and camera is accepted; Gaussians too large or too thin for float32 are not drawn, nor is what
+    cameras see that stretch tenfold or look more than 89.999 degrees aside (projection.py).
     Raises InputError for an unknown backend, one that cannot run on the tensors' device, and on the CPU for Gaussians
     or cameras that are not finite (a GPU would have to wait for that check).
     """

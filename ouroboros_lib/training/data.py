@@ -6,13 +6,15 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
 
 from ..data.batches import MultiviewBatch
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
@@ -21,9 +23,12 @@ from ..data.layouts import find_meshes, holds_meshes
 from ..data.meshes import load_mesh, render_mesh
 from ..data.renders import RenderSettings, held_out
 from ..data.shards import INDEX, ShardStream
-from ..errors import InputError
+from ..errors import InputError, attempt
+from ..files import one_line
 from ..presets import Preset
 from .config import TrainingConfig
+
+LEAST_TRIES, MOST_TRIES = 100, 1000  # objects in a row that cannot be used before giving up
 
 
 class RenderedObjects:
@@ -40,7 +45,9 @@ class RenderedObjects:
         self.folder, self.num_views, self.device = Path(folder), preset.num_views, torch.device(device)
         self.start_worker = _give_way if config.procedural_share else None
         self.workers, self.views = config.workers, preset.num_views + config.novel_views
-        self.next = 0  # number of the object that comes next, counted in this process
+        self.next = 0  # number of the object that comes next, counted in this process, those left out included
+        self.told: set[str] = set()  # what is wrong with objects, once said
+        self.checks: list[Callable[[MultiviewObject], None]] = []  # raise InputError for what does not fit elsewhere
         kind = (_Shards if (self.folder / INDEX).is_file() else
                 partial(_Meshes, views=preset.num_views) if holds_meshes(self.folder) else _Folders)
         settings = {"image_size": preset.image_size, "views": None, "novel_views": None, "depth": False,
@@ -74,29 +81,60 @@ class RenderedObjects:
 
     def batch(self, size: int, images: bool = True) -> MultiviewBatch:
         """The next `size` objects, on the device; without latents. Pictures always come along."""
-        self.next += size
-        return self._collated(itertools.islice(self.iterator, size))
+        return self._collated([self.one() for _ in range(size)])
 
     def held_out(self) -> MultiviewBatch:
         """The objects that are kept out of training."""
-        return self._collated(self.objects.held_out())
+        return self._collated(list(self._usable(self.objects.held_out())))
 
     def one(self) -> MultiviewObject:
         """The next object, on the CPU."""
-        self.next += 1
-        return self._valid(next(self.iterator))
+        try:
+            return next(self._usable(self._counted()))
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(f"{self.folder}: {one_line(error)}, perhaps of too little memory; try --set workers=0"
+                             ) from None
 
-    def _collated(self, objects: Iterator[MultiviewObject | InputError]) -> MultiviewBatch:
-        batch = collate([self._valid(views) for views in objects])
+    def _counted(self) -> Iterator[MultiviewObject | InputError]:
+        while True:
+            self.next += 1
+            yield next(self.iterator)
+
+    def _usable(self, items: Iterable[MultiviewObject | InputError]) -> Iterator[MultiviewObject]:
+        """Those that can be trained on; the others are left out, and named once. Raises InputError when there are none,
+        or very many others in a row."""
+        faults: list[str] = []
+        found, limit = False, min(max(LEAST_TRIES, 2 * len(self)), MOST_TRIES)
+        for item in items:
+            fault = item if isinstance(item, InputError) else attempt(self._check, item)
+            if fault is None:
+                self._tell(faults)
+                yield item
+                faults, found = [], True
+            elif len(faults := [*faults, str(fault)]) == limit:
+                break
+        if not found or len(faults) == limit:
+            raise InputError(f"{self.folder}: none of {len(set(faults))} objects can be used; the first: {faults[0]}")
+        self._tell(faults)
+
+    def _tell(self, faults: Iterable[str]) -> None:
+        for text in faults:
+            if text not in self.told:
+                tqdm.write(f"left out: {' '.join(text.split())}", file=sys.stderr)
+                self.told.add(text)
+
+    def _collated(self, objects: list[MultiviewObject]) -> MultiviewBatch:
+        batch = collate(objects)
         return MultiviewBatch(batch.rgba.to(self.device), batch.cameras.to(self.device), batch.num_orbit_views)
 
-    def _valid(self, item: MultiviewObject | InputError) -> MultiviewObject:
-        if isinstance(item, InputError):
-            raise item
-        if item.num_orbit_views != self.num_views:
-            raise InputError(f"{self.folder}: {item.name} has an orbit of {item.num_orbit_views} views, the preset "
+    def _check(self, views: MultiviewObject) -> None:
+        if views.num_orbit_views != self.num_views:
+            raise InputError(f"{self.folder}: {views.name} has an orbit of {views.num_orbit_views} views, the preset "
                              f"takes {self.num_views}; choose them with --set orbit_views=0,2,...")
-        return item
+        for check in self.checks:
+            check(views)
 
     def _orbit(self, wanted: str) -> list[int] | None:
         """Numbers of the views to read as the orbit: `wanted`, or evenly spaced ones; None for all there are."""
@@ -108,7 +146,15 @@ class RenderedObjects:
             if len(views) != self.num_views:
                 raise InputError(f"orbit_views={wanted}: {len(views)} views, the preset takes {self.num_views}")
             return views
-        there = next(iter(self.objects.held_out())).num_orbit_views
+        faults: list[InputError] = []
+        for views in self.objects.held_out():
+            if not isinstance(views, InputError):
+                break
+            faults.append(views)
+        else:
+            raise InputError(f"{self.folder}: none of the {len(faults)} objects that are kept out of training can be "
+                             f"used; the first: {faults[0]}")
+        there = views.num_orbit_views
         if there == self.num_views:
             return None
         if there % self.num_views:
@@ -127,7 +173,7 @@ class _Objects(IterableDataset):
     """What the workers of one process read, from object number `start` of the process on.
 
     Workers take turns, so object k of a process comes from worker k modulo their number. After an interruption each
-    takes the role that its first turn belongs to. What cannot be used is handed on, to be raised where it is asked for.
+    takes the role that its first turn belongs to. In place of an object that cannot be used comes what is wrong.
     """
 
     start = 0
@@ -140,10 +186,7 @@ class _Objects(IterableDataset):
         workers, worker = (info.num_workers, info.id) if info else (1, 0)
         role = (worker + self.start) % workers
         before = len(range(role, self.start, workers))
-        try:
-            yield from self.endless(self.rank * workers + role, self.world_size * workers, before)
-        except InputError as error:
-            yield error
+        yield from self.endless(self.rank * workers + role, self.world_size * workers, before)
 
     def in_epochs(self, items: list, first: int, step: int) -> Iterator[tuple[random.Random, Any]]:
         """Every `step`-th of an endless sequence: all items in one order, then all in another one, ... With a generator
@@ -167,13 +210,13 @@ class _Folders(_Objects):
     def __len__(self) -> int:
         return len(self.validation) + len(self.names)
 
-    def held_out(self) -> Iterator[MultiviewObject]:
+    def held_out(self) -> Iterator[MultiviewObject | InputError]:
         for name in self.validation:
-            yield read_object(self.root / name, **self.settings, name=name)
+            yield attempt(read_object, self.root / name, **self.settings, name=name)
 
-    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
+    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject | InputError]:
         for draw, name in self.in_epochs(self.names, reader + skip * readers, readers):
-            yield read_object(self.root / name, **self.settings, name=name, draw=draw)
+            yield attempt(read_object, self.root / name, **self.settings, name=name, draw=draw)
 
 
 class _Shards(_Objects):
@@ -189,11 +232,11 @@ class _Shards(_Objects):
     def __len__(self) -> int:
         return len(self.stream)
 
-    def held_out(self) -> Iterator[MultiviewObject]:
+    def held_out(self) -> Iterator[MultiviewObject | InputError]:
         in_order = itertools.chain.from_iterable(map(self.stream.objects_of, self.stream.shards))
         return itertools.islice(in_order, len(self.validation))
 
-    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
+    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject | InputError]:
         for draw, path in self.in_epochs(list(self.stream.shards), reader, readers):
             count = len(set(self.stream.shards[path]) - self.validation)
             if skip < count:
@@ -217,12 +260,14 @@ class _Meshes(_Objects):
     def __len__(self) -> int:
         return len(self.meshes)
 
-    def held_out(self) -> Iterator[MultiviewObject]:
+    def held_out(self) -> Iterator[MultiviewObject | InputError]:
         for name in self.validation:
-            mesh = load_mesh(self.meshes[name])
-            yield render_mesh(mesh, self.render.cameras(name), self.render.size, self.render.supersample,
-                              self.render.views, depth=False)
+            yield attempt(self._as_it_is, name)
 
-    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject]:
+    def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject | InputError]:
         for draw, name in self.in_epochs(self.names, reader + skip * readers, readers):
-            yield fresh_views(name, self.meshes[name], self.render, draw, self.swatches)
+            yield attempt(fresh_views, name, self.meshes[name], self.render, draw, self.swatches)
+
+    def _as_it_is(self, name: str) -> MultiviewObject:
+        return render_mesh(load_mesh(self.meshes[name]), self.render.cameras(name), self.render.size,
+                           self.render.supersample, self.render.views, depth=False)

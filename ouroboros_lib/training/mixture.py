@@ -13,6 +13,7 @@ from torch import Tensor
 from ..cameras import Cameras
 from ..data.batches import MultiviewBatch
 from ..data.buffer import ObjectBuffer
+from ..data.folders import MultiviewObject
 from ..errors import InputError
 from .data import RenderedObjects
 
@@ -27,6 +28,7 @@ class GivenBuffer(ObjectBuffer):
     def __init__(self, given: RenderedObjects, *arguments, **options):
         super().__init__(*arguments, **options)
         self.given, self.waiting, self.closed = given, Queue(self.capacity + self.chunk), False
+        given.checks.append(self._check)
         self.thread = threading.Thread(target=self._receive, daemon=True)
 
     def restart(self, next: int) -> None:
@@ -58,11 +60,15 @@ class GivenBuffer(ObjectBuffer):
             while not self.closed:
                 views = self.given.one()
                 # copied: what came from another process holds a file open
-                self.waiting.put((views.name, views.rgba.clone(), views.cameras.c2w.clone(),
-                                  views.cameras.intrinsics.clone()))
+                self.waiting.put((views.rgba.clone(), views.cameras.c2w.clone()))
         except Exception as error:
             for _ in range(self.chunk):
                 self.waiting.put(error)
+
+    def _check(self, views: MultiviewObject) -> None:
+        if not torch.allclose(views.cameras.intrinsics, self.intrinsics.cpu(), atol=1e-3):
+            raise InputError(f"{views.name}: was rendered with another field of view than procedural objects, and "
+                             "cannot be mixed with them; set procedural_share=0")
 
     def _take_chunk(self) -> None:
         items = []
@@ -71,11 +77,7 @@ class GivenBuffer(ObjectBuffer):
             if isinstance(item, Exception):
                 raise item
             items.append(item)
-        names, rgba, c2w, intrinsics = zip(*items, strict=True)
-        for name, own in zip(names, intrinsics, strict=True):
-            if not torch.allclose(own, self.intrinsics.cpu(), atol=1e-3):
-                raise InputError(f"{name}: was rendered with another field of view than procedural objects, and cannot "
-                                 "be mixed with them; set procedural_share=0")
+        rgba, c2w = zip(*items, strict=True)
         self.store(recoloured(torch.stack(rgba).to(self.device)), torch.stack(c2w).to(self.device))
 
 

@@ -8,7 +8,6 @@ follows as a stage of its own, into OUT/evaluation; `compare` says which of thos
 data, rendered objects. Stages whose predecessors are done run side by side, as many as there are GPUs for.
 """
 
-import json
 import math
 import os
 import re
@@ -19,19 +18,49 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal, TypedDict
 
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..errors import InputError
 from ..evaluation.config import ON_THE_FLY, EvaluationConfig
-from ..files import termination_cleans_up
+from ..files import read_json, termination_cleans_up
 from ..files.one_writer import Lock, only_writer
+from ..values import Between, Natural, checked
 from .checkpoints import checkpoints
 from .children import end, end_orphans, program, start
 from .config import TrainingConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class Entry(_Named, total=False):
+    """What a recipe says about a stage."""
+
+    settings: dict[str, bool | int | float | str]
+    init: list[str]
+    gpus: Annotated[int, Between(1, 1024)]
+    seeds: list[Natural]
+    evaluate: dict
+
+
+class _Needed(TypedDict):
+    preset: str
+    stages: list[Entry]
+
+
+class Recipe(_Needed, total=False):
+    """What is read of a recipe's file."""
+
+    settings: dict[str, bool | int | float | str]
+    evaluate: dict
+    compare: list[tuple[str, str, str]]
+    needs: list[Literal["init", "data"]]
 
 
 @dataclass
@@ -109,13 +138,11 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
     entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
     shared_options = record.get("evaluate", {})
     stages: list[Stage] = []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path}: stages must be a list of JSON objects, each with a name")
     for entry in _one_for_each_seed(entries):
         unknown = entry.keys() - STAGE_KEYS
-        if unknown or "name" not in entry:
+        if unknown:
             raise InputError(f"{path}: a stage has name, settings, init, gpus, seeds and evaluate, not "
-                             f"{', '.join(sorted(unknown)) or 'no name'}")
+                             f"{', '.join(sorted(unknown))}")
         earlier = [stage.name for stage in stages]
         if entry["name"] in earlier:
             raise InputError(f"{path}: two stages are called {entry['name']}")
@@ -169,19 +196,14 @@ def load_comparisons(name: str) -> list[list[str]]:
     return _read(name)[1].get("compare", [])
 
 
-def _read(name: str) -> tuple[Path, dict]:
+def _read(name: str) -> tuple[Path, Recipe]:
     path = RECIPES / f"{name}.json"
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.json")))
         raise InputError(f"{name}: neither a recipe ({known}) nor a file")
-    try:
-        record = json.loads(path.read_text())
-        record["stages"], record["preset"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a recipe: expected JSON with preset and stages ({error})") from None
-    return path, record
+    return path, checked(read_json(path), Recipe, path)
 
 
 def _one_for_each_seed(entries: list[dict]) -> list[dict]:

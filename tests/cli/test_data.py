@@ -18,7 +18,7 @@ from fuel import Fuel, gso_zip
 from ouroboros_lib.cameras import ELEVATION_RANGE, FOV, RADIUS, field_of_view
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.batches import held_out_objects
-from ouroboros_lib.data.folders import collate, find_objects, read_object
+from ouroboros_lib.data.folders import collate, find_objects, read_object, write_object
 from ouroboros_lib.data.renders import held_out
 from ouroboros_lib.data.shards import ShardStream
 from ouroboros_lib.evaluation.conventions import convention_names
@@ -166,6 +166,24 @@ def test_finished_objects_are_kept_and_changes_are_refused(run, meshes, tmp_path
     code, text, errors = run("render", meshes, "--out", out, *SMALL, "--size", 20)
     assert (code, text) == (2, "") and errors.count("\n") == 1 and "size 16 instead of 20" in errors
     assert stamps(out) == after
+
+
+def test_a_stale_or_damaged_folder_stops_no_other(run, meshes, tmp_path):
+    out = tmp_path / "out"
+    assert run("render", meshes, "--out", out, *SMALL)[0] == 0
+    shutil.rmtree(out / "three")
+    (out / "two" / "object.json").write_text("[")
+    record = json.loads((out / "one" / "object.json").read_text())
+    record["render"]["seed"] = 7
+    (out / "one" / "object.json").write_text(json.dumps(record))
+    write_object(out / "four", read_object(out / "one"))  # of no mesh: left alone
+    shutil.copy(meshes / "one.ply", meshes / "five.ply")
+    shutil.copytree(out / "one", out / "five")
+    (out / "five" / "object.json").write_text(json.dumps(record | {"render": record["render"] | {"seed": 0}}))
+    code, text, errors = run("render", meshes, "--out", out, *SMALL)
+    assert code == 1 and "3 of 4 objects" in text and "1 skipped: one" in text
+    assert errors.count("\n") == 1 and "one: was made otherwise (seed 7 instead of 0)" in errors
+    assert read_object(out / "two").name == "two" and read_object(out / "three").name == "three"
 
 
 def test_processes_give_what_one_gives(run, meshes, tmp_path):

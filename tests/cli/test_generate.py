@@ -128,7 +128,7 @@ BAD_OPTIONS = {
     "steep": (["--elevation", "91"], "-90 to 90"), "no number": (["--elevation", "nan"], "--elevation"),
     "guidance": (["--guidance", "-2"], "--guidance"), "infinite": (["--guidance", "inf"], "--guidance"),
     "plan": (["--plan", "wild"], "paper, calm, two-stage, projection"), "empty plan": (["--plan", ""], "plan ''"),
-    "plan's interval": (["--plan", "calm,every=0"], "every must be at least 1"),
+    "plan's interval": (["--plan", "calm,every=0"], "every=0: expected a whole number of at least 1"),
     "plan's field": (["--plan", "calm,often=2"], "often=2"), "plan's map": (["--plan", "feedback=all"], "rgb, ccm"),
     "background": (["--background", "blur"], "auto, alpha, keep, u2net"),
     "device": (["--device", "tpu"], "auto, cpu, cuda"), "device number": (["--device", "cuda:x"], "cuda:N"),

@@ -136,6 +136,13 @@ def test_released_format_lands_in_our_world(tmp_path):
         read_object(folder, depth=True)
 
 
+def test_cameras_that_cannot_be_inverted(tmp_path):
+    for number in range(2):
+        np.save(tmp_path / f"{number:03d}.npy", np.zeros((3, 4)))
+    with pytest.raises(InputError, match="000.npy: the pose of view 0 is no rotation"):
+        read_object(tmp_path)
+
+
 def test_objaverse_renders_of_zero123_and_nerf_files(tmp_path):
     ours = evenly_spaced_orbit(4, 25.0, fov=ZERO123_FOV, radius=1.5)
     frames = rendered(ours)[0].rgba
@@ -218,9 +225,23 @@ FAULTS = {
     "pickled depth": (lambda f: np.save(f / "depth_004.npy", np.array([{}])), "depth_004.npy: not a NumPy array"),
     "no cameras": (lambda f: (f / "cameras.json").unlink(), "cameras.json"),
     "cameras cut": (lambda f: (f / "cameras.json").write_text("{"), "cameras.json: not a JSON file"),
-    "NaN camera": (lambda f: edit_json(f / "cameras.json", c2w=[[[math.nan] * 4] * 4] * VIEWS), "not finite"),
+    "NaN camera": (lambda f: edit_json(f / "cameras.json", c2w=[[[math.nan] * 4] * 4] * VIEWS), "NaN is not a finite"),
     "fewer cameras": (lambda f: edit_json(f / "cameras.json", c2w=[], intrinsics=[]), "cameras.json"),
     "orbit beyond": (lambda f: edit_json(f / "object.json", num_orbit_views=9), "9 orbit views"),
+    "cameras without end": (lambda f: (f / "cameras.json").write_text('{"c2w": ' + "[" * 100_000), "not a JSON file"),
+    "cameras of a number": (lambda f: (f / "cameras.json").write_text("5"), "expected an object, got 5"),
+    "text for numbers": (lambda f: edit_json(f / "cameras.json", intrinsics=[["1"] * 3] * 3), "intrinsics: no 3 x 3"),
+    "too large a number": (lambda f: edit_json(f / "cameras.json", c2w=[[[10**400] * 4] * 4] * VIEWS), "c2w: no 4 x 4"),
+    "scaled cameras": (lambda f: edit_json(f / "cameras.json", c2w=[np.diag([2, 2, 2, 1]).tolist()] * VIEWS),
+                       "the pose of view 0 is no rotation"),
+    "mirrored cameras": (lambda f: edit_json(f / "cameras.json", c2w=[np.diag([-1, 1, 1, 1]).tolist()] * VIEWS),
+                         "the pose of view 0 is no rotation"),
+    "singular cameras": (lambda f: edit_json(f / "cameras.json", c2w=[np.zeros((4, 4)).tolist()] * VIEWS),
+                         "the pose of view 0 is no rotation"),
+    "no focal length": (lambda f: edit_json(f / "cameras.json", intrinsics=np.zeros((3, 3)).tolist()), "focal lengths"),
+    "size of a list": (lambda f: edit_json(f / "cameras.json", size=[24]), "size: expected a whole number"),
+    "object of a list": (lambda f: (f / "object.json").write_text("[]"), "expected an object, got a list"),
+    "half a letter": (lambda f: edit_json(f / "object.json", name="\ud800"), "name: expected a text"),
     "orbit in words": (lambda f: edit_json(f / "object.json", num_orbit_views="all"), "object.json"),
 }
 
@@ -286,7 +307,7 @@ def test_lenses_in_pixels_of_all_or_of_each_and_those_that_distort(tmp_path):
     assert lens[1, 0].tolist() == pytest.approx([2 * k / SIZE, 0, 0]) and torch.allclose(lens[2],
                                                                                          views.cameras.intrinsics[2])
     for change, word in (({"k1": 0.1}, "k1: the lens distorts"), ({"camera_model": "OPENCV_FISHEYE"}, "FISHEYE"),
-                         ({"w": 0}, "positive")):
+                         ({"w": 0}, "w: expected a number above 0, got 0")):
         edit_json(folder / "transforms.json", **({"k1": 0, "camera_model": "OPENCV"} | change))
         with pytest.raises(InputError, match=word):
             read_object(folder)

@@ -1,7 +1,9 @@
 """Shards: the objects that were packed stream out again, and what is cut off or foreign is named."""
 
 import io
+import json
 import random
+import re
 import tarfile
 
 import pytest
@@ -86,21 +88,40 @@ def test_interrupted_packing_goes_on_without_loss_or_repetition(tmp_path, seven)
 
 
 @pytest.mark.parametrize("keep", [0, 512, 1536, 9000])
-def test_cut_shards_are_named(shards, keep):
-    path = shards / "shard-000001.tar"
+def test_cut_shards_are_named_and_the_others_read(shards, keep, caplog):
+    entry = read_index(shards)[1]
+    path, left = shards / entry["file"], 7 - len(entry["objects"])
     data = path.read_bytes()
     path.write_bytes(data[:keep])
-    with pytest.raises(InputError, match=r"shard-000001\.tar: \d+ bytes, expected"):
-        ShardStream(shards)
+    assert len(list(ShardStream(shards))) == left
+    assert re.search(rf"left out: .*shard-000001\.tar: {keep} bytes, expected", caplog.text)
     path.write_bytes(data[:keep] + bytes(len(data) - keep))  # of the right length, and yet cut
-    with pytest.raises(InputError, match=r"shard-000001\.tar"):
-        list(ShardStream(shards))
+    assert len(list(ShardStream(shards))) == left
+    assert all(re.search(rf"left out: .*shard-000001\.tar.*{name}", caplog.text) for name in entry["objects"])
+
+
+def test_a_bad_object_is_named_and_the_others_read(shards, caplog):
+    with tarfile.open(shards / "shard-000000.tar") as tar:
+        place = next(member for member in tar.getmembers() if "view_000" in member.name).offset_data
+    with (shards / "shard-000000.tar").open("r+b") as file:
+        file.seek(place)
+        file.write(b"no picture")
+    record = json.loads((shards / "shards.json").read_text())
+    record["shards"][1]["objects"][0] = "stale"
+    (shards / "shards.json").write_text(json.dumps(record))
+    read = [views.name for views in ShardStream(shards)]
+    assert len(read) == 5 and len(ShardStream(shards)) == 7
+    for text in ("a.b 0/view_000.png: cannot be read as a picture", "lacks stale, which shards.json lists",
+                 "is in this shard, but not in shards.json"):
+        assert text in caplog.text
 
 
 def test_faulty_indices(shards):
     index = shards / "shards.json"
-    for text, word in (("{}", "not an index"), ("[", "not a JSON"), ('{"shards": []}', "lists no shard"),
+    for text, word in (("{}", "shards: expected a list, got nothing"), ("5", "expected an object, got 5"),
+                       ("[", "not a JSON"), ('{"shards": []}', "lists no shard"),
                        ('{"shards": [{"file": "../x.tar", "bytes": 1, "objects": []}]}', "does not lie in"),
+                       ('{"shards": [{"file": "x.tar", "bytes": "1", "objects": []}]}', "expected a whole number"),
                        ('{"shards": [{"file": "x.tar", "bytes": 1, "objects": []}]}', "this shard is missing")):
         index.write_text(text)
         with pytest.raises(InputError, match=word):

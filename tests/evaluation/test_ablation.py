@@ -161,4 +161,5 @@ def test_tables_from_the_command_line(tmp_path, capsys):
     assert run("--results", tmp_path, "--out", __file__)[0] == 2
     (tmp_path / "ablation.json").write_text("{")
     code, output = run("--results", tmp_path)
-    assert code == 2 and "ablation.json: not a JSON file" in output.err
+    assert code == 1 and "skipped: " in output.err and "ablation.json: not a JSON file" in output.err
+    assert "21.761" in output.out

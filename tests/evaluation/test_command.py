@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 from dataclasses import fields
 
 import pytest
@@ -11,7 +12,9 @@ from PIL import Image
 from ouroboros_lib.cli.evaluation import evaluate
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.folders import read_object, write_object
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.config import EvaluationConfig
+from ouroboros_lib.evaluation.results import stamp
 
 
 @pytest.fixture
@@ -46,7 +49,18 @@ def spoil_number(folder):
     (folder / "thing" / "picture_003.png").unlink()
 
 
-@pytest.mark.parametrize(("spoil", "word"), [(spoil_missing, "view_002 is missing"),
+def spoil_link(folder):
+    (folder / "thing" / "view_002.png").unlink()
+    (folder / "thing" / "view_002.png").symlink_to(folder / "nowhere.png")
+
+
+def spoil_all(folder):
+    shutil.rmtree(folder / "thing")
+    (folder / "thing").write_text("a file")
+
+
+@pytest.mark.parametrize(("spoil", "word"), [(spoil_link, "view_002 is missing"),
+                                             (spoil_all, "thing"), (spoil_missing, "view_002 is missing"),
                                              (spoil_number, "thing: 3 pictures"),
                                              (spoil_size, "view_001.png: 30 x 40"),
                                              (spoil_one_size, "view_002.png: 32 pixels a side, but view_000.png"),
@@ -65,10 +79,51 @@ def test_bad_pictures_are_skipped_and_named(run, mesh_data, protocol, tmp_path, 
     assert (tmp_path / "figures.parts").is_dir()  # `other` will not be measured again
 
 
+@pytest.mark.parametrize(("file", "text", "word"), [
+    ("object.json", '["no object"]', "object.json: expected an object, got a list of 1"),
+    ("object.json", '{"render": 5}', "object.json: render: expected an object, got 5"),
+    ("object.json", '{"source": {"to_world": [[1]]}}', "source.to_world: expected a list of 4, got a list of 1"),
+    ("object.json", '{"num_orbit_views": 1e999}', "1e999 is not a finite number"),
+    ("cameras.json", '{"c2w": [NaN]}', "NaN is not a finite number"),
+    ("cameras.json", '{"c2w": "[" , "intrinsics": []}', "c2w: expected a list, got '['"),
+    ("view_001.png", "", "view_001.png: cannot be read"),
+])
+def test_bad_truths_are_skipped_and_named(run, mesh_data, protocol, tmp_path, file, text, word):
+    for name in ("thing", "other"):
+        shutil.copytree(mesh_data / "views" / name, tmp_path / "views" / name)
+    (tmp_path / "views" / "thing" / file).write_text(text)
+    path = tmp_path / "protocol.json"
+    path.write_text(json.dumps(protocol.record() | {"objects": "all"}))
+    code, _, error = run("--data", tmp_path / "views", "--method", f"images:{mesh_data / 'views'}", "--protocol", path,
+                         "--out", tmp_path / "figures")
+    assert code == 1 and error.startswith("skipped: ") and error.count("\n") == 1 and word in error
+    assert {row["object"] for row in rows_of(tmp_path / "figures")} == {"other"}
+
+
+def test_links_to_nowhere_are_named(tmp_path):
+    (tmp_path / "view_002.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match="view_002.png: cannot be read .No such file"):
+        stamp([tmp_path])
+
+
+def test_damaged_parts_are_measured_again(run, mesh_data, protocol, tmp_path):
+    path, out = tmp_path / "protocol.json", tmp_path / "figures"
+    path.write_text(json.dumps(protocol.record() | {"objects": "all"}))
+    shutil.copytree(mesh_data / "views" / "other", tmp_path / "out" / "other")
+    arguments = ("--data", mesh_data / "views", "--method", f"images:{tmp_path / 'out'}", "--protocol", path,
+                 "--out", out)
+    assert run(*arguments)[0] == 1  # `thing` is not there, so the parts stay
+    rows = out.with_suffix(".csv").read_text()
+    for name, damage in (("object-other.json", b'{"rows": [[1]], "shapes": [], "alignment": {}}'),
+                         ("object-other.npz", b"PK"), ("object-other.json", b"[" * 9999)):
+        (tmp_path / "figures.parts" / name).write_bytes(damage)
+        assert run(*arguments)[0] == 1 and out.with_suffix(".csv").read_text() == rows
+
+
 BAD_OPTIONS = {
     "split": (["--split", "train"], "val, test, heldout"), "no objects": (["--objects", "0"], "objects=0"),
     "plan": (["--plan", "both"], "paper, calm, two-stage"), "plan's field": (["--plan", "calm,often=3"], "often=3"),
-    "plan's number": (["--plan", "calm,every=0"], "every must be at least 1"),
+    "plan's number": (["--plan", "calm,every=0"], "every=0: expected a whole number of at least 1"),
     "plans": (["--plan", "paper", "--plan", "every=1"], "the same"), "seeds": (["--seeds", "1,x"], "--seeds"),
     "no seed": (["--seeds", "0"], "seeds=0"), "no steps": (["--steps", "0"], "steps=0"),
     "guidance": (["--guidance", "high"], "--guidance"), "negative guidance": (["--guidance", "-1"], "guidance=-1"),

@@ -133,7 +133,7 @@ FAULTS = {
     "background": ({"background": "grey"}, "white"), "tiny": ({"sizes": [8]}, "16 to 4096"),
     "nothing primary": ({"primary_views": []}, "primary_views"), "radius": ({"radius": "far"}, "protocol"),
     "input turned": ({"input_view": 1}, "azimuth 0"), "elevations": ({"elevation": [1, 2]}, "one a view"),
-    "novel": ({"novel": [3]}, "protocol"), "turns": ({"object_azimuths": {"a": "left"}}, "degrees by name"),
+    "novel": ({"novel": [3]}, "protocol"), "turns": ({"object_azimuths": {"a": "left"}}, "=left: expected a number"),
     "turns by order": ({"object_azimuths": [1]}, "protocol"),
     "leaning many ways": ({"leans": True, "elevation": list(range(8))}, "one elevation"),
 }

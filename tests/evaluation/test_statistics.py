@@ -1,9 +1,11 @@
 """Means, intervals and paired differences, by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
-from ouroboros_lib.evaluation.rows import ImageRow, ShapeRow, orbit_quantities
+from ouroboros_lib.evaluation.rows import GEOMETRY, ImageRow, ShapeRow, orbit_quantities
 from ouroboros_lib.evaluation.statistics import paired_interval, summarize, summarize_shapes
 
 
@@ -56,8 +58,9 @@ def test_summary_by_hand():
 
 
 def test_summary_of_shapes_leaves_out_splats_that_nobody_sees():
-    inf = float("inf")
     rows = [ShapeRow("p", "m", 0, 0, 0.1, 0.2, 0.15, 0.5, 0.4), ShapeRow("p", "m", 0, 1, 0.3, 0.2, 0.25, 0.7, 0.6),
-            ShapeRow("p", "m", 0, 2, inf, inf, inf, 0.0, 0.0)]
+            ShapeRow.measured("p", "n", 0, 2, **dict.fromkeys(GEOMETRY[:3], math.inf), f_score=0.0, iou=0.0)]
+    rows += [rows[2]._replace(method="m")]
     assert summarize_shapes(rows) == {"m": {"accuracy": 0.2, "completeness": 0.2, "chamfer": 0.2, "f_score": 0.6,
-                                            "iou": 0.5, "unseen": 1}}
+                                            "iou": 0.5, "unseen": 1},
+                                      "n": dict.fromkeys(GEOMETRY) | {"unseen": 1}}

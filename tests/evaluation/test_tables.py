@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -125,3 +126,28 @@ def test_files_that_are_no_evaluation(results):
     (results / "ours.csv").unlink()
     with pytest.raises(InputError, match="ours.csv: no such file"):
         paper_tables(results)
+
+
+BROKEN = {
+    "no number": ("lgm.csv", lambda text: text.replace(",1,0,render,", ",1,0,render,x", 1), "line 3: psnr: expected"),
+    "NaN": ("lgm.csv", lambda text: re.sub(r"render,[0-9.]+", "render,nan", text), "psnr: expected a number"),
+    "negative view": ("lgm.csv", lambda text: text.replace(",1,0,render", ",-1,0,render"), "view: expected a whole"),
+    "too many cells": ("lgm.csv", lambda text: text + "a,b,0,c,0,0,render,1,1,1,1,x,y\n", "13 cells, expected 12"),
+    "zero byte": ("lgm.csv", lambda text: text + "\0", "not the rows of an evaluation"),
+    "long cell": ("lgm.csv", lambda text: text + "x" * 200_000, "not the rows of an evaluation"),
+    "settings": ("lgm.json", lambda text: json.dumps(json.loads(text) | {"settings": [1]}), "expected an object"),
+    "protocol": ("lgm.json", lambda text: json.dumps(json.loads(text) | {"protocol": {}}), "primary_views: expected"),
+    "no JSON": ("lgm.json", lambda text: text[:-9], "lgm.json: not a JSON file"),
+    "ablation": ("ablation.json", lambda text: '{"cells": {"a": {"b": {"c": {"mean": 1}}}}}', "low: expected a number"),
+    "not finite": ("ablation_2.json", lambda text: '{"cells": NaN}', "NaN is not a finite number"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_named_and_the_others_make_the_tables(results, name):
+    file, spoil, message = BROKEN[name]
+    path, told = results / file, []
+    path.write_text(spoil(path.read_text() if path.exists() else ""))
+    tables = paper_tables(results, told.append)
+    assert len(told) == 1 and str(results / "") in str(told[0]) and re.search(message, str(told[0]))
+    assert "\n" not in str(told[0]) and any(line["file"] == "ours" for line in lines(tables[0]))

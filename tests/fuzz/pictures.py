@@ -16,6 +16,7 @@ from ouroboros_lib.data.folders import MultiviewObject, encode_object, read_obje
 from ouroboros_lib.data.mesh_files import read_texture
 from ouroboros_lib.data.photo import load_photo
 from ouroboros_lib.data.shards import ShardStream, write_shards
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.native import pictures_in, read_views
 
 from .running import Format, expect
@@ -142,9 +143,14 @@ def _shards() -> list[dict[str, bytes]]:
 
 
 def _read_shards(folder: Path) -> None:
+    """What is left out comes as the error that says why."""
     stream = ShardStream(folder)
-    found = [sound_object(views) for views in stream]
+    found = [views for path in stream.shards for views in stream.objects_of(path)]
     expect(len(found) == len(stream), "another number of objects")
+    for views in found:
+        if isinstance(views, InputError):
+            raise views
+        sound_object(views)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Every finite Gaussian is drawn or left out, never a crash or a NaN; what is not finite is refused."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ouroboros_lib.cameras import evenly_spaced_orbit
+from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.gaussians import Gaussians
+from ouroboros_lib.gaussians import Gaussians, quaternion_to_matrix
 from ouroboros_lib.rasterization import rasterize, tiles
 from ouroboros_lib.rasterization.projection import project
 
@@ -60,6 +61,61 @@ def test_finite_gaussians_give_finite_pictures_and_gradients(rows):
     product, lost = p.conic_uu * p.conic_vv, p.conic_uv.square()
     if (product - lost > 1e-2 * product)[p.radius_u > 0].all():
         assert ((drawn["numba"] - drawn["dense"]).abs() > 1e-3).float().mean() < 0.01  # an edge falls on either side
+
+
+_LENS = st.tuples(_magnitudes(-6, 6), _magnitudes(-6, 6), _floats(-3, 3), _floats(-3, 3))
+_ANY_LENS = st.tuples(*4 * [_SIGNED])
+_TURN = st.tuples(*4 * [_floats(-1, 1)])
+_ANY_POSE = st.tuples(*16 * [_floats(-2, 2) | _SIGNED | st.just(0.0)])  # singular ones included
+
+
+def cameras_of(rows) -> Cameras:
+    """Views of (quaternion, position, lens) or (matrix, None, lens)."""
+    c2w, lenses = torch.eye(4).repeat(len(rows), 1, 1), torch.eye(3).repeat(len(rows), 1, 1)
+    for pose, lens, (turn, position, (fx, fy, cx, cy)) in zip(c2w, lenses, rows, strict=True):
+        if position is None:
+            pose[:] = torch.tensor(turn, dtype=torch.float32).view(4, 4)
+        else:
+            length = torch.tensor(turn).norm()
+            pose[:3, :3] = quaternion_to_matrix(torch.tensor(turn if length > 1e-3 else (1.0, 0, 0, 0)))
+            pose[:3, 3] = torch.tensor(position)
+        lens[0, 0], lens[1, 1], lens[0, 2], lens[1, 2] = fx, fy, cx, cy
+    return Cameras(c2w, lenses)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(_GAUSSIAN, min_size=1, max_size=4), st.sampled_from([1, 2, 17, SIZE]),
+       st.lists(st.tuples(_TURN, _POSITION, _LENS | _ANY_LENS) | st.tuples(_ANY_POSE, st.none(), _LENS | _ANY_LENS),
+                min_size=1, max_size=3))
+def test_finite_cameras_give_finite_pictures_and_gradients(rows, size, views):
+    """Of any lens, any place and any matrix, for pictures from one pixel on; numba draws what dense draws."""
+    gaussians, cameras = gaussians_of(rows), cameras_of(views)
+    drawn = {}
+    for backend in ("numba", "dense"):
+        leaves = gaussians.map(lambda value: value.clone().requires_grad_())
+        rig = Cameras(cameras.c2w.clone().requires_grad_(), cameras.intrinsics.clone().requires_grad_())
+        drawing = rasterize(leaves, rig, size, backend=backend)
+        (drawing.rgb.sum() + drawing.alpha.square().sum() + drawing.depth.clamp(0, 10).sum()).backward()
+        assert all(value.isfinite().all() for value in (drawing.rgb, drawing.alpha, drawing.depth))
+        assert all(value.grad.isfinite().all() for value in (*vars(leaves).values(), *vars(rig).values()))
+        assert 0 <= drawing.alpha.min() and drawing.alpha.max() <= 1
+        drawn[backend] = drawing.rgb.detach()
+    p = project(gaussians[None], cameras[None], size)
+    product, lost = p.conic_uu * p.conic_vv, p.conic_uv.square()
+    if (product - lost > 1e-2 * product)[p.radius_u > 0].all():
+        assert ((drawn["numba"] - drawn["dense"]).abs() > 1e-3).float().mean() < max(0.02, 1.5 / size**2)
+
+
+def test_a_million_gaussians_take_bounded_memory():
+    """As many as there may be, most of them in one place: lists of tiles, not pictures, grow with them."""
+    count = 10**6
+    gaussians = gaussians_of([((0.1, 0, 0), 0.5, (0.01, 0.01, 0.01), (1, 0, 0, 0), (0.2, 0.4, 0.6))]).map(
+        lambda value: value.expand(count, *value.shape[1:]))
+    gaussians.means = gaussians.means + torch.linspace(-0.3, 0.3, count)[:, None]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    drawing = rasterize(gaussians, evenly_spaced_orbit(1, 20.0), 64)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert drawing.rgb.isfinite().all() and drawing.alpha.max() > 0.99 and grown < 1000 * count
 
 
 def test_needles():

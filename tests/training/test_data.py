@@ -1,5 +1,8 @@
 """Rendered objects as a source of batches: order, epochs, processes, interruptions, faults."""
 
+import shutil
+import tarfile
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -7,6 +10,7 @@ from training_inputs import quick_narrow
 
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import MultiviewObject, write_object
+from ouroboros_lib.data.shards import write_shards
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.training.data import RenderedObjects
@@ -128,3 +132,43 @@ def test_faulty_objects_are_named_in_one_line_by_workers_too(tmp_path, rendered,
         source(tmp_path, novel_views=7).held_out()
     with pytest.raises(InputError, match="no such folder"):
         source(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_objects_are_left_out_and_named_once(root, rendered, tmp_path, workers, capfd):
+    """Of three to learn from one can be read; of two to look at, too. An interrupted run goes on with the same ones."""
+    copy = shutil.copytree(root, tmp_path / "copy")
+    if (copy / "shards.json").is_file():
+        objects = [views for views in rendered if views.name != "thing5"]
+        shutil.rmtree(copy)
+        write_shards(objects, copy)
+        data = (copy / "shard-000000.tar").read_bytes()
+        with tarfile.open(copy / "shard-000000.tar") as tar:
+            for name in ("thing0", "thing2", "thing3"):
+                place = tar.getmember(f"{name}.view_000.png").offset_data
+                data = data[:place] + b"no picture" + data[place + 10:]
+        (copy / "shard-000000.tar").write_bytes(data)
+    else:
+        shutil.rmtree(copy / "thing5")
+        (copy / "thing0" / "view_003.png").write_bytes(b"no picture")
+        (copy / "thing2" / "object.json").write_text("[" * 100_000)
+        (copy / "thing3" / "cameras.json").unlink()
+    objects = source(copy, workers=workers, validation_objects=2)
+    assert torch.equal(objects.held_out().rgba[:, 0], rendered[1].rgba[None, 0])
+    assert numbers(objects, rendered, 4) == [4] * 4 and objects.next in (10, 11, 12)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert sorted(name for name in ("thing0", "thing2", "thing3") for line in told if name in line) == [
+        "thing0", "thing2", "thing3"] and len(told) == 3
+    again = source(copy, start=objects.next, workers=workers, validation_objects=2)
+    assert torch.equal(again.batch(1).rgba, objects.batch(1).rgba)
+
+
+def test_a_folder_of_bad_objects_is_refused_in_one_line(tmp_path, rendered):
+    for views in rendered[:3]:
+        write_object(tmp_path / views.name, views)
+        (tmp_path / views.name / "view_000.png").write_bytes(b"")
+    with pytest.raises(InputError, match="1 objects that are kept out .*; the first: .*thing0/view_000.png"):
+        source(tmp_path)
+    write_object(tmp_path / "thing0", rendered[0])
+    with pytest.raises(InputError, match="none of 2 objects can be used; the first: .*/view_000.png: cannot be read"):
+        source(tmp_path).batch(1)

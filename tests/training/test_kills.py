@@ -1,6 +1,6 @@
 """Training that is killed at random moments, start-up included, comes out as if nothing had happened.
 
-Five moments; KILLS=50 takes more (`make kill`).
+Five moments; KILLS=50 takes more (`make kill`), STAGE=joint trains F as well.
 """
 
 import json
@@ -14,8 +14,9 @@ from training_inputs import QUICK, train_command
 
 from ouroboros_lib.training.checkpoints import checkpoints
 
-# G alone: of F, gradients of the first layers differ in the last digit between two runs without any interruption
-SETTINGS = QUICK | {"stage": "reconstructor", "steps": 7, "checkpoint_every": 2, "log_every": 3, "validate_every": 4}
+# G alone: on some processors gradients of F's first layers differ in the last digit between two whole runs
+SETTINGS = QUICK | {"stage": os.environ.get("STAGE", "reconstructor"), "steps": 7, "checkpoint_every": 2,
+                    "log_every": 3, "validate_every": 4}
 
 
 def begin(out):
@@ -50,7 +51,7 @@ def test_kills_leave_no_trace(tmp_path):
         _, errors = run.communicate()
         # the last one may not have ended yet
         assert "Traceback" not in errors and ("error:" not in errors or "writes there" in errors), errors[-3000:]
-        if (killed / "pipeline").exists():  # came through: from the beginning again
+        if run.returncode == 0:  # came through: from the beginning again
             compare(whole, killed)
             killed = tmp_path / f"killed-{kills}"
     time.sleep(1)

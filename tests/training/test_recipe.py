@@ -1,6 +1,7 @@
 """Recipes: several training runs that build on each other."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -107,10 +108,12 @@ def test_an_evaluation_follows_each_seed_and_is_a_command(tmp_path):
 
 BAD = {
     "no such recipe": (None, "neither a recipe"),
-    "not JSON": ("{", "not a recipe"),
-    "no stages": (json.dumps({"preset": "tiny"}), "not a recipe"),
+    "not JSON": ("{", "not a JSON file"),
+    "no stages": (json.dumps({"preset": "tiny"}), "stages: expected a list, got nothing"),
     "unknown key": ([{"name": "a", "gpu": 1}], "not gpu"),
-    "no name": ([{"settings": {}}], "no name"),
+    "no name": ([{"settings": {}}], "name: expected a text, got nothing"),
+    "no seeds": ([{"name": "a", "seeds": [0, True]}], r"seeds\[1\]: expected a whole number of at least 0, got True"),
+    "no number": (json.dumps({"preset": "tiny", "stages": [], "settings": {"steps": math.nan}}), "NaN is not a finite"),
     "twice": ([{"name": "a"}, {"name": "a"}], "two stages are called a"),
     "successor first": ([{"name": "b", "init": ["a"]}, {"name": "a"}], "b starts from a"),
     "unknown setting": ([{"name": "a", "settings": {"lr": 1}}], "lr=1"),
