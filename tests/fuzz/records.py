@@ -175,6 +175,7 @@ def _served(data: bytes, ask) -> None:
 def _read_list(folder: Path) -> None:
     def ask(how):
         for name in gso.all_objects(how):
+            gso.check_name(name)
             expect(name not in (".", "..") and "/" not in name, "a name that leaves its folder")
 
     _served((folder / "list").read_bytes() if (folder / "list").exists() else b"", ask)
