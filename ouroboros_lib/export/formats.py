@@ -116,7 +116,7 @@ def load_source(path: Path, axes: str | None = None) -> Source:
         elevation = float(read_json(path / "result.json")["settings"]["elevation"])
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         elevation = math.nan
     if not -90 <= elevation <= 90:
         raise InputError(f"{path / 'result.json'}: states no settings with an elevation in degrees")

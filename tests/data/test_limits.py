@@ -217,3 +217,21 @@ def test_errors_are_one_line_whatever_is_in_a_name(tmp_path):
     with pytest.raises(InputError) as caught:
         Gaussians.load(tmp_path / name)
     assert str(caught.value).splitlines() == [f"{tmp_path}/a   [2Jb   .ply: no such file"]
+
+
+@pytest.mark.parametrize("key, value", [("depths", [10**9, 1]), ("channels", [10**6, 8]), ("channels", [8] * 2000)])
+def test_models_of_a_size_that_no_file_has(tmp_path, tiny, key, value):
+    """A model is made before its file is opened: of a thousand million layers it would be made for days."""
+    tiny.save_pretrained(tmp_path)
+    path = tmp_path / "reconstructor" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=f"reconstructor/config.json: {key} is .*: at most (1000|65536) can be read"):
+        load(Ouroboros3DPipeline, tmp_path)
+
+
+def test_models_of_lists_that_do_not_fit(tmp_path, tiny):
+    tiny.save_pretrained(tmp_path)
+    path = tmp_path / "reconstructor" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attention": []}))
+    with pytest.raises(InputError, match="cannot be loaded as Ouroboros3D weights"):
+        load(Ouroboros3DPipeline, tmp_path)

@@ -100,7 +100,7 @@ def outcome(format: Format, folder: Path) -> tuple[str, str]:
         kind, said = SOUND, ""
     except InputError as error:
         kind, said = REFUSED, str(error)
-        if not said or len(said.splitlines()) > 1 or len(said) > 2000:
+        if not said or len(said.splitlines()) > 1 or len(said) > 6000:
             kind, said = WRONG, f"InputError: {len(said.splitlines())} lines, {len(said)} characters: {said[:2000]!r}"
         elif re.search("MemoryError|[aA]llocat", said):
             kind = MEMORY
