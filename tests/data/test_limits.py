@@ -13,11 +13,11 @@ import pytest
 import torch
 from camera_files import read_cameras
 from gaussian_inputs import random_gaussians
-from gltf_inputs import Builder, chart
+from gltf_inputs import Builder, chart, sparse
 from pictures import png_header, rgb_image
 from PIL import Image, TiffImagePlugin
 
-from ouroboros_lib.data import mesh_parts
+from ouroboros_lib.data import gltf_files, mesh_parts
 from ouroboros_lib.data.folder_formats import load_array
 from ouroboros_lib.data.folders import find_objects, read_object, write_object
 from ouroboros_lib.data.layouts import find_meshes, holds_meshes
@@ -83,6 +83,19 @@ def test_all_textures_of_a_mesh_together(tmp_path, monkeypatch):
     monkeypatch.setattr(mesh_parts, "MOST_TEXELS", 2 * 64 * 64)
     with pytest.raises(InputError, match="a.glb: .*all textures together have more than 0 million pixels; reduce them"):
         read_parts(path)
+
+
+def test_meshes_that_repeat_what_little_they_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(gltf_files, "MOST", 1000)
+    built = Builder(chart())
+    built.mesh["primitives"] = [built.primitive] * 300
+    with pytest.raises(InputError, match="a.glb: a scene of more than 1000 vertices"):
+        read_parts(built.write(tmp_path / "a.glb"))
+    monkeypatch.setattr(gltf_files, "MOST_SPARSE", 3)
+    built = Builder(chart())
+    sparse(built)
+    with pytest.raises(InputError, match="a.glb: a sparse accessor of 4 values, more than 3"):
+        read_parts(built.write(tmp_path / "a.glb"))
 
 
 def test_frames_are_not_counted(tmp_path, monkeypatch):
