@@ -53,8 +53,9 @@ pytest: $(STAMP)  ## the tests alone
 	@$(POOL) tests
 
 KILLS ?= 50
-kill: $(STAMP)  ## end training at 50 random moments (KILLS=...): it must come out as if nothing had happened
-	@KILLS=$(KILLS) PYTHONPATH="$(CURDIR)/tests" OMP_NUM_THREADS=1 $(PY) -m pytest -q --timeout 0 tests/training/test_kills.py
+kill: $(STAMP)  ## end training and other long work at 50 random moments (KILLS=...): results must be as if nothing had been
+	@KILLS=$(KILLS) PYTHONPATH="$(CURDIR)/tests" OMP_NUM_THREADS=1 $(PY) -m pytest -q --timeout 0 tests/training/test_kills.py \
+		tests/cli/test_kills.py
 
 MINUTES ?= 20
 SEED ?=

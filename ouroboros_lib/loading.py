@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from diffusers import DiffusionPipeline
@@ -45,6 +46,8 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
         kind = _import_classes(index, cls) or cls
         pipeline = DiffusionPipeline.from_pretrained.__func__(kind, str(folder), **options)
         _check_complete({name: model for name, model in pipeline.components.items() if name not in options})
+        if isinstance(pipeline, cls):
+            check_components(pipeline)
     except Exception as error:  # diffusers and models raise many kinds for files that they cannot use
         if isinstance(error, InputError):
             raise InputError(f"{name}: {error}") from error
@@ -56,7 +59,6 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
                          "is a file damaged, missing or of another model?") from error
     if not isinstance(pipeline, cls):
         raise InputError(f"{name}: holds a {type(pipeline).__name__}, not an {cls.__name__}")
-    check_components(pipeline)
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             if not options.keys() & {"torch_dtype", "dtype"} and any(
@@ -171,10 +173,19 @@ def _check_complete(components: dict) -> None:
             if odd := sorted(stored ^ state.keys()):
                 raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
             check_numbers(state, name)
-        for key, value in dict(getattr(model, "config", {})).items():
-            for number in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(number, float):
-                    checked(number, float, f"{name}: {key}")
+            check_settings(model, name)
+
+
+def check_settings(model: torch.nn.Module, name: str) -> None:
+    """Raise InputError unless the settings of one of the library's models are of the types that it takes."""
+    for key, kind in _settings_of(type(model)).items():
+        checked(model.config[key], kind, f"{name}: {key}")
+
+
+@cache
+def _settings_of(kind: type) -> dict[str, Any]:
+    """The types of the settings of one of the library's models; nothing for others'."""
+    return get_type_hints(kind.__init__) if kind.__module__.startswith("ouroboros_lib.") else {}
 
 
 def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:
@@ -187,10 +198,16 @@ def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:
 
 
 def check_components(pipeline: DiffusionPipeline) -> None:
-    """Raise InputError for a scheduler of another kind, and for half precision weights that cannot be run."""
+    """Raise InputError for a scheduler of another kind, for models of other sizes of pictures, and for half precision
+    weights that cannot be run."""
     if not isinstance(pipeline.scheduler, EDMNoise):
         raise InputError(f"the scheduler is of class {type(pipeline.scheduler).__name__}: the recursion steps with "
                          "EDMNoise only; EDMNoise.from_config(pipe.scheduler.config, eta=0.0) changes its settings")
+    for name in ("multiview", "reconstructor"):
+        model, size = getattr(pipeline, name), pipeline.config.image_size
+        own = model.config.image_size if type(model).__module__.startswith("ouroboros_lib.models.") else size
+        if own != size:  # the paper's G sees smaller pictures than F
+            raise InputError(f"the {name} is made for pictures of {own} pixels a side, the pipeline for {size}")
     if pipeline.multiview.dtype in HALF_PRECISION.values():
         check_half_weights(pipeline)
 

@@ -63,7 +63,7 @@ def check_fields(instance: Any, where: str = "") -> None:
         value = getattr(instance, field.name)
         if not _is_endless(value, field.default) and (fault := _fault(value, hints[field.name], "")) is not None:
             path, expected, found = fault
-            shown = found if isinstance(found, str) else _shown(found)
+            shown = _shown(found).strip("'") if isinstance(found, str) else _shown(found)
             raise InputError(f"{where}{field.name}{path}={shown}: expected {expected}")
 
 

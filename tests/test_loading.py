@@ -130,6 +130,21 @@ def not_a_size(folder):
     index.write_text(json.dumps(json.loads(index.read_text()) | {"image_size": "32"}))
 
 
+def huge_size(folder):
+    config = folder / "multiview" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_size": 1_000_000}))
+
+
+def size_in_words(folder):
+    config = folder / "multiview" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_size": "joint"}))
+
+
+def many_channels(folder):
+    config = folder / "reconstructor" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"channels": [32, 48, 64] * 3}))
+
+
 def deep_index(folder):
     (folder / "model_index.json").write_text("[" * 100_000)
 
@@ -139,7 +154,8 @@ def no_index(folder):
 
 
 DAMAGE = [truncate, empty, remove, other_shapes, other_names, surplus_layers, garbage_config, garbage_index,
-          list_as_index, foreign_pipeline, no_index, not_finite, endless_setting, no_noise, not_a_size, deep_index]
+          list_as_index, foreign_pipeline, no_index, not_finite, endless_setting, no_noise, not_a_size,
+          deep_index, huge_size, size_in_words, many_channels]
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda function: function.__name__)

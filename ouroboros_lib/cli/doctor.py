@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import typer
 
-from ..files import one_line
+from ..files import check_writable, one_line
 from ..speed.devices import resolve_device
 from .options import load_pipeline
 
@@ -66,6 +67,8 @@ def run_checks() -> list[Check]:
                    "or name your own with --preset FOLDER"),
             _check("One step", _step, "missing", f"where a GPU is to blame, use --device cpu; else {reinstall}"),
             _check("Kernels", _kernels, "off", "set NUMBA_CACHE_DIR to a folder that can be written"),
+            _check("Temp folder", _temporary, "missing", "set TMPDIR to a folder that can be written"),
+            _check("This folder", _here, "off", "give --out a folder elsewhere, or work elsewhere"),
             _check("ffmpeg", _ffmpeg, "missing", "reinstall imageio-ffmpeg"),
             *(_check(f"[{extra}]", partial(_extra, modules), "off", f"{purpose}: pip install -e '.[{extra}]'")
               for extra, (purpose, modules) in EXTRAS.items()),
@@ -139,7 +142,26 @@ def _kernels() -> str:
 
     if not CACHED:
         raise RuntimeError("numba finds no folder to keep them in, and compiles them at every start: half a minute")
-    return "for the CPU are compiled once and kept"
+    return f"for the CPU are compiled once and kept{os.environ.get('NUMBA_CACHE_DIR', '') and ' in '}" + (
+        os.environ.get("NUMBA_CACHE_DIR", ""))
+
+
+def _temporary() -> str:
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(2**20))
+    return _room(Path(tempfile.gettempdir()))
+
+
+def _here() -> str:
+    check_writable(Path.cwd())
+    return _room(Path.cwd())
+
+
+def _room(folder: Path) -> str:
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < 0.1:
+        raise RuntimeError(f"{folder}: only {free * 1024:.0f} MiB are free")
+    return f"{folder}, {free:.0f} GiB free"
 
 
 def _extra(modules: tuple[str, ...]) -> str:

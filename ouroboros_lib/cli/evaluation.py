@@ -156,7 +156,7 @@ def tables(
     Exit code 1: some files were skipped, each with a line that says why.
     """
     from ..evaluation.tables import SUFFIXES, paper_tables, render
-    from ..files import check_writable, replace_file
+    from ..files import check_writable, staged
 
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give --results, the folder with the measurements")
@@ -168,9 +168,9 @@ def tables(
         print("\n".join(map(render, found)), end="")
     else:
         check_writable(out)
-        out.mkdir(parents=True, exist_ok=True)
-        for table, (style, suffix) in product(found, SUFFIXES.items()):
-            replace_file(out / f"{table.name}{suffix}", render(table, style).encode())
+        with staged(out) as stage:
+            for table, (style, suffix) in product(found, SUFFIXES.items()):
+                (stage / f"{table.name}{suffix}").write_bytes(render(table, style).encode())
         print(f"wrote {len(found)} tables to {out}")
     if skipped:
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ code 2, an interrupt in one line and 130; results appear only when they are comp
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
-from ..files import one_line
+from ..files import disk_trouble
 from ..speed.threads import prepare
 from .app import serve
 from .convert import convert_app
@@ -53,11 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     130."""
     prepare()
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from its folder
+    threading.excepthook = _in_a_thread
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: no result may take its number
+            setattr(sys, name, open(os.devnull, "w"))
     for stream in (sys.stdout, sys.stderr):  # names of files that the console's encoding has no letters for
         stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="ouroboros",
                    standalone_mode=False)
+        _deliver()
     except InputError as error:
         code = _complain(str(error))
     except _UsageError as error:
@@ -68,13 +74,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = _complain(error.format_message() + hint) if error.format_message() else 2
     except _ClickException as error:
         code = _complain(error.format_message())
+    except BrokenPipeError:  # whoever reads has seen enough
+        code = 1
     except OSError as error:  # of the disk, of permissions, of names that are too long
-        code = _complain(one_line(error, 300))
+        code = _complain(disk_trouble(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:  # newer typer turns Ctrl-C into this code by itself
         print("\ninterrupted, nothing was left half-written", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _in_a_thread(problem: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread of its own, and raises what the disk refuses in ours as well."""
+    if not isinstance(problem.exc_value, OSError):
+        threading.__excepthook__(problem)
+
+
+def _deliver() -> None:
+    """Bring what was printed to where it goes. Raises OSError where that cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it ends
+        raise
 
 
 def _complain(message: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,23 +37,39 @@ def result_folders(inputs: list[Path], out: Path) -> dict[Path, Path]:
     b/000.png, DIR/<the part of the path that differs>. Raises InputError."""
     if len(inputs) == 1:
         return {inputs[0]: out}
-    names = [Path(_stem(path)) for path in inputs]
-    if len({str(name).lower() for name in names}) < len(names):
-        full = [Path(os.path.abspath(path)) for path in inputs]
-        above = os.path.commonpath([path.parent for path in full])
-        names = [path.parent.relative_to(above) / _stem(path) for path in full]
-    taken: dict[str, Path] = {}
-    for path, name in zip(inputs, names, strict=True):
-        other = taken.setdefault(str(name).lower(), path)
-        if other is not path:
-            raise InputError(f"{path}: its results would go to the same folder as those of {other}; rename one "
-                             "or run them apart")
-    return {path: out / name for path, name in zip(inputs, names, strict=True)}
+    full = [Path(os.path.abspath(path)) for path in inputs]
+    above = os.path.commonpath([path.parent for path in full])
+    below = [path.parent.relative_to(above) for path in full]
+    for names in ([Path(_stem(path)) for path in full],
+                  [folder / _stem(path) for folder, path in zip(below, full, strict=True)],
+                  [folder / path.name for folder, path in zip(below, full, strict=True)]):
+        if not (clash := _clash(names)):
+            return {path: out / name for path, name in zip(inputs, names, strict=True)}
+    one, other = (inputs[number] for number in clash)
+    raise InputError(f"{other}: its results would go to the same folder as those of {one}; rename one or run them "
+                     "apart")
 
 
 def _stem(path: Path) -> str:
     """Of a file's name; the whole name where dots are all that is left, as of "...png", which would lead upwards."""
     return path.stem if path.stem.strip(".") else path.name
+
+
+def _clash(names: list[Path]) -> tuple[int, ...]:
+    """The numbers of two that are one folder on some system, or of which one lies in the other; none if all differ.
+
+    Systems differ in capitals, in how accents are written, and in blanks and dots at the end.
+    """
+    taken: dict[tuple[str, ...], int] = {}
+    keys = [tuple(unicodedata.normalize("NFC", part).casefold().rstrip(" .") for part in name.parts) for name in names]
+    for number, key in enumerate(keys):
+        if taken.setdefault(key, number) != number:
+            return taken[key], number
+    for number, key in enumerate(keys):
+        for length in range(len(key)):
+            if key[:length] in taken:
+                return taken[key[:length]], number
+    return ()
 
 
 def silence_diffusers() -> None:

@@ -1,6 +1,7 @@
 """The commands that train: `ouroboros train`, `ouroboros recipe`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,8 @@ def train(
 ) -> None:
     """Train one stage: autoencoder, reconstructor (G on clean views), multiview (F alone) or joint (Algorithm 1).
 
-    On several GPUs: accelerate launch -m ouroboros_lib train ...; see docs/training.md.
+    On several GPUs: accelerate launch -m ouroboros_lib train ...; see docs/training.md. Exit code 1: trained, but some
+    objects of --data were left out, each with a line that says why.
     """
     from ..files import check_writable
 
@@ -35,6 +37,8 @@ def train(
 
     figures = run(preset, out, TrainingConfig.from_settings(settings or []), init, resume, data)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    if "left out" in figures and int(os.environ.get("WORLD_SIZE", 1)) == 1:  # of several, none may look as if it failed
+        raise typer.Exit(1)
 
 
 def recipe(

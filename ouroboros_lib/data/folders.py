@@ -9,7 +9,6 @@ everywhere in this library. With 8 bits the way there and back is exact.
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import random
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
-from ..files import new_folder, one_line
+from ..files import dump_json, new_folder, one_line
 from .folder_formats import UPS, find_format, into_our_world, is_stray, load_array, read_format, subfolders
 from .pictures import LFS, OnWhite, eight_bit, open_picture
 
@@ -85,9 +84,9 @@ def encode_object(views: MultiviewObject) -> dict[str, bytes]:
         buffer = io.BytesIO()
         np.save(buffer, depth[0].numpy())
         files[f"depth_{number:03d}.npy"] = buffer.getvalue()
-    files["cameras.json"] = json.dumps(cameras_to_record(views.cameras.to("cpu"), views.rgba.shape[-1])).encode()
+    files["cameras.json"] = dump_json(cameras_to_record(views.cameras.to("cpu"), views.rgba.shape[-1]), indent=None)
     about = {"name": views.name, "num_orbit_views": views.num_orbit_views, **views.info}
-    files["object.json"] = (json.dumps(about, indent=1) + "\n").encode()
+    files["object.json"] = dump_json(about)
     return files
 
 

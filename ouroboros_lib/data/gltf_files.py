@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import importlib
 import itertools
-import json
 import struct
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -18,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 
 from ..errors import InputError
-from ..files import one_line
+from ..files import load_json, one_line
 from .gltf_materials import Materials
 from .mesh_parts import Files, Part
 
@@ -53,7 +52,7 @@ class _Scene:
         self.files, self.binary, self.buffers = files, b"", {}
         if data[:4] == b"glTF":
             data = self._chunks(data)
-        self.record = json.loads(data.decode("utf-8-sig"))
+        self.record = load_json(data.decode("utf-8-sig"))
         if not isinstance(self.record, dict) or "asset" not in self.record:
             raise InputError("cannot be read as a mesh (this JSON is no glTF)")
         if not str(self.record["asset"].get("version", "2.0")).startswith("2"):

@@ -6,6 +6,7 @@ One zip an object is fetched, several at a time; what breaks is tried again with
 `manifest.json` collects these. What the mesh is rendered to keeps licence and attribution, see renders.py.
 """
 
+import errno
 import hashlib
 import io
 import re
@@ -22,7 +23,7 @@ from typing import TypedDict
 
 from .. import __version__
 from ..errors import InputError, attempt
-from ..files import dump_json, load_json, new_folder, one_line, read_json, replace_file
+from ..files import dump_json, load_json, new_folder, one_line, only_writer, read_json, replace_file
 from ..values import Natural, checked
 
 SERVER = "https://fuel.gazebosim.org/1.0/GoogleResearch/models"
@@ -32,10 +33,12 @@ ATTRIBUTION = (
     "T. B. McHugh, V. Vanhoucke, \"Google Scanned Objects: A High-Quality Dataset of 3D Scanned Household Items\", "
     "ICRA 2022. Licensed under Creative Commons Attribution 4.0 (https://creativecommons.org/licenses/by/4.0/).")
 RECORD, MANIFEST, ATTRIBUTION_FILE = "download.json", "manifest.json", "ATTRIBUTION.txt"
+MANIFEST_LOCK = ".ouroboros-manifest.lock"
 NEEDED = ("meshes/model.obj", "meshes/model.mtl", "materials/textures/texture.png")
 MAX_BYTES = 2**29  # of one object, packed or not; the largest real ones have some 50 MB
 MAX_MEMBERS = 1000
 MAX_PAGES = 1000
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _NAME = re.compile(r"[A-Za-z0-9_+()\-][A-Za-z0-9_.+()\-]{0,199}")
 
 
@@ -151,6 +154,8 @@ def fetch_object(name: str, out: Path, how: Download) -> None:
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:  # for the others neither
+            raise
         raise InputError(f"{name}: its archive cannot be unpacked ({one_line(error)})") from None
 
 
@@ -208,7 +213,7 @@ def download_objects(names: list[str], out: Path, how: Download,
     when interrupted.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / ATTRIBUTION_FILE).write_text(ATTRIBUTION + "\n")
+    replace_file(out / ATTRIBUTION_FILE, f"{ATTRIBUTION}\n".encode())
     jobs = {}
     pool = ThreadPoolExecutor(how.workers)
     try:
@@ -231,7 +236,12 @@ def download_objects(names: list[str], out: Path, how: Download,
 
 
 def write_manifest(out: Path) -> None:
-    """Collect the records of all complete objects below `out` in manifest.json."""
+    """Collect the records of all complete objects below `out` in manifest.json, those of other downloads as well."""
+    with only_writer(out, MANIFEST_LOCK, wait=600.0):  # who comes later sees what the others have
+        _write_manifest(out)
+
+
+def _write_manifest(out: Path) -> None:
     found = [complete_record(folder) for folder in sorted(out.iterdir()) if (folder / RECORD).is_file()
              and not folder.name.startswith(".")]
     records = [record for record in found if record is not None]

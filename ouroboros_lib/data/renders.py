@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras
 from ..errors import InputError, attempt
-from ..files import one_line, read_bytes, read_json
+from ..files import one_line, read_bytes, read_json, settle
 from ..speed.threads import prepare
 from ..values import Between, Positive, check_fields, checked
 from .folder_formats import about_object
@@ -187,6 +187,11 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
         if "DataLoader worker" not in str(error):
             raise
         raise InputError(f"{out}: {one_line(error)}, perhaps of too little memory; try --workers 1") from None
+    finally:
+        del results  # ends the workers, by force where one takes long
+        for worker in multiprocessing.active_children():
+            worker.join(10.0)
+        settle(out)
 
 
 def _render_one(job: tuple) -> tuple[str, list[str], InputError | None]:

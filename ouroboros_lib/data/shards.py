@@ -17,7 +17,7 @@ from typing import TypedDict
 from urllib.parse import quote, unquote
 
 from ..errors import InputError, attempt, needs
-from ..files import dump_json, one_line, read_json, replace_file
+from ..files import dump_json, new_file, one_line, only_writer, read_json, replace_file
 from ..values import Natural, checked
 from .folders import MultiviewObject, decode_object, encode_object
 
@@ -58,45 +58,46 @@ def write_shards(objects: Iterable[MultiviewObject], out: str | Path, max_bytes:
     """Write objects into shards of about `max_bytes` after those that are there. Returns how many objects were written.
 
     A shard and its place in the index appear when it is complete; objects of an interrupted one are written again by
-    the next call, which should be given those that `written_objects` does not name.
+    the next call, which should be given those that `written_objects` does not name. Raises InputError if another
+    process writes there.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    with only_writer(out):
+        return _write_shards(objects, out, max_bytes)
+
+
+def _write_shards(objects: Iterable[MultiviewObject], out: Path, max_bytes: int) -> int:
     index = read_index(out) if (out / INDEX).exists() else []
     seen = {name for shard in index for name in shard["objects"]}
     source, total = iter(objects), 0
-    while True:
+    for first in source:
         path = out / f"shard-{len(index):06d}.tar"
-        names = _write_shard(path, source, max_bytes, seen)
-        if not names:
-            return total
+        names = _write_shard(path, itertools.chain([first], source), max_bytes, seen)
         index.append({"file": path.name, "bytes": path.stat().st_size, "objects": names})
         replace_file(out / INDEX, dump_json({"shards": index}))
         total += len(names)
+    return total
 
 
 def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, seen: set[str]) -> list[str]:
-    """Fill one shard from `source`; no shard when nothing is left."""
+    """Fill one shard from `source`; returns the names of its objects."""
     with needs("train", "a shard"):
         from webdataset import TarWriter
 
-    part, names, size = path.with_name(f".{path.name}.part"), [], 0
-    try:
-        with part.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
-            for views in source:
-                if views.name in seen:
-                    raise InputError(f"{path.parent}: there are two objects named {views.name}")
-                files = encode_object(views)
-                writer.write({"__key__": quote(views.name, safe="").replace(".", "%2E"), **files})
-                seen.add(views.name)
-                names.append(views.name)
-                size += sum(map(len, files.values()))
-                if size >= max_bytes:
-                    break
-        if names:
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    names, size = [], 0
+    with new_file(path) as part, part.open("wb") as stream, \
+            TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
+        for views in source:
+            if views.name in seen:
+                raise InputError(f"{path.parent}: there are two objects named {views.name}")
+            files = encode_object(views)
+            writer.write({"__key__": quote(views.name, safe="").replace(".", "%2E"), **files})
+            seen.add(views.name)
+            names.append(views.name)
+            size += sum(map(len, files.values()))
+            if size >= max_bytes:
+                break
     return names
 
 

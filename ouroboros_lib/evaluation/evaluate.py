@@ -5,7 +5,8 @@ where it stopped. An object that cannot be measured is skipped, with its reason,
 same.
 """
 
-import io
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from ..data.folders import MultiviewObject
 from ..errors import InputError
-from ..files import dump_json, replace_file
+from ..files import dump_json, staged
 from ..plans import Plan
 from .alignment import align_pictures, align_shape
 from .geometry import Surface, measure_shape
@@ -27,7 +28,7 @@ from .methods import Method, Part
 from .metrics import psnr, ssim
 from .misreadings import Images, doubt
 from .pictures import resized, zoomed
-from .results import PartialResults, contact_sheet, how_made, stamp
+from .results import PartialResults, contact_sheet, how_made, partial_results, stamp
 from .rows import METRICS, ImageRow, ShapeRow, doubts, write_rows
 from .sources import Source
 from .statistics import digits, summarize, summarize_shapes
@@ -52,9 +53,12 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
     source.prepare(method)
     method.check(source)
     run = Run(source, method, method.plans(plans), align, {"psnr": psnr, "ssim": ssim} | (metrics or {}))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    settings, skipped = run.settings(), dict(source.skipped)
-    parts, untold = PartialResults(out, settings), []
+    with partial_results(out, run.settings()) as parts:
+        return _evaluate(run, out, parts, started)
+
+
+def _evaluate(run: Run, out: Path, parts: PartialResults, started: float) -> tuple[dict, dict[str, str]]:
+    source, method, skipped, untold = run.source, run.method, dict(run.source.skipped), []
 
     def attempt(names: list) -> None:
         try:
@@ -84,7 +88,7 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
         parts.remove()
         raise InputError(f"{source.label}: none of {len(skipped)} objects could be measured; the first: "
                          f"{next(iter(skipped.values()))}")
-    summary = _write(run, settings, out, parts, done, skipped, started)
+    summary = _write(run, out, parts, done, skipped, started)
     if not skipped:
         parts.remove()
     return summary, skipped
@@ -196,8 +200,7 @@ def _tiles(images: Images, views: list[int]) -> np.ndarray:
     return (255 * torch.stack(small)).round().byte().numpy()
 
 
-def _write(run: Run, settings: dict, out: Path, parts: PartialResults, names: list, skipped: dict[str, str],
-           started: float) -> dict:
+def _write(run: Run, out: Path, parts: PartialResults, names: list, skipped: dict[str, str], started: float) -> dict:
     records = {name: parts.read(name) for name in names}
     rows = [ImageRow(*row) for record in records.values() for row in record["rows"]]
     shapes = [ShapeRow(*row) for record in records.values() for row in record["shapes"]]
@@ -209,17 +212,16 @@ def _write(run: Run, settings: dict, out: Path, parts: PartialResults, names: li
         for method, text in found.items():
             _say(f"{method}: {text}: check the convention")
     protocol = run.source.protocol
-    record = (how_made(run.method.device, started) | {"settings": settings}
+    record = (how_made(run.method.device, started) | {"settings": run.settings()}
               | ({} if protocol is None else {"protocol": protocol.record()})
               | {"objects": len(names), "skipped": skipped, "summary": summary})
     if run.align != "none":
         record["alignment"] = {name: entry["alignment"] for name, entry in records.items()}
-    write_rows(out.with_suffix(".csv"), ImageRow._fields, rows)
-    if shapes:
-        write_rows(out.with_name(out.name + "_geometry.csv"), ShapeRow._fields, shapes)
-    buffer = io.BytesIO()
-    contact_sheet({name: parts.tiles(name) for name in names[:SHEET_OBJECTS]}, run.shown,
-                  run.source.input_view).save(buffer, "PNG")
-    replace_file(out.with_suffix(".png"), buffer.getvalue())
-    replace_file(out.with_suffix(".json"), dump_json(record))
+    with staged(out.parent) as stage:
+        write_rows(stage / f"{out.name}.csv", ImageRow._fields, rows)
+        if shapes:
+            write_rows(stage / f"{out.name}_geometry.csv", ShapeRow._fields, shapes)
+        contact_sheet({name: parts.tiles(name) for name in names[:SHEET_OBJECTS]}, run.shown,
+                      run.source.input_view).save(stage / f"{out.name}.png")
+        (stage / f"{out.name}.json").write_bytes(dump_json(record))
     return summary

@@ -1,14 +1,18 @@
 """What an evaluation leaves: partial results as it runs, then how it was made and a sheet of pictures."""
 
+from __future__ import annotations
+
 import hashlib
 import io
+import os
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 from importlib.metadata import version
 from itertools import chain
@@ -22,7 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import dump_json, load_json, read_json, replace_file
+from ..files import dump_json, hidden, load_json, only_writer, read_json, replace_file, settle
 from ..values import Between, Natural, cells_of, checked
 from ..viz.sheets import image_grid
 from .rows import ImageRow, ShapeRow
@@ -83,18 +87,28 @@ def weights_checksum(modules: Iterable[torch.nn.Module]) -> str:
     return f"{checksum:08x}"
 
 
+@contextmanager
+def partial_results(out: Path, settings: dict) -> Iterator[PartialResults]:
+    """Inside, no other process has the same OUT. Raises InputError if one has, or if those of another evaluation lie
+    there."""
+    folder = out.with_name(out.name + ".parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_writer(folder):
+            settle(folder)
+            yield PartialResults(folder, settings)
+    finally:
+        with suppress(OSError):  # not empty, or gone
+            folder.rmdir()
+
+
 class PartialResults:
-    """What is measured already: a JSON and an .npz file an object, in OUT.parts/.
+    """What is measured already: a JSON and an .npz file an object, in OUT.parts/."""
 
-    Raises InputError when those of another evaluation lie there.
-    """
-
-    def __init__(self, out: Path, settings: dict):
-        self.folder = out.with_name(out.name + ".parts")
-        about = self.folder / "settings.json"
+    def __init__(self, folder: Path, settings: dict):
+        self.folder, about = folder, folder / "settings.json"
         if about.is_file() and read_json(about) != load_json(dump_json(settings)):
-            raise InputError(f"{self.folder}: holds parts of another evaluation; remove it or choose another --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
+            raise InputError(f"{folder}: holds parts of another evaluation; remove it or choose another --out")
         replace_file(about, dump_json(settings, indent=None))
 
     def _path(self, name: str | int, suffix: str = ".json") -> Path:
@@ -123,7 +137,8 @@ class PartialResults:
             return {key: torch.from_numpy(stored[key]).float() / 255 for key in stored.files}
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder)
+        with hidden(self.folder.parent) as gone:  # in one step: without their settings, parts could be taken for others
+            os.replace(self.folder, gone)
 
 
 def how_made(device: torch.device, started: float) -> dict:

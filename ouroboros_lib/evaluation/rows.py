@@ -1,7 +1,6 @@
 """What an evaluation writes, a row per picture and a row per shape, and which rows a quantity is the mean of."""
 
 import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from ..errors import InputError
-from ..files import one_line, replace_file
+from ..files import one_line
 from ..values import Between, Natural, rows_from_text
 
 COMPONENTS = ("autoencoder", "G-clean")  # rows of parts of our model, which are given more than one image
@@ -97,11 +96,10 @@ def doubts(rows: Sequence[ImageRow]) -> dict[str, str]:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    replace_file(path, text.getvalue().encode())
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def read_rows(path: Path) -> list[ImageRow]:

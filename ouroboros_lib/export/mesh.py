@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..cameras import Cameras
 from ..errors import InputError, needs
+from ..files import replace_file
 from ..gaussians import Gaussians
 from .surface import Surface, extract_surface, surrounding_rig
 from .texture import fill_gaps, texels, unwrap
@@ -66,7 +67,7 @@ def write_mesh(path: Path, gaussians: Gaussians, faces: int = 20_000, texture: b
     """A GLB or an OBJ, as the name's end says; an OBJ's material and texture go beside it. Raises InputError."""
     mesh = splat_to_mesh(gaussians, faces, texture)
     if path.suffix.lower() == ".glb":
-        path.write_bytes(glb_bytes(mesh))
+        replace_file(path, glb_bytes(mesh))
         return
     from trimesh.exchange.obj import export_obj
 
@@ -74,9 +75,8 @@ def write_mesh(path: Path, gaussians: Gaussians, faces: int = 20_000, texture: b
         mesh.visual.material = mesh.visual.material.to_simple()
         mesh.visual.material.name = path.stem
     text, others = export_obj(mesh, return_texture=True, mtl_name=f"{path.stem}.mtl", include_normals=True)
-    path.write_text(text, encoding="utf-8")
-    for name, data in others.items():
-        (path.parent / name).write_bytes(data)
+    for name, data in {**others, path.name: text.encode()}.items():
+        replace_file(path.with_name(name), data)
 
 
 def glb_bytes(mesh: Trimesh) -> bytes:

@@ -16,6 +16,7 @@ from numba import njit, prange
 from ..cameras import OBJECT_RADIUS, RADIUS, Cameras, orbit_cameras
 from ..errors import InputError
 from ..gaussians import Gaussians
+from ..rasterization.kernels import CACHED
 from ..rasterization.projection import MAX_ALPHA, MIN_ALPHA, project
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def cut_depth(gaussians: Gaussians, cameras: Cameras, size: int) -> np.ndarray:
     return depth
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=CACHED)
 def _cut(u, v, uu, uv, vv, depth, radius_u, radius_v, opacities, order, out):
     size = out.shape[1]
     for view in prange(len(u)):
@@ -174,7 +175,7 @@ def _cut(u, v, uu, uv, vv, depth, radius_u, radius_v, opacities, order, out):
                             out[view, row, column] = depth[view, g]
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@njit(parallel=True, fastmath=True, cache=CACHED)
 def _fuse(depth, world_to_camera, intrinsics, centre, half, truncation, volume):
     """Mean over the views that see a cell, or lie not far before it, of depth minus the cell's; nobody's is inside."""
     cells, size = len(volume), depth.shape[1]

@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit
 
+from ..rasterization.kernels import CACHED
+
 PADDING = 2
 _MARGIN = 1e-4  # of barycentric coordinates: neighbours leave no texel out
 
@@ -31,7 +33,7 @@ def texels(uv: np.ndarray, triangles: np.ndarray, size: int) -> tuple[np.ndarray
     return rows, columns, owner[rows, columns], weights[rows, columns]
 
 
-@njit(cache=True)
+@njit(cache=CACHED)
 def _rasterize(corners, owner, weights):
     size = len(owner)
     for face in range(len(corners)):

@@ -1,5 +1,6 @@
 """A camera that goes once round the object."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from ..cameras import evenly_spaced_orbit
 from ..errors import InputError
+from ..files import new_file
 from ..gaussians import Gaussians
 from .views import render_views
 
@@ -17,16 +19,23 @@ def render_turntable(gaussians: Gaussians, elevation: float = 10.0, frames: int 
 
 
 def write_mp4(path: str | Path, frames: Tensor, fps: int = 24) -> None:
-    """(T, 3, H, W) in [0, 1], even sides, as H.264 (yuv420p), which every browser plays. Raises InputError."""
+    """(T, 3, H, W) in [0, 1], even sides, as H.264 (yuv420p), which every browser plays. Raises InputError, and OSError
+    where ffmpeg could not write all of it."""
     from imageio.v2 import mimwrite
+    from imageio_ffmpeg import count_frames_and_secs
 
-    height, width = frames.shape[-2:]
+    path, (height, width) = Path(path), frames.shape[-2:]
     if height % 2 or width % 2:
         raise ValueError(f"H.264 needs even sides, got {width} x {height}")
     check_ffmpeg()
     pixels = (frames.clamp(0, 1) * 255).round().byte().movedim(1, -1).contiguous().numpy()
-    mimwrite(path, pixels, "FFMPEG", fps=fps, codec="libx264", quality=None, pixelformat="yuv420p", macro_block_size=2,
-             output_params=["-crf", "18", "-movflags", "+faststart"], ffmpeg_log_level="error")
+    with new_file(path) as part:
+        mimwrite(part, pixels, "FFMPEG", fps=fps, codec="libx264", quality=None, pixelformat="yuv420p",
+                 macro_block_size=2, output_params=["-crf", "18", "-movflags", "+faststart"], ffmpeg_log_level="fatal")
+        with suppress(RuntimeError):
+            if count_frames_and_secs(part)[0] == len(pixels):  # ffmpeg's own exit code is not to be had
+                return
+        raise OSError(f"ffmpeg could not write {path.name} to the end; is the disk full?")
 
 
 def write_turntable(path: Path, kind: str, gaussians: Gaussians, elevation: float, size: int) -> None:
@@ -39,7 +48,8 @@ def write_turntable(path: Path, kind: str, gaussians: Gaussians, elevation: floa
         return
     pixels = (frames * 255).round().byte().movedim(1, -1).contiguous().numpy()
     first, *others = map(Image.fromarray, pixels)
-    first.save(path, kind, save_all=True, append_images=others, duration=40, loop=0)
+    with new_file(path) as part:
+        first.save(part, kind, save_all=True, append_images=others, duration=40, loop=0)
 
 
 def check_ffmpeg() -> str:

@@ -4,7 +4,6 @@ Each file is in the world that its readers expect. cameras.json: y up, the conve
 z up, where Blender puts a GLB of ours. COLMAP: y down, where our .ply lies.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, cameras_to_record, evenly_spaced_orbit, opengl_to_opencv
 from ..errors import InputError
+from ..files import dump_json
 from ..gaussians import Gaussians, matrix_to_quaternion
 from ..rasterization import Rendering, rasterize
 
@@ -61,9 +61,9 @@ def write_views(folder: Path, gaussians: Gaussians, elevation: float, count: int
         if "normals" in maps:
             _save_rgba(folder / f"normal_{view:03d}.png", normals(solid[view], cameras[view:view + 1]) / 2 + 0.5,
                        (solid[view] > 0).float())
-    (folder / "cameras.json").write_text(json.dumps(cameras_to_record(cameras, size)), encoding="utf-8")
+    (folder / "cameras.json").write_bytes(dump_json(cameras_to_record(cameras, size), indent=None))
     record = transforms_record(cameras, size, "depth" in maps)
-    (folder / "transforms.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / "transforms.json").write_bytes(dump_json(record))
 
 
 def transforms_record(cameras: Cameras, size: int, depth: bool = False) -> dict:

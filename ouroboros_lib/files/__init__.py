@@ -3,25 +3,19 @@
 import json
 import math
 import os
-import re
 import stat
 from pathlib import Path
 
 from ..errors import InputError
 from .folders import new_folder, settle, staged
 from .interrupts import termination_cleans_up
+from .messages import disk_trouble, one_line, where
 from .one_writer import only_writer
 from .replacing import hidden, new_file, replace_file
 
-__all__ = ["check_writable", "dump_json", "find_file", "hidden", "load_json", "new_file", "new_folder", "one_line",
-           "only_writer", "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged",
-           "termination_cleans_up"]
-
-
-def one_line(error: object, limit: int = 120) -> str:
-    """An error's text on one line, at most `limit` characters, without addresses in memory, so that the same fault is
-    told alike; its type's name where it has none."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))[:limit] or type(error).__name__
+__all__ = ["check_writable", "disk_trouble", "dump_json", "find_file", "hidden", "load_json", "new_file", "new_folder",
+           "one_line", "only_writer", "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged",
+           "termination_cleans_up", "where"]
 
 
 def check_writable(folder: Path) -> None:

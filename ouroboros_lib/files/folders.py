@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import InputError
 from .exchange import exchange
 from .interrupts import termination_cleans_up, uninterrupted
+from .messages import disk_trouble
 from .one_writer import only_writer
 from .processes import is_dead
 from .replacing import hidden
@@ -56,7 +57,8 @@ def staged(folder: Path) -> Iterator[Path]:
                         (folder / name).unlink(missing_ok=True)
                     _move_up(own, folder)
         except OSError as error:
-            raise InputError(f"{folder}: the results could not be written ({error.strerror or error})") from error
+            error.filename = str(folder)
+            raise InputError(disk_trouble(error)) from error
         finally:
             for path in made:
                 with suppress(OSError):  # it is not there, or not empty
@@ -64,8 +66,8 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def settle(folder: Path) -> None:
-    """Put in order what killed processes left in a folder: moves of `staged` that had begun are completed, what
-    `new_folder` had to take away before it could put the new is put back, and the rest is cleared."""
+    """Put in order what killed processes of this user left in a folder: moves of `staged` that had begun are completed,
+    what `new_folder` had to take away before it could put the new is put back, and the rest is cleared."""
     try:
         names = os.listdir(folder)
     except OSError:  # there is no such folder yet, or it cannot be read
@@ -73,7 +75,10 @@ def settle(folder: Path) -> None:
     for found in filter(None, map(_HIDDEN.fullmatch, names)):
         own = folder / found[0]
         with suppress(FileNotFoundError):  # another one settles it
-            if is_dead(found[1], own.lstat().st_mtime):
+            about = own.lstat()
+            if hasattr(os, "getuid") and about.st_uid != os.getuid():  # what others put there is not to be trusted
+                continue
+            if is_dead(found[1], about.st_mtime):
                 _settle(own, folder)
 
 

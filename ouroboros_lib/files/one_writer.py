@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .interrupts import finally_done, uninterrupted
+from .messages import where
 from .processes import began, numbering
 from .replacing import hidden, replace_file
 
@@ -51,7 +52,7 @@ class Lock:
             except FileExistsError:
                 return False
             try:
-                with os.fdopen(handle, "w") as file:
+                with where(self.path.parent), os.fdopen(handle, "w") as file:
                     json.dump(self.record, file)
             except OSError:  # a full disk
                 self.path.unlink(missing_ok=True)

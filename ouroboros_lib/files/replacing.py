@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .interrupts import finally_done
+from .messages import where
 from .processes import tag
 
 
@@ -16,7 +17,7 @@ def hidden(folder: Path) -> Iterator[Path]:
     """A name in a folder for what is not to stay, a file or a folder. It tells which process it belongs to, so that
     whoever comes after a killed one can clear it, see `settle`."""
     path = folder / f".ouroboros-{tag()}-{uuid.uuid4().hex[:8]}.part"
-    with finally_done(lambda: _remove(path)):
+    with finally_done(lambda: _remove(path)), where(folder, path.name):
         yield path
 
 

@@ -3,7 +3,6 @@
 Format: https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/sog/
 """
 
-import json
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import dump_json, load_json
 from .ply import activated, check_count, stored
 
 MOST_BYTES = 2**28  # of a member
@@ -45,14 +45,14 @@ def write_sog(fields: list[Tensor], axes: str = "") -> bytes:
     with zipfile.ZipFile(out, "w") as archive:
         for name, texels in pictures.items():
             archive.writestr(zipfile.ZipInfo(f"{name}.webp"), _picture(texels))
-        archive.writestr(zipfile.ZipInfo("meta.json"), json.dumps(meta))
+        archive.writestr(zipfile.ZipInfo("meta.json"), dump_json(meta, indent=None))
     return out.getvalue()
 
 
 def read_sog(data: bytes, path: Path) -> tuple[list[Tensor], None]:
     """The fields. Raises InputError."""
     with zipfile.ZipFile(BytesIO(data)) as archive:
-        meta = json.loads(_member(archive, "meta.json"))
+        meta = load_json(_member(archive, "meta.json"))
         if meta.get("version") != 2:
             raise InputError(f"{path}: an .sog of version {meta.get('version', 1)}, read is version 2")
         count = meta["count"]

@@ -7,7 +7,6 @@ file, and moved into place. Only `checkpoint-` and digits is one; what else lies
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from accelerate.utils import set_seed
 from safetensors import SafetensorError
 
 from ..errors import InputError
-from ..files import one_line, read_json, replace_file
+from ..files import dump_json, load_json, one_line, read_json, replace_file, where
 from .config import TrainingConfig
 from .fast.averages import share
 from .initial import save_pipeline
@@ -126,7 +125,8 @@ def save_checkpoint(run: Run) -> None:
             clear_partial(run.out)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        write_state(run, partial)
+        with where(run.out, PARTIAL):
+            write_state(run, partial)
         accelerator.wait_for_everyone()
         if first:
             _complete(partial, run.step)
@@ -209,7 +209,7 @@ def _complete(folder: Path, step: int) -> None:
         _to_disk(path)
     marker = {"step": step, "files": {path.name: {"bytes": path.stat().st_size, "sha256": sum}
                                       for path, sum in zip(files, _checksums(files), strict=True)}}
-    (folder / MARKER).write_text(json.dumps(marker, indent=1))
+    (folder / MARKER).write_bytes(dump_json(marker))
     _to_disk(folder / MARKER)
     _to_disk(folder)
 
@@ -240,6 +240,6 @@ def _to_disk(path: Path) -> None:
 
 def _is_of(line: bytes, step: int) -> bool:
     try:
-        return line.endswith(b"\n") and json.loads(line)["step"] <= step
+        return line.endswith(b"\n") and load_json(line)["step"] <= step
     except (ValueError, LookupError, TypeError):
         return False

@@ -61,6 +61,11 @@ class RenderedObjects:
     def __len__(self) -> int:
         return len(self.objects)
 
+    @property
+    def left_out(self) -> int:
+        """How many objects could not be used so far."""
+        return len(self.told)
+
     def restart(self, next: int) -> None:
         """Go on with object number `next`, as after an interruption: the same ones for the same number of readers."""
         self.next = next

@@ -39,7 +39,8 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
 
     init: pipeline folders to start from, PATH for all components or `component=PATH` for one; later ones win.
     resume: go on from the newest checkpoint in `out`. data: a folder of multi-view objects or of shards to learn from
-    instead of procedural objects. Returns the last figures logged. Raises InputError.
+    instead of procedural objects. Returns the last figures logged, and under "left out" how many objects of the folder
+    could not be used, if there were any. Raises InputError.
     """
     if preset == "paper" and not (data and init):
         raise InputError("--preset paper: give --data DIR, rendered objects, and --init DIR, what `ouroboros convert "
@@ -64,6 +65,8 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
             figures = take_steps(run)
         figures |= look(run)
         export(run)
+        if number := getattr(run.source, "left_out", 0):
+            figures["left out"] = number
         run.accelerator.end_training()
     return figures
 
@@ -74,31 +77,30 @@ def take_steps(run: Run) -> dict[str, float]:
     run.source.fill()
 
     seconds_before, first_step = run.seconds, run.step
-    progress = tqdm(total=config.steps, initial=run.step, disable=not run.accelerator.is_main_process,
-                    mininterval=1.0 if config.steps < 1000 else 10.0)
-    while (fraction := run.share_done()) < 1:
-        for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
-            group["lr"] = group["peak"] * learning_rate_factor(fraction, config.warmup, config.schedule)
-        for name, value in take_step(run).items():  # a single batch's losses vary with its noise levels: log means
-            run.sums[name] = run.sums.get(name, 0) + value
-        run.summed += 1
-        run.step += 1
-        if run.step == first_step + 1:  # the clock starts here: compilation takes minutes, but trains nothing
-            started = time.monotonic()
-        run.seconds = seconds_before + time.monotonic() - started
-        progress.update()
+    with tqdm(total=config.steps, initial=run.step, disable=not run.accelerator.is_main_process,
+              mininterval=1.0 if config.steps < 1000 else 10.0) as progress:
+        while (fraction := run.share_done()) < 1:
+            for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
+                group["lr"] = group["peak"] * learning_rate_factor(fraction, config.warmup, config.schedule)
+            for name, value in take_step(run).items():  # a single batch's losses vary with its noise levels: log means
+                run.sums[name] = run.sums.get(name, 0) + value
+            run.summed += 1
+            run.step += 1
+            if run.step == first_step + 1:  # the clock starts here: compilation takes minutes, but trains nothing
+                started = time.monotonic()
+            run.seconds = seconds_before + time.monotonic() - started
+            progress.update()
 
-        if run.step % config.refresh_every == 0:
-            run.source.refresh()
-        if run.step % config.log_every == 0 or run.step == config.steps:
-            run.figures = {name: float(value) / run.summed for name, value in run.sums.items()}
-            run.sums, run.summed = {}, 0
-            log(run, run.figures, progress)
-        if config.validate_every and run.step % config.validate_every == 0:
-            run.figures |= look(run)
-        if config.checkpoint_every and run.step % config.checkpoint_every == 0:
-            save_checkpoint(run)
-    progress.close()
+            if run.step % config.refresh_every == 0:
+                run.source.refresh()
+            if run.step % config.log_every == 0 or run.step == config.steps:
+                run.figures = {name: float(value) / run.summed for name, value in run.sums.items()}
+                run.sums, run.summed = {}, 0
+                log(run, run.figures, progress)
+            if config.validate_every and run.step % config.validate_every == 0:
+                run.figures |= look(run)
+            if config.checkpoint_every and run.step % config.checkpoint_every == 0:
+                save_checkpoint(run)
     if config.stage == "autoencoder" and config.train_encoder:
         measure_latents(run)
     return run.figures

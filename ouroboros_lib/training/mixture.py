@@ -92,6 +92,10 @@ class MixedObjects:
         return len(self.procedural) + len(self.given)
 
     @property
+    def left_out(self) -> int:
+        return self.given.given.left_out
+
+    @property
     def encode(self):
         return self.procedural.encode
 

@@ -6,7 +6,6 @@ Tensors are whole whatever the number of processes and however they share weight
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import InputError
-from ..files import read_json
+from ..files import dump_json, read_json
 from .fast.averages import share
 
 if TYPE_CHECKING:
@@ -56,10 +55,11 @@ def write_state(run: Run, folder: Path) -> None:
             "summed": run.summed, "averaged": {name: one.optimization_step for name, one in run.averages.items()},
             "scaler": scaler and scaler.state_dict(), "frozen": frozen(run), "processes": run.accelerator.num_processes,
             "settings": asdict(run.config), "preset": run.preset, "data": run.data and str(run.data)}
-        (folder / STATE).write_text(json.dumps(record, indent=1))
-    (folder / _random_states(run)).write_text(json.dumps({
+        (folder / STATE).write_bytes(dump_json(record))
+    (folder / _random_states(run)).write_bytes(dump_json({
         "python": random.getstate(), "numpy": _listed(np.random.get_state()), "torch": torch.get_rng_state().tolist(),
-        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []}))
+        "cuda": [state.tolist() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []},
+        indent=None))
 
 
 def read_state(run: Run, folder: Path) -> None:

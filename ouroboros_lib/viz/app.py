@@ -16,6 +16,7 @@ from ..cameras import evenly_spaced_orbit
 from ..data.photo import load_photo
 from ..errors import InputError, needs
 from ..export.formats import FORMATS, Settings, Source
+from ..files import disk_trouble, where
 from ..gaussians.page import viewer_iframe
 from ..plans import PLANS, Plan
 from .sheets import multiview_sheet, recursion_sheet
@@ -50,8 +51,11 @@ def generate_live(pipe: Ouroboros3DPipeline, picture: str | Path, elevation: flo
             parts |= {"views": multiview_sheet(record.views[0], record.rgb[0]), "recursion": recursion_sheet(trace)}
         yield parts
     gaussians = step.gaussians[0].float().to("cpu")
-    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as made:
-        yield from _results(Source(gaussians, elevation), Path(made))
+    try:
+        with where(folder), TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as made:
+            yield from _results(Source(gaussians, elevation), Path(made))
+    except OSError as error:
+        raise InputError(disk_trouble(error)) from None
 
 
 def _results(source: Source, folder: Path) -> Iterator[dict[str, Any]]:

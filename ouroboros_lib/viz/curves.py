@@ -2,7 +2,6 @@
 
 import contextvars
 import io
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import needs
+from ..files import load_json
 
 with needs("course", "what notebooks show"):
     from IPython.display import Image, display
@@ -26,7 +26,7 @@ def read_log(folder: str | Path) -> list[dict[str, float]]:
     """
     path = Path(folder) / "log.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    entries = [load_json(line) for line in lines if line.endswith("\n")]
     return [entry for _, entry in sorted({entry["step"]: entry for entry in entries}.items())]
 
 

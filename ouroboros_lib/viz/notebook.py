@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import needs
+from ..files import replace_file
 from ..gaussians import Gaussians
 from ..gaussians.page import viewer_iframe
 from .encoding import as_png, as_webp
@@ -37,7 +38,7 @@ def show(picture: Image.Image | Figure, path: str | Path | None = None) -> None:
     png = as_png(picture)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(png)
+        replace_file(Path(path), png)
     display(DisplayedImage(png, format="png"))
 
 

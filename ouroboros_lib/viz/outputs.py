@@ -1,6 +1,5 @@
 """What `ouroboros generate` leaves behind: written beside, moved into place when everything is there."""
 
-import json
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..export.formats import Format, Settings, Source
 from ..export.turntable import check_ffmpeg, render_turntable, write_mp4
-from ..files import check_writable, staged
+from ..files import check_writable, dump_json, staged
 from .sheets import multiview_sheet, recursion_sheet
 from .viewer import write_viewer
 
@@ -75,7 +74,7 @@ def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch,
                                                   "notes": photo.notes},
                   "figures": figures(photo.image, views, renders, gaussians), "seconds": watch.seconds,
                   "versions": versions(), "files": list(dict.fromkeys((*FILES, *(known.name for known in exports))))}
-        (stage / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (stage / "result.json").write_bytes(dump_json(record, indent=2))
     return record
 
 

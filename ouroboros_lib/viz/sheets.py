@@ -7,6 +7,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..files import new_file
+
 INK, FAINT = (32, 32, 36), (226, 226, 230)
 MIN_TILE = 96  # smaller tiles are enlarged by a whole factor, so that labels fit and pixels stay square
 
@@ -72,7 +74,8 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
     for top, label in zip(tops, row_labels or [], strict=False):
         draw.multiline_text((margin, top + height / 2), label, INK, font, anchor="lm")
     if path is not None:
-        sheet.save(path)
+        with new_file(Path(path)) as part:
+            sheet.save(part)
     return sheet
 
 

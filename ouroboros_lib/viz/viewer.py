@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..files import replace_file
 from ..gaussians import Gaussians
 from ..gaussians.page import encode, splat_page
 from .encoding import as_webp
@@ -30,7 +31,7 @@ def write_viewer(path: str | Path, gaussians: Gaussians, elevation: float = 10.0
         media.append(f'<section class="wide"><h2>{html.escape(heading)}</h2><img alt="{html.escape(heading)}" '
                      f'src="data:image/webp;base64,{data}"></section>')
     scene = {"splat": encode(gaussians.to_bytes(".splat", axes="y-up")), "elevation": elevation}
-    Path(path).write_text(splat_page(scene, title, "\n".join(media)), encoding="utf-8")
+    replace_file(Path(path), splat_page(scene, title, "\n".join(media)).encode())
 
 
 def framed(gaussians: Gaussians) -> Gaussians:

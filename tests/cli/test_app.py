@@ -75,6 +75,17 @@ def test_a_splat_without_a_surface_gives_no_mesh_and_says_so(tiny, tmp_path):
     assert "no opaque Gaussian: no mesh" in last["status"] and len(last["files"]) == 3
 
 
+def test_a_full_disk_is_said_and_leaves_nothing(tiny, tmp_path, monkeypatch):
+    def full(path, *_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(formats, "write_mesh", full)
+    with pytest.raises(InputError, match=f"{tmp_path}: No space left on device; make room there"):
+        list(generate_live(tiny, SAMPLES / "snowman.png", 20.0, "two-stage", 1, 0, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_is_that_of_the_pipeline_and_leaves_nothing_when_it_is_ended(tiny, tmp_path):
     import torch
 

@@ -1,7 +1,11 @@
 """`ouroboros doctor`: what it finds on this machine, and what it would find on a worse one."""
 
+import os
 import sys
 from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
 
 from ouroboros_lib.cli import doctor
 from ouroboros_lib.errors import InputError
@@ -50,3 +54,22 @@ def test_doctor_on_a_worse_machine(monkeypatch):
     assert checks["Weights small"].found == "model.safetensors: damaged"
     assert checks["[eval]"].state == "off" and "no_such_measure" in checks["[eval]"].found
     assert checks["[eval]"].advice == "measuring: pip install -e '.[eval]'"
+
+
+def test_doctor_tries_to_write(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert str(tmp_path) in doctor._here() and "GiB free" in doctor._temporary() and not list(tmp_path.iterdir())
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    for check in (doctor._here, doctor._temporary):
+        with pytest.raises(RuntimeError, match="only 1 MiB are free"):
+            check()
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(InputError, match=r"cannot write there \(Read-only file system\)"):
+        doctor._here()
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match="Read-only file system"):
+        doctor._temporary()

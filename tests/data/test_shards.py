@@ -134,3 +134,16 @@ def test_shards_hold_plain_files(shards):
         assert all(member.isreg() and "/" not in member.name for member in members)
         name = next(member for member in members if member.name.endswith(".view_000.png"))
         assert Image.open(io.BytesIO(tar.extractfile(name).read())).size == (SIZE, SIZE)
+
+
+def test_a_second_writer_is_refused_and_the_first_loses_nothing(tmp_path, seven):
+    def objects():
+        for views in seven[:3]:
+            with pytest.raises(InputError, match="writes there"):
+                write_shards(seven[3:], tmp_path)
+            yield views
+
+    assert write_shards(objects(), tmp_path, max_bytes=1) == 3 and write_shards(seven[3:], tmp_path) == 4
+    assert [views.name for views in ShardStream(tmp_path)] == [views.name for views in seven]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "shard-000000.tar", "shard-000001.tar", "shard-000002.tar", "shard-000003.tar", "shards.json"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -209,3 +210,18 @@ def test_data_that_is_not_there(tmp_path, capsys, monkeypatch):
     assert leaving.value.code == 2
     assert capsys.readouterr().err == f"error: --data {tmp_path / 'missing'}: no such folder\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_object_does_not_stop_a_run(tmp_path, rendered_folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+    data = shutil.copytree(rendered_folder, tmp_path / "data")
+    for folder in data.iterdir():
+        if folder.name not in ("thing0", "thing4"):
+            (folder / "cameras.json").write_text("[NaN]")
+    with pytest.raises(SystemExit) as leaving:
+        main(train_command(tmp_path / "run", "--data", data, **QUICK, stage="reconstructor", workers=0, steps=2))
+    captured = capsys.readouterr()
+    named = [line for line in captured.err.splitlines() if line.startswith("left out: ")]
+    assert leaving.value.code == 1 and len(named) == json.loads(captured.out.splitlines()[-1])["left out"] > 0
+    assert all("cameras.json: not a JSON file (NaN is not a finite number)" in line for line in named)
+    assert (tmp_path / "run" / "pipeline" / "model_index.json").is_file()

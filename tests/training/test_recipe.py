@@ -243,6 +243,12 @@ def test_a_failure_stops_the_others_and_says_where_to_look(monkeypatch, tmp_path
     assert sorted(events()) == ["start a 0 ", "start b 1 "]
 
 
+def test_a_stage_that_left_objects_out_is_done(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path, "import atexit; atexit.register(os._exit, 1)")
+    run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b", "init": ["a"]}), tmp_path / "out", gpus=0)
+    assert [event for event in events() if event.startswith("start")] == ["start a  ", "start b  "]
+
+
 def test_sigterm_stops_the_stages(monkeypatch, tmp_path):
     events = stub(monkeypatch, tmp_path, "time.sleep(3)")
     threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
