@@ -28,8 +28,9 @@ def command(arguments: list[str]) -> list[str]:
     if ADDRESS not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="warm-")
         address = str(Path(folder.name, "socket"))
-        root = str(Path(__file__).parents[1])
-        environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        tests = Path(__file__).parent
+        path = os.pathsep.join([str(tests.parent), str(tests)])
+        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         process = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    env=environment)
         assert process.stdout.readline() == b"ready\n"

@@ -39,10 +39,8 @@ def result_folders(inputs: list[Path], out: Path) -> dict[Path, Path]:
         return {inputs[0]: out}
     full = [Path(os.path.abspath(path)) for path in inputs]
     above = os.path.commonpath([path.parent for path in full])
-    below = [path.parent.relative_to(above) for path in full]
     for names in ([Path(_stem(path)) for path in full],
-                  [folder / _stem(path) for folder, path in zip(below, full, strict=True)],
-                  [folder / path.name for folder, path in zip(below, full, strict=True)]):
+                  [path.parent.relative_to(above) / _stem(path) for path in full]):
         if not (clash := _clash(names)):
             return {path: out / name for path, name in zip(inputs, names, strict=True)}
     one, other = (inputs[number] for number in clash)

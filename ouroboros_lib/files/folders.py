@@ -74,7 +74,7 @@ def settle(folder: Path) -> None:
         return
     for found in filter(None, map(_HIDDEN.fullmatch, names)):
         own = folder / found[0]
-        with suppress(FileNotFoundError):  # another one settles it
+        with suppress(OSError):  # another one settles it, or nobody can
             about = own.lstat()
             if hasattr(os, "getuid") and about.st_uid != os.getuid():  # what others put there is not to be trusted
                 continue

@@ -43,24 +43,32 @@ def refuses(run, limit, arguments):
     return lines[-1]
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("generate", "train", "recipe")])
+@pytest.mark.parametrize("command", [
+    command for command in COMMANDS if command not in ("generate", "evaluate", "train", "recipe")])
 def test_a_full_disk(run, inputs, server, tmp_path, command):
     """It is full after any of the files; then there is room again, and the same command ends as if nothing had been."""
     assert run(*words(command, inputs, tmp_path / "whole", server))[0] == 0
     whole = files(tmp_path / "whole")
-    sizes = {len(data) for data in whole.values() if data} if command != "evaluate" else {}  # which takes long
-    for limit in [0, *(size - 1 for size in sizes)]:
+    for limit in {0, *(len(data) - 1 for data in whole.values() if data)}:
         out = tmp_path / str(limit)
         line = refuses(run, limit, words(command, inputs, out, server))
         assert str(out) in line and "File too large; a limit on the size of files" in line
         left = files(out) if out.exists() else {}
         assert not [name for name in left if "/." in f"/{name}"]
-        if command != "evaluate":  # whose partial results are of use
-            assert {name: data for name, data in left.items() if name not in INDEXES}.items() <= whole.items()
-        assert run(*words(command, inputs, out, server))[0] == 0
-        assert {name: data for name, data in files(out).items() if name != "figures.json"} == {
-            name: data for name, data in whole.items() if name != "figures.json"}
+        assert {name: data for name, data in left.items() if name not in INDEXES}.items() <= whole.items()
+        assert run(*words(command, inputs, out, server))[0] == 0 and files(out) == whole
         shutil.rmtree(out)
+
+
+def test_a_full_disk_under_an_evaluation(run, inputs, tmp_path):
+    """What was measured is kept, and not measured again."""
+    out = tmp_path / "out"
+    assert str(out) in refuses(run, 0, words("evaluate", inputs, out)) and not list(out.iterdir())
+    assert str(out) in refuses(run, 200_000, words("evaluate", inputs, out))  # the sheet of pictures
+    kept = {path: path.stat().st_mtime_ns for path in (out / "figures.parts").glob("object-*")}
+    assert kept and not [path for path in out.rglob("*") if path.name[0] == "."]
+    refuses(run, 200_000, words("evaluate", inputs, out))
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 def test_a_full_disk_after_the_recursion(run, inputs, tmp_path):
