@@ -1,8 +1,8 @@
 """Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
 
+import inspect
 import re
 from collections.abc import Mapping
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -178,14 +178,14 @@ def _check_complete(components: dict) -> None:
 
 def check_settings(model: torch.nn.Module, name: str) -> None:
     """Raise InputError unless the settings of one of the library's models are of the types that it takes."""
+    config: Any = model.config
     for key, kind in _settings_of(type(model)).items():
-        checked(model.config[key], kind, f"{name}: {key}")
+        checked(config[key], kind, f"{name}: {key}")
 
 
-@cache
 def _settings_of(kind: type) -> dict[str, Any]:
     """The types of the settings of one of the library's models; nothing for others'."""
-    return get_type_hints(kind.__init__) if kind.__module__.startswith("ouroboros_lib.") else {}
+    return get_type_hints(inspect.getattr_static(kind, "__init__")) if kind.__module__.startswith("ouroboros_lib.") else {}
 
 
 def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:

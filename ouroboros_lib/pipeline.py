@@ -20,7 +20,7 @@ from .errors import InputError
 from .gaussians import Gaussians
 from .loading import RANDOM_PRESETS, check_components, convert_weights, load
 from .models.condition import Condition
-from .models.feedback import COORDINATE_MAPS, Renders, render_feedback
+from .models.feedback import CoordinateMap, Renders, render_feedback
 from .models.image_token import image_token
 from .noise import c_noise, denoise
 from .plans import Plan
@@ -42,7 +42,7 @@ class PipelineSettings(TypedDict):
     num_views: Annotated[int, Between(1, 1000)]
     reconstructor_sigma_min: Annotated[float, Between(0)]
     reconstructor_sigma_max: Positive | None
-    coordinate_map: Literal[COORDINATE_MAPS]
+    coordinate_map: CoordinateMap
     guidance_scale: Guidance
     plan: str
 

@@ -1,6 +1,7 @@
 """3D-aware self-conditioning: what of the reconstruction is fed back to F, and the encoders that take it in."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ FEEDBACK_MAPS: dict[str, Callable[[Rendering, Cameras], Tensor]] = {
     "rgb": lambda rendering, cameras: rendering.rgb,
     "ccm": lambda rendering, cameras: rendering.extra,
 }
-COORDINATE_MAPS = ("canonical", "released")
+CoordinateMap = Literal["canonical", "released"]
 
 
 def feedback_names(feedback: str) -> tuple[str, ...]:

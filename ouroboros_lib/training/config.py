@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ..errors import InputError
-from ..models.feedback import COORDINATE_MAPS, feedback_names
+from ..models.feedback import CoordinateMap, feedback_names
 from ..models.layers import VIEW_ATTENTIONS
 from ..values import Between, Natural, Positive, changed, check_fields
 
-CoordinateMap = Literal[COORDINATE_MAPS]
 Precision = Literal["no", "fp16", "bf16"]
 Schedule = Literal["cosine", "constant"]
 ImageLoss = Literal["mixed", "mse", "l1"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import only_writer, termination_cleans_up
+from ..files import only_writer, termination_cleans_up, where
 from .checkpoints import (
     check_resume,
     check_settings,
@@ -48,7 +48,7 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
     out = Path(out)
     check_resume(out, resume)
     out.mkdir(parents=True, exist_ok=True)
-    with termination_cleans_up(), only_writer(out) if is_first_process() else nullcontext():
+    with termination_cleans_up(), where(out), only_writer(out) if is_first_process() else nullcontext():
         check_resume(out, resume)  # now that nobody else writes there
         checkpoint = newest_sound(out) if resume else None
         if checkpoint is not None:

@@ -24,7 +24,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..errors import InputError
 from ..evaluation.config import ON_THE_FLY, EvaluationConfig
-from ..files import read_json, termination_cleans_up
+from ..files import read_json, termination_cleans_up, where
 from ..files.one_writer import Lock, only_writer
 from ..values import Between, Natural, checked
 from .checkpoints import checkpoints
@@ -252,7 +252,7 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
     for stage in stages:
         stage.keep_global_batch(min(stage.gpus, max(gpus, 1)))
     out.mkdir(parents=True, exist_ok=True)
-    with termination_cleans_up(), only_writer(out) as lock:
+    with termination_cleans_up(), where(out), only_writer(out) as lock:
         if lock.orphans:
             print(f"a recipe that was killed here left {len(lock.orphans)} processes running: ending them", flush=True)
             end_orphans(lock.orphans)

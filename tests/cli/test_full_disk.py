@@ -80,6 +80,7 @@ def test_a_full_disk_after_the_recursion(run, inputs, tmp_path):
 def test_a_full_disk_in_training(run, inputs, tmp_path):
     """What is left is what the run goes on from."""
     arguments = words("train", inputs, tmp_path)
+    assert str(tmp_path) in refuses(run, 0, arguments)  # TensorBoard's
     assert str(tmp_path) in refuses(run, 50_000, arguments)  # a checkpoint's first file
     assert not [path for path in tmp_path.rglob("*") if path.name[0] == "." or "checkpoint" in path.name]
     assert run(*arguments)[0] == 0 and (tmp_path / "pipeline" / "model_index.json").is_file()

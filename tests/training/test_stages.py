@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from training_inputs import blind, everything, quick_narrow, reached
 
 from ouroboros_lib.algorithms import joint_losses
 from ouroboros_lib.models.condition import Condition
-from ouroboros_lib.models.feedback import COORDINATE_MAPS, feedback_names
+from ouroboros_lib.models.feedback import CoordinateMap, feedback_names
 from ouroboros_lib.models.multiview import MultiviewUNet
 from ouroboros_lib.training import TrainingConfig
 from ouroboros_lib.training.initial import initial_pipeline, save_pipeline
@@ -150,7 +151,7 @@ def test_a_reconstructor_of_single_views_sees_no_other(tiny, objects):
 def test_the_released_coordinate_map_is_fed_back_if_asked_for(tiny, objects, tmp_path):
     """Same renders, other maps: with the released ones F gets another condition, and the pipeline remembers it."""
     found = {}
-    for name in COORDINATE_MAPS:
+    for name in get_args(CoordinateMap):
         tiny.register_to_config(coordinate_map=name)
         found[name] = [joint(tiny, objects, feedback=feedback)[0] for feedback in ("both", "rgb")]
     assert found["canonical"][0] != found["released"][0] and found["canonical"][1] == found["released"][1]
