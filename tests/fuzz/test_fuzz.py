@@ -149,7 +149,7 @@ def fragile(data):
 def test_a_campaign_survives_crashes_and_keeps_what_it_finds(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "MOST_WAITING", 1)
     format = read_as(fragile)
-    totals = running.campaign([format], 1, 0.05, 1, tmp_path, seconds=1)[format.name]
+    totals = running.campaign([format], 1, 0.08, 1, tmp_path, seconds=1)[format.name]
     assert totals[SOUND] and totals[REFUSED] and totals[GARBAGE] and not totals[WRONG]
     assert totals[CRASH] and totals[HANG]
     found = {folder.name.split("-")[1]: folder for folder in tmp_path.iterdir()}
