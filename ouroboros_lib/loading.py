@@ -185,7 +185,9 @@ def check_settings(model: torch.nn.Module, name: str) -> None:
 
 def _settings_of(kind: type) -> dict[str, Any]:
     """The types of the settings of one of the library's models; nothing for others'."""
-    return get_type_hints(inspect.getattr_static(kind, "__init__")) if kind.__module__.startswith("ouroboros_lib.") else {}
+    if not kind.__module__.startswith("ouroboros_lib."):
+        return {}
+    return get_type_hints(inspect.getattr_static(kind, "__init__"))
 
 
 def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:
