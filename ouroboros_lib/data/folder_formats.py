@@ -169,7 +169,9 @@ def _zero123(files, where):
     to_camera = torch.from_numpy(np.stack(poses))
     lenses = normalised_intrinsics(ZERO123_FOV).expand(len(names), 3, 3)
     check_rigid(Cameras(to_camera, lenses), where / "000.npy")  # before it is inverted
-    return names, Cameras(opengl_to_opencv(torch.linalg.inv(to_camera.double()).float()), lenses), {}
+    cameras = Cameras(opengl_to_opencv(torch.linalg.inv(to_camera.double()).float()), lenses)
+    check_rigid(cameras, where / "000.npy")  # positions may have become infinite
+    return names, cameras, {}
 
 
 _READERS = {"ours": _ours, "released": _released, "nerf": _nerf, "zero123": _zero123}

@@ -248,3 +248,11 @@ def test_models_of_lists_that_do_not_fit(tmp_path, tiny):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"attention": []}))
     with pytest.raises(InputError, match="cannot be loaded as Ouroboros3D weights"):
         load(Ouroboros3DPipeline, tmp_path)
+
+
+def test_positions_that_are_infinite_only_once_they_are_inverted(tmp_path):
+    np.save(tmp_path / "000.npy", np.hstack([np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0],
+                                             np.full((3, 1), 3e38)]))
+    rgb_image().save(tmp_path / "000.png")
+    with pytest.raises(InputError, match="000.npy: cameras with numbers that are not finite"):
+        read_object(tmp_path)
