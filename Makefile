@@ -27,7 +27,7 @@ POOL := PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH="$(CURDIR)/tests" OMP_NUM_T
 # marked compares.
 RUNS := -p kernels_over_ipc -p quick_notebooks --nbval-lax --nbval-current-env $(NOTEBOOKS) $(SOLUTIONS)
 
-.PHONY: help demo course test lint pytest kill notebooks book figures test-oldest setup clean
+.PHONY: help demo course test lint pytest kill fuzz notebooks book figures test-oldest setup clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,11 @@ KILLS ?= 50
 kill: $(STAMP)  ## end training and other long work at 50 random moments (KILLS=...): results must be as if nothing had been
 	@KILLS=$(KILLS) PYTHONPATH="$(CURDIR)/tests" OMP_NUM_THREADS=1 $(PY) -m pytest -q --timeout 0 tests/training/test_kills.py \
 		tests/cli/test_kills.py
+
+MINUTES ?= 20
+SEED ?=
+fuzz: $(STAMP)  ## damaged files for every reader, for MINUTES=20 (SEED=... repeats a run): findings in outputs/fuzz
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" nice -n 10 $(PY) -m fuzz --minutes $(MINUTES) $(SEED:%=--seed %)
 
 # With PRESET or DEVICE the experiments are rerun at that size or there, one after the other; the executed notebooks
 # stay, and nothing is compared with the committed ones.

@@ -9,8 +9,21 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+LONGEST = 5000  # characters of a message, as long as the longest path
+_CONTROL = dict.fromkeys([*range(32), *range(127, 160), 0x2028, 0x2029], " ")  # ends of lines, and what moves cursors
+
+
 class InputError(ValueError):
-    """Something the user gave cannot be used. The command line prints it as one line and exits with code 2."""
+    """Something the user gave cannot be used. The command line prints it as one line and exits with code 2.
+
+    One line it is, and not a long one, whatever names and texts of files are part of it.
+    """
+
+    def __init__(self, message: object = ""):
+        text = str(message)
+        if len(text) > LONGEST:
+            text = f"{text[:LONGEST // 2]} ... {text[-LONGEST // 2:]}"
+        super().__init__(text.translate(_CONTROL))
 
 
 def attempt(function: Callable[..., T], *arguments, **options) -> T | InputError:

@@ -9,9 +9,10 @@ from typing import Any, get_type_hints
 
 import torch
 from diffusers import DiffusionPipeline
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from .errors import InputError, needs
+from .files import one_line, read_json
 from .noise import EDMNoise
 from .plans import PLANS
 from .presets import load_preset, preset_names
@@ -20,6 +21,7 @@ from .values import checked
 HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_download", "proxies"}
 HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 KNOWN_CLASSES = {("transformers", "CLIPVisionModelWithProjection")}  # what a pipeline is made of beside our own
+MOST_LAYERS, MOST_WIDTH = 1000, 2**16  # of models in a pipeline's folder
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 FIRST_EDITION = ('is of the first edition; in its model_index.json replace "feedback_options" by "plan": "paper", or '
                  f"another of {', '.join(PLANS)}, and ouroboros_lib.models.svd, .svd_autoencoder, .lgm and "
@@ -39,15 +41,14 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
         if "feedback_options" in index:
             raise InputError(FIRST_EDITION)
         check_classes(index, folder)
+        _check_sizes(folder)
         options.setdefault("use_safetensors", True)  # other files of weights can hold code
         kind = _import_classes(index, cls) or cls
         pipeline = DiffusionPipeline.from_pretrained.__func__(kind, str(folder), **options)
         _check_complete({name: model for name, model in pipeline.components.items() if name not in options})
         if isinstance(pipeline, cls):
             check_components(pipeline)
-    # SafetensorError derives from Exception alone; the rest is what diffusers raises for files it cannot use
-    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError,
-            ArithmeticError) as error:
+    except Exception as error:  # diffusers and models raise many kinds for files that they cannot use
         if isinstance(error, InputError):
             raise InputError(f"{name}: {error}") from error
         if not folder.exists():
@@ -79,6 +80,9 @@ def _find(name: str | Path, options: dict) -> Path:
         if not (folder / "model_index.json").is_file():
             raise InputError(f"{name}: no model_index.json in it, so not a pipeline folder; "
                              "give the folder that `ouroboros train` or `save_pretrained` wrote")
+        if odd := next((path for path in folder.rglob("*") if not (path.is_file() or path.is_dir())), None):
+            raise InputError(f"{odd}: is neither a file nor a folder (a pipe, a device, a link that leads nowhere); "
+                             "remove it")
         return folder
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
         raise InputError(f"{name}: no such folder" if folder.name != str(name) or "\\" in str(name) else
@@ -121,6 +125,19 @@ def check_classes(index: dict, folder: Path) -> None:
                              "of this library nor one that it takes from others; nothing was imported")
         if (folder / name / f"{package}.py").exists():
             raise InputError(f"{name}/{package}.py would be run in place of {package}; remove it")
+
+
+def _check_sizes(folder: Path) -> None:
+    """Raise InputError for sizes of models that no file of weights has: they are made before it is looked at."""
+    for path in sorted(folder.glob("*/config.json")):
+        config = read_json(path)
+        if not isinstance(config, dict):
+            raise InputError(f"{path}: expected the settings of a model")
+        for key, value in config.items():
+            most = MOST_LAYERS if re.search("depth|layers", key) else MOST_WIDTH
+            numbers = value if isinstance(value, list) else [value]
+            if len(numbers) > MOST_LAYERS or any(isinstance(number, int) and number > most for number in numbers):
+                raise InputError(f"{path}: {key} is {one_line(value, 40)}: at most {most} can be read")
 
 
 def _shown(value: object) -> str:

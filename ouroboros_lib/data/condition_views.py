@@ -12,6 +12,7 @@ from ..errors import InputError
 from .photo import check_size, cut_out_pixels, picture_name, read_rgba
 
 WHITE = 0.98  # a background this bright in all channels is white
+DEEPEST = 4  # lists in lists
 ROUNDING = 1e-3  # by so much values may lie outside [0, 1]
 OUTPUT_TYPES = ("pt", "np", "pil")
 _FULL_RANGE = {torch.uint8: 255, torch.uint16: 65535, torch.bool: 1}
@@ -44,9 +45,11 @@ def condition_views(images, size: int) -> Tensor:
     return torch.stack(views)
 
 
-def _one_by_one(images) -> list:
+def _one_by_one(images, depth: int = 0) -> list:
     if isinstance(images, (list, tuple)):
-        return [picture for item in images for picture in _one_by_one(item)]
+        if depth == DEEPEST:
+            raise InputError(f"lists of pictures within more than {DEEPEST} others, or within themselves")
+        return [picture for item in images for picture in _one_by_one(item, depth + 1)]
     return list(images) if getattr(images, "ndim", 0) == 4 else [images]
 
 

@@ -18,7 +18,7 @@ import torch
 
 from ..cameras import Cameras, cameras_from_record, check_rigid, normalised_intrinsics, opengl_to_opencv
 from ..errors import InputError
-from ..files import parse_json
+from ..files import one_line, parse_json
 from ..values import Between, checked
 
 RELEASED_VIEWS = (0, 2, 4, 6, 8, 10, 12, 15)  # of the 16-frame orbit; the last stands at azimuth 337.5, not 315
@@ -66,11 +66,23 @@ def find_format(files: Iterable[str]) -> str | None:
     return next((name for name, markers in MARKERS.items() if not names.isdisjoint(markers)), None)
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, by name, but for hidden ones, those that systems add, and links to folders above."""
+def subfolders(folder: Path, followed: set[Path] | None = None) -> list[Path]:
+    """Folders in a folder, by name, but for hidden ones, those that systems add, and links to folders above.
+
+    followed: where links have led to on a walk, which is added to: no link leads there again, however links go round.
+    """
     found = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
                    and entry.name not in NOT_OURS)
-    return [entry for entry in found if not (entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve()))]
+    followed = set() if followed is None else followed
+    chosen = []
+    for entry in found:
+        if entry.is_symlink():
+            target = entry.resolve()
+            if target in followed or folder.resolve().is_relative_to(target):
+                continue
+            followed.add(target)
+        chosen.append(entry)
+    return chosen
 
 
 def is_stray(folder: Path) -> bool:
@@ -157,18 +169,28 @@ def _zero123(files, where):
     to_camera = torch.from_numpy(np.stack(poses))
     lenses = normalised_intrinsics(ZERO123_FOV).expand(len(names), 3, 3)
     check_rigid(Cameras(to_camera, lenses), where / "000.npy")  # before it is inverted
-    return names, Cameras(opengl_to_opencv(torch.linalg.inv(to_camera.double()).float()), lenses), {}
+    cameras = Cameras(opengl_to_opencv(torch.linalg.inv(to_camera.double()).float()), lenses)
+    check_rigid(cameras, where / "000.npy")  # positions may have become infinite
+    return names, cameras, {}
 
 
 _READERS = {"ours": _ours, "released": _released, "nerf": _nerf, "zero123": _zero123}
 
 
 def load_array(data: bytes, path: Path) -> np.ndarray:
-    """A .npy file's contents; `path` is for messages. Raises InputError."""
+    """A .npy file's contents; `path` is for messages. Raises InputError, before there is room for more numbers than the
+    file has."""
+    stream = io.BytesIO(data)
     try:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a NumPy array ({' '.join(str(error).split())[:100]})") from None
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(stream)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+            raise ValueError(f"its header says {dtype} of shape {shape}, which its {len(data)} bytes are not")
+        values = np.frombuffer(data, dtype, math.prod(shape), stream.tell())
+        return values.reshape(shape, order="F" if fortran_order else "C")
+    except Exception as error:  # the header is a text in Python, and what reads it raises many kinds
+        raise InputError(f"{path}: not a NumPy array ({one_line(error)})") from None
 
 
 def into_our_world(cameras: Cameras, up: str, where: Path) -> Cameras:

@@ -27,7 +27,7 @@ from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
 from ..files import dump_json, new_folder, one_line
 from .folder_formats import UPS, find_format, into_our_world, is_stray, load_array, read_format, subfolders
-from .pictures import LFS, OnWhite, eight_bit
+from .pictures import LFS, OnWhite, eight_bit, open_picture
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
     from .batches import MultiviewBatch
@@ -138,8 +138,10 @@ class _Folder(Mapping):
 
     def _inside(self, name: str) -> Path | None:
         """A file in a folder below."""
+        if not os.path.isfile(self.path / name):  # which takes any text for a name
+            return None
         path = (self.path / name).resolve()
-        return path if path.is_relative_to(self.path.resolve()) and path.is_file() else None
+        return path if path.is_relative_to(self.path.resolve()) else None
 
     def __iter__(self):
         return iter(sorted(self.names))
@@ -225,7 +227,7 @@ def _read_image(files, name: str, where: Path) -> Tensor:
     except KeyError:
         raise InputError(f"{path}: this view is missing") from None
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(data) as image:
             pixels = eight_bit(image, alpha=True)
     except Exception as error:  # decoders raise many kinds
         error = "a Git LFS pointer, not the file: git lfs pull fetches it" if data.startswith(LFS) else error
@@ -276,11 +278,11 @@ def find_objects(root: str | Path) -> list[str]:
 
     Raises InputError if there is no such folder or nothing in it.
     """
-    root, names, stray = Path(root), [], []
+    root, names, stray, followed = Path(root), [], [], set()
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     for folder, below, files in os.walk(root, followlinks=True):
-        below[:] = [entry.name for entry in subfolders(Path(folder))] if below else []
+        below[:] = [entry.name for entry in subfolders(Path(folder), followed)] if below else []
         relative = Path(folder).relative_to(root).as_posix()
         if find_format(files):
             names.append(relative)

@@ -38,6 +38,7 @@ FALLING_BACK = {*MESHOPT, "KHR_texture_basisu", "MSFT_texture_dds", "MSFT_lod"}
 TYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 SIZES = {"SCALAR": (1,), "VEC2": (2,), "VEC3": (3,), "VEC4": (4,), "MAT2": (2, 2), "MAT3": (3, 3), "MAT4": (4, 4)}
 MOST = 20_000_000  # values of an accessor, or vertices of a scene
+MOST_SPARSE = 1_000_000  # of an accessor that is zero but for a few: the file need not have room for them
 MOST_INSTANCES = 100_000  # of a node
 
 
@@ -59,6 +60,7 @@ class _Scene:
         self._check_extensions()
         self.nodes, self.worlds = self.record.get("nodes", []), {}
         self.made: dict[int, list[Part]] = {}
+        self.totals = {"made": 0, "placed": 0}  # vertices
         self.materials = Materials(self.record, files, self.view_bytes, self.uri_bytes) if textured else None
 
     def _chunks(self, data: bytes) -> bytes:
@@ -126,6 +128,8 @@ class _Scene:
             values = self._strided(record["bufferView"], record.get("byteOffset", 0), view.get("byteStride"), count,
                                    dtype, shape)
         elif "sparse" in record:
+            if count > MOST_SPARSE:
+                raise InputError(f"a sparse accessor of {count} values, more than {MOST_SPARSE}")
             values = np.zeros((count, *shape), dtype)
         else:
             raise InputError("an accessor without numbers")
@@ -160,7 +164,7 @@ class _Scene:
         scenes = self.record.get("scenes", [])
         chosen = scenes[self.record.get("scene", 0)].get("nodes", []) if scenes else roots
         self._walk([*roots, *chosen], np.eye(4))
-        parts, waiting, total = [], list(chosen), 0
+        parts, waiting = [], list(chosen)
         while waiting:
             number = waiting.pop(0)
             node = self.nodes[number]
@@ -171,10 +175,8 @@ class _Scene:
                 continue
             for part in self._mesh(node):
                 for world in self._instances(node, self.worlds[number]):
+                    self._count("placed", len(part.vertices))
                     moved = part.vertices @ world[:3, :3].T + world[:3, 3]
-                    total += len(moved)
-                    if total > MOST:
-                        raise InputError(f"a scene of more than {MOST} vertices")
                     parts.append(Part(**{**vars(part), "vertices": moved}))
         return parts
 
@@ -237,6 +239,7 @@ class _Scene:
         points = get("POSITION")
         if points is None:
             raise InputError("a mesh without positions")
+        self._count("made", len(points))
         points = points.astype(np.float64)
         points = points + self._morphs(primitive, weights, "POSITION")
         if skin is not None:
@@ -255,6 +258,12 @@ class _Scene:
         elif (uv := get("TEXCOORD_0")) is not None:
             part.uv = uv * (1.0, -1.0) + (0.0, 1.0)
         return part
+
+    def _count(self, what: str, more: int) -> None:
+        """Raise InputError when vertices become too many: what repeats a mesh takes little of a file."""
+        self.totals[what] += more
+        if self.totals[what] > MOST:
+            raise InputError(f"a scene of more than {MOST} vertices")
 
     def _morphs(self, primitive: dict, weights: list[float], name: str) -> np.ndarray | float:
         targets = primitive.get("targets", [])

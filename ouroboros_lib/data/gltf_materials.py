@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import one_line
-from .mesh_parts import Files, MissingFile, Part, decode_texture, scaled_texture, to_srgb
+from .mesh_parts import Files, MissingFile, Part, scaled_texture, to_srgb
 
 TRANSFORM, GLOSS = "KHR_texture_transform", "KHR_materials_pbrSpecularGlossiness"
 WEBP, AVIF, KTX, DDS = "EXT_texture_webp", "EXT_texture_avif", "KHR_texture_basisu", "MSFT_texture_dds"
@@ -162,7 +162,7 @@ class Materials:
         except (LookupError, TypeError):
             raise InputError(f"{where} is not in the file") from None
         try:
-            return None if data is None else decode_texture(data, alpha)
+            return None if data is None else self.files.decode(data, alpha)
         except Exception as error:  # decoders raise many kinds
             raise InputError(f"{where} cannot be read ({one_line(error)})") from None
 

@@ -50,12 +50,12 @@ def _entries(path: Path) -> list[Path]:
         return [path]
     if here := mesh_files(path):
         return here
-    below = subfolders(path)
+    below = subfolders(path, followed := set())
     if not below:
         raise InputError(f"{path}: an empty folder, expected meshes or folders of objects")
     entries, stray = [], []
     for folder in below:
-        if inside := _below(folder):
+        if inside := _below(folder, followed):
             entries += inside
         elif folder.name.lower() in PICTURES or is_stray(folder):
             stray.append(folder.name)
@@ -68,13 +68,14 @@ def _entries(path: Path) -> list[Path]:
     return entries
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, followed: set[Path]) -> list[Path]:
     """The meshes of a folder; where it has none itself, those of its folders."""
-    return mesh_files(folder) or [mesh for below in subfolders(folder) for mesh in _below(below)]
+    return mesh_files(folder) or [mesh for below in subfolders(folder, followed) for mesh in _below(below, followed)]
 
 
-def holds_meshes(folder: Path) -> bool:
+def holds_meshes(folder: Path, followed: set[Path] | None = None) -> bool:
     """Whether a folder holds meshes, itself or further down, outside of folders of views."""
+    followed = set() if followed is None else followed
     if not folder.is_dir() or find_format(entry.name for entry in os.scandir(folder)):
         return False
-    return bool(mesh_files(folder)) or any(map(holds_meshes, subfolders(folder)))
+    return bool(mesh_files(folder)) or any(holds_meshes(below, followed) for below in subfolders(folder, followed))

@@ -40,13 +40,13 @@ def find_mesh(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
-    level = [path]
+    level, followed = [path], set()
     for _ in range(DEPTH):
         if len(found := [mesh for folder in level for mesh in mesh_files(folder)]) > 1:
             raise InputError(f"{path}: holds {len(found)} meshes ({found[0].name}, {found[1].name}, ...); name one")
         if found:
             return found[0]
-        level = [below for folder in level for below in subfolders(folder)]
+        level = [below for folder in level for below in subfolders(folder, followed)]
     raise InputError(f"{path}: no mesh in this folder ({', '.join(SUFFIXES)}, here or in folders below)")
 
 
@@ -117,8 +117,10 @@ def read_parts(path: Path, texture: Path | None = None, missing: str = "error") 
 def read_texture(path: Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8. Raises InputError."""
     try:
-        return decode_texture(read_bytes(path))
+        data = read_bytes(path)
     except InputError as error:
         raise InputError(str(error).replace("no such file", "no such texture")) from None
+    try:
+        return decode_texture(data)
     except Exception as error:  # decoders raise many kinds
         raise InputError(f"{path}: this texture cannot be read ({one_line(error)})") from None

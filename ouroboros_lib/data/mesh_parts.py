@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError
 from ..files import one_line
-from .pictures import LFS, eight_bit
+from .pictures import LFS, eight_bit, open_picture
 
 PLAIN = 178  # 0..255, the grey of surfaces without any colour
 FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf", "glb", "visual", "google_16k",
@@ -22,6 +20,7 @@ FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf",
 PICTURES = ("image", "images", "material", "materials", "tex", "texture", "textures", "map", "maps")  # folders beside
 MISSING = ("error", "grey", "skip")  # what to do about a texture that is missing
 FAR = 1e4  # repeats of a texture away from its first place
+MOST_TEXELS = 2**29  # of all textures of a mesh: 32 of 4096 x 4096
 TURNS = 3  # folders upwards, at most, to a folder of pictures
 
 
@@ -81,11 +80,14 @@ def as_unit(values: np.ndarray) -> np.ndarray:
     return np.where(values < 0, 1, values).clip(0, 1)
 
 
-def decode_texture(data: bytes, alpha: bool = False) -> np.ndarray:
-    """An image file's contents as (H, W, 3) uint8, with `alpha` (H, W, 4) where it has some. Raises what PIL raises."""
+def decode_texture(data: bytes, alpha: bool = False, room: int = MOST_TEXELS) -> np.ndarray:
+    """An image file's contents as (H, W, 3) uint8, with `alpha` (H, W, 4) where it has some. room: for so many pixels.
+    Raises InputError and what PIL raises."""
     if data.startswith(LFS):
         raise ValueError("a Git LFS pointer, not the file: git lfs pull fetches it")
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(data) as image:
+        if image.width * image.height > room:
+            raise InputError(f"all textures together have more than {MOST_TEXELS >> 20} million pixels; reduce them")
         return eight_bit(image, alpha)
 
 
@@ -112,7 +114,7 @@ class Files:
     """
 
     def __init__(self, mesh: Path, missing: str, notes: set[str]):
-        self.missing, self.notes, self.textures = missing, notes, {}
+        self.missing, self.notes, self.textures, self.room = missing, notes, {}, MOST_TEXELS
         self.folder = mesh.absolute().parent.resolve()
         self.root = self.folder.parent if self.folder.name.lower() in FOLDERS else self.folder
 
@@ -151,13 +153,19 @@ class Files:
             return None
         return path.read_bytes()
 
+    def decode(self, data: bytes, alpha: bool) -> np.ndarray:
+        """As `decode_texture`, as long as all textures together are of at most MOST_TEXELS."""
+        texture = decode_texture(data, alpha, self.room)
+        self.room -= texture.shape[0] * texture.shape[1]
+        return texture
+
     def texture(self, name: str, alpha: bool = False) -> np.ndarray | None:
         """A texture as `decode_texture` gives it. Raises InputError, MissingFile."""
         if (name, alpha) in self.textures:
             return self.textures[name, alpha]
         data = self.get(name, "texture")
         try:
-            self.textures[name, alpha] = None if data is None else decode_texture(data, alpha)
+            self.textures[name, alpha] = None if data is None else self.decode(data, alpha)
             return self.textures[name, alpha]
         except Exception as error:  # decoders raise many kinds
             raise InputError(f"its texture {one_line(name)} cannot be read ({one_line(error)})") from None

@@ -6,9 +6,6 @@ crop to the object -> scale it to the share of the frame that training objects h
 
 import importlib
 import io
-import struct
-import warnings
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,13 +19,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import one_line, read_bytes
 from .mattes import estimate_matte
-from .pictures import LFS, deep_grey, is_deep
+from .pictures import LFS, check_pixels, deep_grey, is_deep, open_picture
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")  # bitmaps: none starts a program
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
-MAX_SIDE = 16_384  # pixels, the largest side WebP allows
-MAX_PIXELS = 100_000_000
 MIN_SIDE = 8  # pixels, of the picture and of the object in it
 WORKING_SIDE = 1024  # larger pictures are reduced to this first; models see at most 512
 # Diameter of the circle round the silhouette, as a share of the frame: the mean of 160 objects of the validation split,
@@ -39,8 +33,6 @@ SPECK = 0.05  # parts that weigh less than this share of the heaviest (area time
 HAZE = 0.3  # alpha below this share of the largest is haze, unless it is an edge:
 VEIL = 0.5  # the same where haze lies along most of the picture's rim
 EDGE = 0.02  # share of the picture's longer side that soft edges may reach beyond what is denser
-
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
 @dataclass
@@ -162,10 +154,10 @@ def read_rgba(picture: str | Path | Image.Image, name: str | None = None
     notes: list[str] = []
     image = picture if isinstance(picture, Image.Image) else _open(Path(picture))
     check_size(name, *image.size)
-    # phones put previews in the other frames of MPO
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        notes.append(f"{Path(name).name} has {image.n_frames} frames, the first one is used")
     try:
+        # phones put previews in the other frames of MPO; how many there are would have to be counted, all of them
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            notes.append(f"{Path(name).name} has several frames, the first one is used")
         image.load()
         profile = image.info.get("icc_profile")
         image = ImageOps.exif_transpose(image)
@@ -173,7 +165,7 @@ def read_rgba(picture: str | Path | Image.Image, name: str | None = None
         rgba = _to_rgba(name, image, profile, notes)
     except InputError:
         raise
-    except _DAMAGED as error:
+    except Exception as error:  # decoders raise many kinds
         raise InputError(f"{name}: the picture is truncated or damaged ({one_line(error)})") from None
     return rgba, original_size, notes
 
@@ -185,14 +177,13 @@ def _open(path: Path) -> Image.Image:
     data = read_bytes(path)
     if not data:
         raise InputError(f"{path}: the file is empty")
-    Image.init()  # PIL registers WebP and TIFF only then
     if _format_of(data) == "HEIC":
         with suppress(ImportError):
             importlib.import_module("pillow_heif").register_heif_opener()  # on the user's own account
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits below are stricter
-            return Image.open(io.BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        return open_picture(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except UnidentifiedImageError:
         kind = _format_of(data)
         what = f", it is {kind}: convert it to PNG or JPEG first" if kind else ""
@@ -200,9 +191,7 @@ def _open(path: Path) -> Image.Image:
         if data.startswith(LFS):
             what = ", it is a Git LFS pointer, not the file: git lfs pull fetches it"
         raise InputError(f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF){what}") from None
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: too large, more than {MAX_PIXELS // 10**6} megapixels; reduce it first") from None
-    except _DAMAGED as error:
+    except Exception as error:  # decoders raise many kinds
         raise InputError(f"{path}: the picture is damaged ({one_line(error)})") from None
 
 
@@ -220,9 +209,10 @@ def check_size(name: str, width: int, height: int) -> None:
     """Raise InputError for a picture that is too small or too large."""
     if min(width, height) < MIN_SIDE:
         raise InputError(f"{name}: {width} x {height} pixels are too few, at least {MIN_SIDE} x {MIN_SIDE} are needed")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise InputError(f"{name}: {width} x {height} pixels are too many, reduce it to at most {MAX_SIDE} a side "
-                         f"and {MAX_PIXELS // 10**6} megapixels")
+    try:
+        check_pixels(width, height)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def _to_rgba(name: str, image: Image.Image, profile: bytes | None, notes: list[str]) -> np.ndarray:

@@ -1,8 +1,17 @@
 """Pictures as this library keeps them: 8 bits, composited on white, alpha beside the colour."""
 
+import io
+import warnings
+
 import numpy as np
 from PIL import Image
 from torch import Tensor
+
+from ..errors import InputError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")  # bitmaps: none starts a program
+MAX_SIDE = 16_384  # pixels, the largest side WebP allows
+MAX_PIXELS = 100_000_000
 
 LFS = b"version https://git-lfs"  # how a file begins that only says where Git keeps the real one
 
@@ -23,6 +32,28 @@ class OnWhite:
         return self.rgba[..., 3:, :, :].float() / 255
 
 
+def open_picture(data: bytes) -> Image.Image:
+    """A picture whose pixels are still to be read, in one of FORMATS. Raises InputError for one that is too large,
+    before there is room for its pixels, and what PIL raises for others."""
+    Image.init()  # PIL registers WebP and TIFF only then
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits here are stricter
+        try:
+            image = Image.open(io.BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        except Image.DecompressionBombError:
+            raise InputError(f"more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels are too many, reduce it to "
+                             f"at most {MAX_PIXELS // 10**6}") from None
+    check_pixels(*image.size)
+    return image
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise InputError for more than MAX_SIDE a side or MAX_PIXELS."""
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise InputError(f"{width} x {height} pixels are too many, reduce it to at most {MAX_SIDE} a side and "
+                         f"{MAX_PIXELS // 10**6} megapixels")
+
+
 def has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
 
@@ -35,13 +66,13 @@ def is_deep(image: Image.Image) -> bool:
 def deep_grey(image: Image.Image) -> tuple[np.ndarray, bool]:
     """16-bit, 32-bit or float grey as (H, W) float32 in [0, 1], and whether values beyond the usual white (65535, 1.0)
     had to be stretched. Raises ValueError."""
-    values = np.asarray(image).astype(np.float32)
+    values = np.asarray(image).astype(np.float64)  # in which no difference of two floats is infinite
     if not np.isfinite(values).all():
         raise ValueError("the picture holds values that are not finite numbers")
     white = 1.0 if image.mode == "F" else 65535.0
     if values.min() >= 0 and values.max() <= white:
-        return values / white, False
-    return (values - values.min()) / (np.ptp(values) or 1.0), True
+        return (values / white).astype(np.float32), False
+    return ((values - values.min()) / (np.ptp(values) or 1.0)).astype(np.float32), True
 
 
 def eight_bit(image: Image.Image, alpha: bool = False) -> np.ndarray:

@@ -8,7 +8,9 @@ goes on.
 
 import itertools
 import logging
+import os
 import random
+import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict
@@ -110,8 +112,8 @@ class ShardStream:
         self.folder, self.shuffle, self.settings = Path(folder), shuffle, settings
         self.shards, faults = {}, []
         for shard in read_index(folder):
-            path = (self.folder / shard["file"]).resolve()
-            if not path.is_file():
+            path = self.folder.resolve() / shard["file"]
+            if not os.path.isfile(path):
                 faults.append(f"{path}: this shard is missing")
             elif path.stat().st_size != shard["bytes"]:
                 faults.append(f"{path}: {path.stat().st_size} bytes, expected {shard['bytes']} as in {INDEX}")
@@ -155,25 +157,45 @@ class ShardStream:
 
     def _samples(self, path: str) -> Iterator[tuple[str, dict[str, bytes] | InputError]]:
         """Name and files of the objects that the index lists for one shard, or what is wrong where it is otherwise."""
-        with needs("train", "a shard"):
-            from webdataset.tariterators import tarfile_samples
-
         left = list(self.shards[path])
-        samples = iter(tarfile_samples([{"url": path}]))
+        samples = _read_tar(path)
         reason = "this shard ends before this object"
         while left:
             try:
                 sample = next(samples, None)
-            except Exception as error:  # of tarfile and webdataset, which raise many kinds
+            except Exception as error:  # of tarfile, which raises many kinds
                 reason, sample = f"this shard cannot be read ({one_line(error)})", None
             if sample is None:
                 break
-            name = unquote(sample["__key__"])
+            name, files = unquote(sample[0]), sample[1]
             if name not in left:
                 _log.warning("left out: %s: %s is in this shard, but not in %s", path, name, INDEX)
                 continue
             while (listed := left.pop(0)) != name:
                 yield listed, InputError(f"{path}: lacks {listed}, which {INDEX} lists")
-            yield name, {key: value for key, value in sample.items() if not key.startswith("__")}
+            yield name, files
         for name in left:
             yield name, InputError(f"{path}: {name}: {reason}")
+
+
+def _read_tar(path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The files of a shard by object, as WebDataset groups them: what its name is up to the first dot, and what is
+    behind. Raises what tarfile raises, and ValueError for files that are no plain ones, before there is room for
+    them."""
+    object_, files = "", {}
+    with tarfile.open(path, "r:") as archive:  # not compressed, as ours are not
+        for member in archive:
+            if member.issparse() or not member.isreg():
+                raise ValueError(f"{member.name} is sparse, {member.size} bytes mostly of holes, or no file")
+            folder, slash, name = member.name.rpartition("/")
+            key, _, name = name.partition(".")
+            if object_ != folder + slash + key:
+                if files:
+                    yield object_, files
+                object_, files = folder + slash + key, {}
+            if name in files:
+                raise ValueError(f"there are two {member.name} in it")
+            files[name] = archive.extractfile(member).read()
+            archive.members = []  # which would keep all of them
+    if files:
+        yield object_, files

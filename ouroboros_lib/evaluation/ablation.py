@@ -83,7 +83,7 @@ def _values(path: Path, views: int) -> Iterator[tuple[str, str, str, float]]:
                     [math.nan if getattr(row, metric) == "" else getattr(row, metric) for metric in METRICS])
     for (method, _, name), quantities in grouped.items():
         means = {quantity: np.mean(values, axis=0) for quantity, values in quantities.items()}
-        if "views 1+" in means:
+        if {"views 1+", "3D views 1+"} <= means.keys():
             means["difference"] = np.abs(means["views 1+"] - means["3D views 1+"])
         for quantity, values in means.items():
             yield from ((method, name, f"{metric} {quantity}", value)

@@ -11,6 +11,7 @@ A convention's `files` says, for images, splat or mesh, in what they differ from
 
 import csv
 import glob
+import io
 import re
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from ..data.layouts import find_meshes
 from ..data.mesh_files import SUFFIXES as MESHES
 from ..errors import InputError
-from ..files import one_line
+from ..files import one_line, read_bytes
 from .pictures import SUFFIXES as PICTURES
 from .pictures import read_picture, read_pixels
 
@@ -92,9 +93,11 @@ def _number(text: str) -> int | None:
 
 def _listed(listed: Path, files: dict[int, Path], names: list[str]) -> dict[str, Path]:
     try:
-        with listed.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    except (OSError, ValueError, csv.Error) as error:
+        text = io.StringIO(read_bytes(listed).decode("utf-8-sig"), newline="")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text) if row]
+    except InputError as error:
+        raise InputError(f"--names {error}") from None
+    except (ValueError, csv.Error) as error:
         raise InputError(f"--names {listed}: cannot be read ({one_line(error)})") from None
     found: dict[str, Path] = {}
     for row in rows[rows[:1] == [["file", "object"]]:]:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ..data.folders import on_white
-from ..data.pictures import eight_bit
+from ..data.pictures import eight_bit, open_picture
 from ..errors import InputError
+from ..files import one_line, read_bytes
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
@@ -24,11 +24,12 @@ def read_picture(path: Path) -> Tensor:
 
 def read_pixels(path: Path) -> Tensor:
     """The same for a picture of any sides, (3, H, W)."""
+    data = read_bytes(path)
     try:
-        with Image.open(path) as image:
+        with open_picture(data) as image:
             pixels = eight_bit(image, alpha=True)
     except Exception as error:  # decoders raise many kinds
-        raise InputError(f"{path}: cannot be read as a picture ({' '.join(str(error).split())[:100]})") from None
+        raise InputError(f"{path}: cannot be read as a picture ({one_line(error)})") from None
     pixels = on_white(pixels) if pixels.shape[-1] == 4 else pixels.copy()
     return torch.from_numpy(pixels).permute(2, 0, 1)[:3].float() / 255
 

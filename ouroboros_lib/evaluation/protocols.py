@@ -168,4 +168,6 @@ def _checked(record: dict) -> Protocol:
             (not protocol.leans or not isinstance(elevation, tuple), "an orbit that leans has one elevation")):
         if not holds:
             raise ValueError(message)
+    if not protocol.cameras("").c2w.isfinite().all():
+        raise ValueError("azimuths, elevation and novel must be degrees")
     return protocol

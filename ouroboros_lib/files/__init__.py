@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import stat
 from pathlib import Path
 
 from ..errors import InputError
@@ -38,13 +39,18 @@ def check_writable(folder: Path) -> None:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The contents of a file. Raises InputError with one line that names it."""
+    """The contents of a file. Raises InputError with one line that names it, also for what is no file of a disk: a pipe
+    would be waited for, a device read without end."""
     try:
+        if not (stat.S_ISREG(mode := os.stat(path).st_mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{path}: is a pipe or a device, not a file; write what comes out of it into a file first")
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:
+        raise
     except ValueError as error:  # a zero byte in the name
         raise InputError(f"{path}: cannot be the name of a file ({error})") from None
 

@@ -110,8 +110,10 @@ class Gaussians:
             raise InputError(f"files hold one set of Gaussians, got shape {tuple(self.shape)}: index the batch first")
         self._check(name)
         turned = self[self.opacities >= INVISIBLE]._turned(AXES[axes])
-        if not turned.shape[0] and splat.needs_some:
+        if not turned.shape[0] and not splat.plain:
             raise InputError(f"{name}: none of the {self.shape[0]} Gaussians can be seen, there is nothing to write")
+        if not splat.plain:
+            turned.quaternions = _unit(turned.quaternions)
         return splat.write([getattr(turned, field.name) for field in fields(self)], axes)
 
     @classmethod
@@ -137,10 +139,11 @@ class Gaussians:
         except Exception as error:  # of the parsers: what they raise on damaged files has no end
             raise InputError(f"{path}: not {splat.what}, or not a whole one ({one_line(error)})") from error
         quaternions, scales = gaussians.quaternions, gaussians.scales
-        gaussians.quaternions = F.normalize(quaternions, dim=-1)
+        gaussians.quaternions = _unit(quaternions)
         if not unit_quaternions:
             odd = (quaternions.norm(dim=-1) - 1).abs() > 1e-3
             gaussians.quaternions[odd], scales[odd] = principal_axes(quaternions[odd], scales[odd])
+            gaussians._check(path)  # of lengths far from 1
         if axes is None:
             axes = stated_axes(said, path) if said else splat.unstated
         w, x, y, z = AXES[axes]
@@ -160,6 +163,16 @@ class Gaussians:
             raise InputError(f"{name}: holds numbers that are not finite")
         if (self.scales < 0).any():
             raise InputError(f"{name}: holds negative scales")
+
+
+def _unit(quaternions: Tensor) -> Tensor:
+    """(..., 4) of length 1, whatever length they have; for those of length 0 no rotation, as rasterizers draw them."""
+    lengths = quaternions.norm(dim=-1, keepdim=True)
+    if not quaternions.numel() or (lengths.min() > 1e-12 and lengths.max() < 1e12):
+        return quaternions / lengths
+    largest = quaternions.abs().amax(-1, keepdim=True)  # squares of very small and very large ones leave float32
+    unit = F.normalize(quaternions / torch.where(largest > 0, largest, 1), dim=-1)
+    return torch.where(largest > 0, unit, torch.tensor([1.0, 0, 0, 0], dtype=unit.dtype))
 
 
 def moved(gaussians: Gaussians, motion: Tensor) -> Gaussians:

@@ -22,21 +22,21 @@ OTHER_FORMATS = {".ksplat": "mkkellogg's viewer", ".lcc": "XGRIDS", ".lcc2": "XG
 @dataclass(frozen=True)
 class SplatFormat:
     """what: for --help. write: fields and axes to bytes; read: bytes and path to fields and what they say of their
-    axes, see `write_ply` and `read_ply`. unstated: the axes of files that do not say. needs_some: no file without a
-    Gaussian. check: raises InputError where the package that it needs is missing."""
+    axes, see `write_ply` and `read_ply`. unstated: the axes of files that do not say. plain: it takes quaternions of
+    any length, and there may be no Gaussian. check: raises InputError where the package that it needs is missing."""
 
     what: str
     write: Callable[[list[Tensor], str], bytes]
     read: Callable[[bytes, Path], tuple[list[Tensor], str | None]]
     unstated: str = "y-down"
-    needs_some: bool = True
+    plain: bool = False
     check: Callable[[], object] = lambda: None
 
 
 FORMATS = {
     ".compressed.ply": SplatFormat("PlayCanvas's compressed .ply", write_compressed_ply, read_ply, "y-up", check=gsply),
-    ".ply": SplatFormat("3D Gaussian splatting's own", write_ply, read_ply, "y-up", False),
-    ".splat": SplatFormat("the first web viewers' 32 bytes a Gaussian", write_splat, read_splat, needs_some=False),
+    ".ply": SplatFormat("3D Gaussian splatting's own", write_ply, read_ply, "y-up", True),
+    ".splat": SplatFormat("the first web viewers' 32 bytes a Gaussian", write_splat, read_splat),
     ".spz": SplatFormat("Niantic's compressed", write_spz, read_spz, check=gsply),
     ".sog": SplatFormat("PlayCanvas's smallest", write_sog, read_sog),
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
+MOST = 2**24  # Gaussians that a small file may unpack to: each takes up to 800 bytes while it is read
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic; 3DGS stores (colour - 0.5) / SH_C0
 COLUMNS = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
            "f_dc_0", "f_dc_1", "f_dc_2")
@@ -86,6 +87,12 @@ def activated(means, opacities, scales, quaternions, harmonics) -> list[Tensor]:
         torch.from_numpy(np.array(values, dtype=np.float32)) for values in (means, opacities, scales, quaternions,
                                                                            harmonics))
     return [means, torch.sigmoid(opacities.reshape(-1)), scales.exp(), quaternions, harmonics * SH_C0 + 0.5]
+
+
+def check_count(count: int, path: Path) -> None:
+    """Raise InputError for more than MOST, before there is room for them."""
+    if count > MOST:
+        raise InputError(f"{path}: unpacks to {count} Gaussians, more than {MOST}, too much to be read")
 
 
 def loaded(data) -> list[Tensor]:

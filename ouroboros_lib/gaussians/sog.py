@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import dump_json, load_json
-from .ply import activated, stored
+from .ply import activated, check_count, stored
 
-MOST_BYTES = 2**28  # of a member: pictures of 60 million Gaussians
+MOST_BYTES = 2**28  # of a member
+SPARE = 2**16  # pixels of a picture beside one for each Gaussian
 OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])  # the components beside the largest one
 
 
@@ -55,10 +56,13 @@ def read_sog(data: bytes, path: Path) -> tuple[list[Tensor], None]:
         if meta.get("version") != 2:
             raise InputError(f"{path}: an .sog of version {meta.get('version', 1)}, read is version 2")
         count = meta["count"]
+        check_count(count, path)
 
         def texels(name: str, place: int = 0) -> np.ndarray:
             data = BytesIO(_member(archive, meta[name]["files"][place]))
             with Image.open(data, formats=["WEBP", "PNG"]) as picture:  # none that starts another program
+                if picture.width * picture.height > 2 * count + SPARE:
+                    raise ValueError(f"{name} is a picture of {picture.width} x {picture.height} pixels")
                 return np.asarray(picture.convert("RGBA")).reshape(-1, 4)[:count]
 
         steps = texels("means")[:, :3] + 256.0 * texels("means", 1)[:, :3]

@@ -1,5 +1,6 @@
 """Other people's weight files: read without running their code, mapped into memory, and compared with a model."""
 
+import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     They stay in the file until they are looked at. Raises InputError for a file that is missing, damaged or holds
     anything but tensors; code that is pickled in it is not run.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # which takes any text for a name
         raise InputError(f"{path}: no such file")
     if path.suffix == ".json":
         return _read_shards(path)
@@ -41,6 +42,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{path}: {name!r} is a {type(value).__name__}, expected tensors by name (a state dict)")
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise InputError(f"{path}: {name!r} is a {one_line(value.layout)} tensor, expected plain ones")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # of strides 0: one for many
+            raise InputError(f"{path}: {name!r} of shape {tuple(value.shape)} has more numbers than the file holds")
         if not value.isfinite().all():
             raise InputError(f"{path}: not numbers in {name}; is the file damaged?")
     return dict(tensors)

@@ -128,7 +128,7 @@ def app_page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
             parts |= {"splat": gr.HTML(), "mesh": gr.Model3D(label="Mesh", height=440),
                       "files": gr.File(label="Files", file_count="multiple", interactive=False)}
         samples.click(lambda sample: sample[0], samples, picture, show_progress="hidden")
-        picture.change(cut_out, picture, [seen, parts["status"]])
+        picture.change(cut_out, picture, [seen, parts["status"]], concurrency_limit=1)
         button.click(run, [picture, elevation, plan, steps, seed], list(parts.values()), concurrency_limit=1,
                      show_progress="minimal")
     return blocks

@@ -2,10 +2,12 @@
 
 import socket
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 from ouroboros_lib.cli import app
 from ouroboros_lib.errors import InputError
@@ -50,6 +52,22 @@ def test_every_reconstruction_is_shown_then_the_splat_then_the_mesh(tiny, tmp_pa
     assert shown[5]["mesh"][:4] == b"glTF" and names == ["gaussians.ply", "gaussians.splat", "views.zip", "object.glb"]
 
     assert set(shown[6]) == {"status"} and len(shown) == 7
+
+
+def test_nothing_of_a_picture_is_kept(tiny, tmp_path):
+    """A cut-out picture of 512 x 512 pixels takes 4 MiB."""
+    ImageDraw.Draw(picture := Image.new("RGBA", (512, 512))).ellipse((50, 50, 450, 450), fill=(200, 80, 40, 255))
+    picture.save(tmp_path / "a.png")
+    kept = []
+    tracemalloc.start()
+    for _ in range(4):
+        live = generate_live(tiny, tmp_path / "a.png", 20.0, "paper", 1, 0, tmp_path)
+        next(live)
+        live.close()
+        kept.append(tracemalloc.get_traced_memory()[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak > 4 * 2**20 and kept[3] < kept[0] + 2**20
 
 
 def test_a_splat_without_a_surface_gives_no_mesh_and_says_so(tiny, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from importlib import metadata
 from pathlib import Path
 
@@ -230,3 +231,26 @@ def test_interrupt_leaves_nothing(run, photo, tmp_path, quick, monkeypatch):
     code, _, errors = run("generate", photo, "--out", tmp_path / "out", *TINY)
     assert code == 130 and errors.strip().count("\n") == 0 and "Traceback" not in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("device, stub", [("cuda:99", False), ("cpu", True)])
+def test_memory_does_not_grow_with_the_number_of_pictures(run, tmp_path, monkeypatch, device, stub):
+    """A cut-out picture of 512 x 512 pixels takes 4 MiB; here while all are looked at, and while they are turned into
+    splats, whose files would take most of the time."""
+    if stub:
+        from ouroboros_lib.viz import outputs
+
+        figures = {"self_consistency_psnr": 20.0, "gaussians_visible": 1}
+        monkeypatch.setattr(outputs, "write_outputs", lambda *_: {"seconds": {"recursion": 1.0}, "figures": figures})
+    pictures = [tmp_path / f"{number}.jpg" for number in range(8)]
+    for path in pictures:
+        Image.new("RGB", (512, 512), (200, 90, 40)).save(path)
+    peaks = []
+    for some in (pictures[:1], pictures[:2], pictures):  # the first brings what is loaded once
+        tracemalloc.start()
+        code, _, errors = run("generate", *some, "--out", tmp_path / "out", "--preset", "tiny", "--steps", 1,
+                              "--background", "keep", "--device", device)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert code == (0 if stub else 2), errors
+    assert peaks[0] > 4 * 2**20 and peaks[2] < peaks[1] + 2**20

@@ -221,7 +221,7 @@ def test_numbered_files_belong_to_objects_by_order_or_list(run, truth, tmp_path)
                        ("thing\n", "expected file,object"), ("10,thing\n20,thing\n", "thing: has two files")):
         listed.write_text(text)
         complains(run(data, method, "SV3D", "--names", listed), word)
-    complains(run(data, method, "SV3D", "--names", tmp_path / "none.csv"), "none.csv: cannot be read")
+    complains(run(data, method, "SV3D", "--names", tmp_path / "none.csv"), "none.csv: no such file")
     shutil.copy(tmp_path / "out" / "000010.mp4", tmp_path / "out" / "000030.mp4")
     complains(run(data, method, "SV3D"), "3 numbered files for 2 objects")
 

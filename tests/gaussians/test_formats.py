@@ -198,11 +198,11 @@ def test_splat_round_trip_to_8_bits(tmp_path):
 
 def test_splat_record_by_hand(tmp_path):
     one = Gaussians(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([1.0]), torch.tensor([[4.0, 5.0, 6.0]]),
-                    torch.tensor([[1.0, 0.0, -0.5, 0.0]]), torch.tensor([[0.0, 0.2, 1.7]]))
+                    torch.tensor([[0.6, 0.0, -0.8, 0.0]]), torch.tensor([[0.0, 0.2, 1.7]]))
     one.save(tmp_path / "g.splat", axes="y-up")
     data = (tmp_path / "g.splat").read_bytes()
     assert np.frombuffer(data[:24], "<f4").tolist() == [1, 2, 3, 4, 5, 6]
-    assert list(data[24:]) == [0, 51, 255, 255, 255, 128, 64, 128]
+    assert list(data[24:]) == [0, 51, 255, 255, 205, 128, 26, 128]
 
 
 def test_files_hold_one_set(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -83,7 +84,23 @@ def test_what_unpacks_to_too_much(tmp_path, monkeypatch):
             "unpacks to more than")
 
 
+def test_counts_beyond_what_memory_has_room_for(tmp_path):
+    for count in (2**24 + 1, 2**31):
+        words = f"unpacks to {count} Gaussians, more than 16777216"
+        refused(tmp_path / "g.sog", changed_sog(meta=meta(count=count)), words)
+        data = bytearray(gzip.decompress(random_gaussians(40).to_bytes("g.spz")))
+        data[8:12] = count.to_bytes(4, "little")
+        refused(tmp_path / "g.spz", gzip.compress(data), words)
+        data = b"NGSP" + struct.pack("<IIBBBBI", 4, count, 0, 12, 0, 0, 32).ljust(60, b"\0")
+        refused(tmp_path / "g.spz", data, words)
+    refused(tmp_path / "g.sog", changed_sog(quats=picture("png", 260)), "quats is a picture of 260 x 260 pixels")
+
+
 def test_what_a_format_cannot_hold(tmp_path):
+    large = random_gaussians(5)
+    large.scales[0, 0] = 400
+    with pytest.raises(InputError, match="an .spz holds scales up to 379, these go up to 400"):
+        large.save(tmp_path / "g.spz")
     far = random_gaussians(5)
     far.means[0, 0] = 1e7
     with pytest.raises(InputError, match="an .spz holds positions up to 4194304, these go up to 1e"):
