@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -313,15 +314,15 @@ def _matrices(values: list, side: int, where: str) -> Tensor:
 
 def check_rigid(cameras: Cameras, path: str | Path) -> None:
     """Raise InputError unless the poses of cameras (V,) are rotations and shifts, and lenses have a focal length."""
-    c2w, k = cameras.c2w.double(), cameras.intrinsics
-    if not (c2w.isfinite().all() and k.isfinite().all()):
+    c2w, k = cameras.c2w.double().numpy(), cameras.intrinsics.double().numpy()  # sooner than torch for so few numbers
+    if not (np.isfinite(c2w).all() and np.isfinite(k).all()):
         raise InputError(f"{path}: cameras with numbers that are not finite")
     rotation = c2w[:, :3, :3]
-    odd = (rotation @ rotation.mT - torch.eye(3)).abs().amax((1, 2)) > 1e-2
-    odd |= (torch.linalg.det(rotation) < 0) | (c2w[:, 3] != torch.tensor([0.0, 0, 0, 1])).any(1)
+    odd = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) > 1e-2
+    odd |= (np.linalg.det(rotation) < 0) | (c2w[:, 3] != (0, 0, 0, 1)).any(1)
     if odd.any():
-        raise InputError(f"{path}: the pose of view {int(odd.nonzero()[0])} is no rotation with a shift; scaled, "
-                         "mirrored or sheared cameras are not read")
+        raise InputError(f"{path}: the pose of view {odd.argmax()} is no rotation with a shift; scaled, mirrored or "
+                         "sheared cameras are not read")
     if not (k[:, [0, 1], [0, 1]] > 0).all():
         raise InputError(f"{path}: focal lengths must be positive")
 

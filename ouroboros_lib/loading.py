@@ -1,8 +1,8 @@
 """Loading pipelines: names of presets, checks that files are whole, types and memory layout of weights."""
 
-import inspect
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -176,18 +176,16 @@ def _check_complete(components: dict) -> None:
             check_settings(model, name)
 
 
-def check_settings(model: torch.nn.Module, name: str) -> None:
+def check_settings(model: Any, name: str) -> None:
     """Raise InputError unless the settings of one of the library's models are of the types that it takes."""
-    config: Any = model.config
-    for key, kind in _settings_of(type(model)).items():
-        checked(config[key], kind, f"{name}: {key}")
+    for key, kind in _settings_of(model.__class__).items():
+        checked(model.config[key], kind, f"{name}: {key}")
 
 
-def _settings_of(kind: type) -> dict[str, Any]:
+@cache
+def _settings_of(kind: Any) -> dict[str, Any]:
     """The types of the settings of one of the library's models; nothing for others'."""
-    if not kind.__module__.startswith("ouroboros_lib."):
-        return {}
-    return get_type_hints(inspect.getattr_static(kind, "__init__"))
+    return get_type_hints(kind.__init__) if kind.__module__.startswith("ouroboros_lib.") else {}
 
 
 def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:

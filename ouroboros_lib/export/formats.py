@@ -1,14 +1,15 @@
 """One registry of what `ouroboros export` and `generate --export` write: splat files here, and what other rooms add."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 from ..errors import InputError
 from ..files import read_json
 from ..gaussians import Gaussians
 from ..gaussians.formats import FORMATS as SPLATS
+from ..values import Between, checked
 from .mesh import check_mesh, write_mesh
 from .turntable import check_ffmpeg, write_turntable
 from .views import write_colmap, write_views
@@ -100,6 +101,16 @@ def format_of(path: Path) -> Format | None:
     return next((known for known in FORMATS.values() if known.suffix and name.endswith(known.suffix)), None)
 
 
+class Seen(TypedDict):
+    elevation: Annotated[float, Between(-90, 90)]
+
+
+class Record(TypedDict):
+    """What is read of `result.json`."""
+
+    settings: Seen
+
+
 def load_source(path: Path, axes: str | None = None) -> Source:
     """A splat file, or a folder that `generate` has written. axes: of the file, see `Gaussians.load`.
 
@@ -112,12 +123,5 @@ def load_source(path: Path, axes: str | None = None) -> Source:
     gaussians = Gaussians.load(path / "gaussians.ply", axes)
     if not (path / "result.json").is_file():
         return Source(gaussians)
-    try:
-        elevation = float(read_json(path / "result.json")["settings"]["elevation"])
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, OverflowError):
-        elevation = math.nan
-    if not -90 <= elevation <= 90:
-        raise InputError(f"{path / 'result.json'}: states no settings with an elevation in degrees")
-    return Source(gaussians, elevation)
+    record = checked(read_json(path / "result.json"), Record, path / "result.json")
+    return Source(gaussians, float(record["settings"]["elevation"]))

@@ -11,12 +11,12 @@ from ouroboros_lib.export.formats import load_source
 from ouroboros_lib.viz.viewer import framed
 
 
-@pytest.mark.parametrize("record", ["{}", "[]", "null", *('{"settings": {"elevation": ' + value + "}}"
-                                                          for value in ("1e9", '"up"', "1" + 400 * "0"))])
+@pytest.mark.parametrize("record", ["{}", "[]", "null", '{"settings": {"elevation": NaN}}',
+                                    '{"settings": {"elevation": 1e9}}', '{"settings": {"elevation": "up"}}'])
 def test_records_without_an_elevation(tmp_path, record):
     random_gaussians(5).save(tmp_path / "gaussians.ply")
     (tmp_path / "result.json").write_text(record)
-    with pytest.raises(InputError, match="result.json: states no settings with an elevation in degrees"):
+    with pytest.raises(InputError, match="result.json: (settings|expected an object|not a JSON file .NaN)"):
         load_source(tmp_path)
 
 

@@ -176,7 +176,7 @@ def test_explorer_and_splat_viewer_in_jupyterlab(browser, blob, tmp_path):
         page.wait_for_selector(".jp-NotebookPanel-toolbar", timeout=60_000)
         wait_for_kernel(page, f"{address}/api/sessions?token={token}")
         page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.get_by_text("Run All Cells", exact=True).click()
+        page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
         page.wait_for_selector(".noUi-handle", timeout=60_000)
 
         images = "img.widget-image"

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from importlib_metadata import packages_distributions  # of diffusers; that of Python 3.10 does not know every module
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -86,7 +87,7 @@ def core() -> set[str]:
 
 def providers() -> dict[str, set[str]]:
     """The distributions behind each module that can be imported here."""
-    return {module: set(map(canonicalize_name, found)) for module, found in metadata.packages_distributions().items()}
+    return {module: set(map(canonicalize_name, found)) for module, found in packages_distributions().items()}
 
 
 def test_the_core_generates_and_what_an_extra_is_missing_for_is_one_line(tmp_path, rendered):
