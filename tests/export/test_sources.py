@@ -11,8 +11,8 @@ from ouroboros_lib.export.formats import load_source
 from ouroboros_lib.viz.viewer import framed
 
 
-@pytest.mark.parametrize("record", ["{}", "[]", "null", *('{"settings": {"elevation": ' + value + "}}"
-                                                          for value in ("1e9", '"up"', "1" + 400 * "0"))])
+@pytest.mark.parametrize("record", ["{}", "[]", "null", '{"settings": {"elevation": NaN}}',
+                                    '{"settings": {"elevation": 1e9}}', '{"settings": {"elevation": "up"}}'])
 def test_records_without_an_elevation(tmp_path, record):
     random_gaussians(5).save(tmp_path / "gaussians.ply")
     (tmp_path / "result.json").write_text(record)

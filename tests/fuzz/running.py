@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import multiprocessing
 import os
@@ -156,6 +157,7 @@ class _Slice:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
+        faulthandler.disable()
         folder = Folder(Path(self.place.name, "input"))
         for example in self.format.examples():  # made here: what makes them may start threads, and then no fork is safe
             outcome(self.format, folder.fill(example))  # what is compiled first takes memory of its own
