@@ -106,12 +106,30 @@ def read_rows(path: Path) -> list[ImageRow]:
     """The images' CSV of an evaluation, numbers as numbers and objects as text. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such file, but there is a {path.stem}.json")
-    return _read(path, ImageRow, needed="psnr")
+    rows = _read(path, ImageRow, needed="psnr")
+    if fault := _incomplete(rows):
+        raise InputError(f"{path}: not the rows of a whole evaluation ({fault})")
+    return rows
 
 
 def read_shapes(path: Path) -> list[ShapeRow]:
     """The shapes' CSV beside it, none where shapes were not measured. Raises InputError."""
     return _read(path, ShapeRow, needed="iou") if path.is_file() else []
+
+
+def _incomplete(rows: Sequence[ImageRow]) -> str:
+    """What means over objects and seeds would miss: a seed of an object, or a metric of a row."""
+    seeds: dict[tuple, set] = {}
+    pictures: dict[tuple, set] = {}
+    metrics: dict[tuple, list[bool]] = {}
+    for row in rows:
+        group, measured = (row.method, row.kind), [getattr(row, name) != "" for name in METRICS]
+        seeds.setdefault(group, set()).add(row.seed)
+        pictures.setdefault((group, row.object, row.view), set()).add(row.seed)
+        if metrics.setdefault(group, measured) != measured:
+            return f"{row.method}, {row.object}, view {row.view}: other metrics than in rows before"
+    return next((f"{group[0]}, {name}, view {view}: not the seeds of the others"
+                 for (group, name, view), found in pictures.items() if found != seeds[group]), "")
 
 
 def _read(path: Path, kind: type[Row], needed: str) -> list[Row]:

@@ -129,6 +129,9 @@ def test_files_that_are_no_evaluation(results):
 
 
 BROKEN = {
+    "a seed": ("lgm.csv", lambda text: text.replace(",0,thing1,", ",7,thing1,", 1), "not the seeds of the others"),
+    "no metric": ("lgm.csv", lambda text: re.sub(r"render,[0-9.]+,[0-9.]+,", "render,20.0,,", text, count=1),
+                  "other metrics than in rows before"),
     "no number": ("lgm.csv", lambda text: text.replace(",1,0,render,", ",1,0,render,x", 1), "line 3: psnr: expected"),
     "NaN": ("lgm.csv", lambda text: re.sub(r"render,[0-9.]+", "render,nan", text), "psnr: expected a number"),
     "negative view": ("lgm.csv", lambda text: text.replace(",1,0,render", ",-1,0,render"), "view: expected a whole"),
