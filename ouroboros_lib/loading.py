@@ -22,6 +22,7 @@ HUB_OPTIONS = {"revision", "cache_dir", "token", "local_files_only", "force_down
 HALF_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 KNOWN_CLASSES = {("transformers", "CLIPVisionModelWithProjection")}  # what a pipeline is made of beside our own
 MOST_LAYERS, MOST_WIDTH = 1000, 2**16  # of models in a pipeline's folder
+FEW_LAYERS, NARROW = 8, 256  # such models fit into any memory
 RANDOM_PRESETS = ("tiny", "narrow")  # for tests: `from_pretrained` gives random weights
 FIRST_EDITION = ('is of the first edition; in its model_index.json replace "feedback_options" by "plan": "paper", or '
                  f"another of {', '.join(PLANS)}, and ouroboros_lib.models.svd, .svd_autoencoder, .lgm and "
@@ -128,16 +129,35 @@ def check_classes(index: dict, folder: Path) -> None:
 
 
 def _check_sizes(folder: Path) -> None:
-    """Raise InputError for sizes of models that no file of weights has: they are made before it is looked at."""
+    """Raise InputError for sizes of models that their files of weights cannot fill: models are made before those are
+    looked at."""
     for path in sorted(folder.glob("*/config.json")):
-        config = read_json(path)
+        config, fits = read_json(path), True
         if not isinstance(config, dict):
             raise InputError(f"{path}: expected the settings of a model")
         for key, value in config.items():
-            most = MOST_LAYERS if re.search("depth|layers", key) else MOST_WIDTH
+            layers = re.search("depth|layers", key)
             numbers = value if isinstance(value, list) else [value]
-            if len(numbers) > MOST_LAYERS or any(isinstance(number, int) and number > most for number in numbers):
+            largest = max((number for number in numbers if isinstance(number, int)), default=0)
+            most = MOST_LAYERS if layers else MOST_WIDTH
+            if len(numbers) > MOST_LAYERS or largest > most:
                 raise InputError(f"{path}: {key} is {one_line(value, 40)}: at most {most} can be read")
+            fits &= len(numbers) <= FEW_LAYERS and largest <= (FEW_LAYERS if layers else NARROW)
+        if not fits:
+            _check_filled(path, config)
+
+
+def _check_filled(path: Path, config: dict) -> None:
+    """Raise InputError if a model of the library, made without memory, has more numbers than its files have bytes."""
+    name, library = config.get("_class_name"), import_module("ouroboros_lib")
+    if name not in library.__all__:  # others are made without memory anyway
+        return
+    with torch.device("meta"):
+        model = getattr(library, str(name)).from_config(config)
+    numbers = sum(value.numel() for value in model.state_dict().values())
+    held = sum(file.stat().st_size for file in path.parent.glob("*.safetensors"))
+    if numbers > held:
+        raise InputError(f"{path}: a model of {numbers} numbers, but the files of weights beside it have {held} bytes")
 
 
 def _shown(value: object) -> str:

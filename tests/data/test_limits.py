@@ -242,6 +242,15 @@ def test_models_of_a_size_that_no_file_has(tmp_path, tiny, key, value):
         load(Ouroboros3DPipeline, tmp_path)
 
 
+def test_models_that_their_files_cannot_fill(tmp_path, tiny):
+    """82 GB by one number of a file of 100 bytes."""
+    tiny.save_pretrained(tmp_path)
+    path = tmp_path / "reconstructor" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"channels": [32, 48000, 64]}))
+    with pytest.raises(InputError, match=r"a model of \d+ numbers, but the files of weights beside it have \d+ bytes"):
+        load(Ouroboros3DPipeline, tmp_path)
+
+
 def test_models_of_lists_that_do_not_fit(tmp_path, tiny):
     tiny.save_pretrained(tmp_path)
     path = tmp_path / "reconstructor" / "config.json"
