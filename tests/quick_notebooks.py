@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 QUICK = {
-    "00_quickstart": {"steps": 5},
+    "00_quickstart": {"steps": 5, "preset": "tiny"},
     "01_multiview_diffusion": {"steps": 2},
     "02_gaussian_reconstruction": {"fit_steps": 100, "fit_count": 3000},
     "03_self_conditioning_feedback": {"steps": 4},

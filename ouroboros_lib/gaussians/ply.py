@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 
 MOST = 2**24  # Gaussians that a small file may unpack to: each takes up to 800 bytes while it is read
+FARTHEST = 1e18  # its square is still a number of single precision
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic; 3DGS stores (colour - 0.5) / SH_C0
 COLUMNS = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
            "f_dc_0", "f_dc_1", "f_dc_2")
@@ -75,8 +76,13 @@ def read_ply(data: bytes, path: Path) -> tuple[list[Tensor], str | None]:
 
 
 def stored(fields: list[Tensor]) -> list[np.ndarray]:
-    """As 3DGS stores them, float32: means, logits, logarithms of scales, quaternions, spherical harmonics (N, 3)."""
+    """As 3DGS stores them, float32: means, logits, logarithms of scales, quaternions, spherical harmonics (N, 3).
+
+    Raises InputError for numbers that the formats compute infinities from.
+    """
     means, opacities, scales, quaternions, colors = (tensor.detach().to("cpu", torch.float64) for tensor in fields)
+    if any((values.abs() > FARTHEST).any() for values in (means, scales, colors)):
+        raise InputError(f"positions, scales or colours beyond {FARTHEST:g}: splat files cannot hold them")
     return [tensor.float().contiguous().numpy() for tensor in (
         means, torch.logit(opacities, eps=1e-7), scales.clamp_min(1e-12).log(), quaternions, (colors - 0.5) / SH_C0)]
 

@@ -94,7 +94,7 @@ BAD = {
     "source_axes": (("{splat}", "--out", "{tmp}/out.spz", "--source-axes", "up"), "axes up: expected one of"),
     "out_is_a_folder": (("{splat}", "--out", "{tmp}/folder.spz"), "is a folder where a result must go"),
     "empty": (("{tmp}/faint.ply", "--out", "{tmp}/out.spz"), "there is nothing to write"),
-    "no_elevation": (("{tmp}/odd", "--out", "{tmp}/out.spz"), "states no settings with an elevation"),
+    "no_elevation": (("{tmp}/odd", "--out", "{tmp}/out.spz"), "odd/result.json: expected an object, got a list"),
 }
 
 

@@ -78,7 +78,7 @@ def test_init_of_another_size(tiny, tmp_path):
     """A model made for another image size would fail only later, deep inside."""
     tiny.multiview.register_to_config(image_size=64)
     save_pipeline(tiny, tmp_path / "a")
-    with pytest.raises(InputError, match=r"--init .*multiview is for images of 64 pixels, the preset for 32"):
+    with pytest.raises(InputError, match="multiview is made for pictures of 64 pixels a side, the pipeline for 32"):
         initial_pipeline("tiny", [str(tmp_path / "a")], TrainingConfig())
 
 
