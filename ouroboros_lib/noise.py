@@ -10,15 +10,17 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from .errors import InputError
-from .values import Between, Positive, checked
+from .values import Between, checked
+
+Level = Annotated[float, Between(1e-6, 1e6)]  # beyond these single precision loses the picture, or the noise
 
 
 class NoiseSettings(TypedDict):
-    p_mean: float
-    p_std: Positive
-    sigma_min: Positive
-    sigma_max: Positive
-    rho: Positive
+    p_mean: Annotated[float, Between(-10, 10)]
+    p_std: Annotated[float, Between(0, 10, above=True)]
+    sigma_min: Level
+    sigma_max: Level
+    rho: Annotated[float, Between(0.1, 100)]
     eta: Annotated[float, Between(0, 1)]
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.noise import EDMNoise, c_in, c_noise, c_out, c_skip, denoise
 
 SIGMAS = torch.tensor([0.002, 0.05, 0.7, 1.0, 13.0, 700.0], dtype=torch.float64)
@@ -144,3 +145,10 @@ def test_configuration_saves_and_loads(tmp_path):
     for name in ("p_mean", "p_std", "sigma_min", "sigma_max", "rho", "eta"):
         assert getattr(again.config, name) == getattr(schedule.config, name)
     assert torch.equal(again.sigmas(10), schedule.sigmas(10))
+
+
+@pytest.mark.parametrize("wrong", [{"sigma_max": 1e308}, {"sigma_min": 1e-300}, {"rho": 1e-9}, {"p_mean": 1e30},
+                                   {"p_std": -1.0}, {"eta": 1.5}, {"sigma_min": 9.0, "sigma_max": 9.0}])
+def test_levels_that_no_number_holds(wrong):
+    with pytest.raises(InputError, match=f"EDMNoise: {next(iter(wrong))}"):
+        EDMNoise(**wrong)

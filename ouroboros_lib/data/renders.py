@@ -26,7 +26,7 @@ from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit
 from ..errors import InputError, attempt
 from ..files import one_line, read_bytes, read_json, settle
 from ..speed.threads import prepare
-from ..values import Between, Positive, check_fields, checked
+from ..values import Between, check_fields, checked
 from .folder_formats import about_object
 from .folders import MultiviewObject, stack_rigs, write_object
 from .mesh_parts import MISSING
@@ -42,8 +42,8 @@ class RenderSettings:
     views: Annotated[int, Between(1, 9999)] = 8
     novel: Annotated[int, Between(0, 9999)] = 0
     elevation: Annotated[float, Between(-90, 90)] | None = 10.0
-    radius: Positive = RADIUS
-    fov: Annotated[float, Between(0, 180, above=True, below=True)] = FOV
+    radius: Annotated[float, Between(0.1, 1000)] = RADIUS
+    fov: Annotated[float, Between(0.1, 170)] = FOV
     supersample: Annotated[int, Between(1, 16)] = 2
     up: Literal["auto", "y", "z"] = "auto"
     yaw: float = 0.0

@@ -42,7 +42,7 @@ class Protocol:
     azimuths: tuple[float, ...]
     elevation: float | None | tuple[float, ...]
     radius: Annotated[float, Between(0.6, 100)]
-    fov: Annotated[float, Between(0, 170, above=True)]
+    fov: Annotated[float, Between(0.1, 170)]
     novel: tuple[tuple[float, float], ...]
     sizes: tuple[Annotated[int, Between(16, 4096)], ...]
     input_view: Natural

@@ -93,7 +93,7 @@ def check_settings(checkpoint: Path, preset: str, config: TrainingConfig, data: 
     record, now = read_json(checkpoint / STATE), asdict(config) | {"preset": preset, "data": data and str(data)}
     try:
         before = record["settings"] | {"preset": record["preset"], "data": record["data"]}
-        source = before["data"] is None, before["procedural_share"] > 0
+        source, stage = (before["data"] is None, before["procedural_share"] > 0), before["stage"]
     except (LookupError, TypeError):
         raise InputError(f"{checkpoint}: {STATE} does not tell the run's settings; start anew in another --out"
                          ) from None
@@ -101,7 +101,7 @@ def check_settings(checkpoint: Path, preset: str, config: TrainingConfig, data: 
     for name in ("preset", *FIXED):
         if name in changed:
             given = f"--preset {now[name]}" if name == "preset" else f"--set {name}={now[name]}"
-            raise InputError(f"{given}: {checkpoint} is of preset {before['preset']}, stage {before['stage']}, with "
+            raise InputError(f"{given}: {checkpoint} is of preset {before['preset']}, stage {stage}, with "
                              f"{name}={before[name]}; give what the run began with, or choose another --out")
     if source != (data is None, config.procedural_share > 0):
         raise InputError(f"{checkpoint}: learned from {before['data'] or 'procedural objects'} with procedural_share="

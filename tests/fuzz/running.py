@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import hashlib
+import math
 import multiprocessing
 import os
 import re
@@ -148,7 +149,7 @@ class _Slice:
         self.place = tempfile.TemporaryDirectory(prefix="fuzz-")
         context = multiprocessing.get_context("fork")
         self.counts = context.Array("q", len(KINDS), lock=False)
-        self.number, self.since = context.Value("q", first, lock=False), context.Value("d", time.time(), lock=False)
+        self.number, self.since = context.Value("q", first, lock=False), context.Value("d", math.inf, lock=False)
         self.process = context.Process(target=self._work, args=(first, seconds), daemon=True)
         self.process.start()
 

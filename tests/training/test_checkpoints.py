@@ -181,6 +181,15 @@ def test_data_of_another_kind_and_other_frozen_models_are_refused(stopped, rende
         train("tiny", out, config, init=[f"autoencoder={out.parent / 'other'}"], resume=True)
 
 
+def test_a_state_without_the_stage_it_is_of(stopped, tmp_path):
+    folder = latest_checkpoint(stopped[0])
+    state = json.loads((folder / "state.json").read_text())
+    del state["settings"]["stage"]
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match="state.json does not tell the run's settings"):
+        check_settings(tmp_path, "tiny", stopped[1], None)
+
+
 def test_other_settings_are_said(stopped, capfd):
     out, config = stopped
     train("tiny", out, dataclasses.replace(config, learning_rate=1e-3, steps=6), resume=True)
