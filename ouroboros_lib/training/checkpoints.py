@@ -134,8 +134,7 @@ def save_checkpoint(run: Run) -> None:
                 _to_disk(run.out / "log.jsonl")
             os.replace(partial, final)
             _to_disk(run.out)
-            for old in checkpoints(run.out)[:-2]:
-                shutil.rmtree(old, ignore_errors=True)
+            clear_old(run.out)
     except BaseException:
         if first:
             clear_partial(run.out)
@@ -171,6 +170,15 @@ def rewind_log(out: Path, step: int) -> None:
 
 def clear_partial(out: Path) -> None:
     shutil.rmtree(out / PARTIAL, ignore_errors=True)
+
+
+def clear_old(out: Path) -> None:
+    """Remove what a killed process did not complete, and all checkpoints but the two newest. They lose their name
+    first: whatever bears it is whole."""
+    clear_partial(out)
+    for old in checkpoints(out)[:-2]:
+        os.replace(old, out / PARTIAL)
+        clear_partial(out)
 
 
 def export(run: Run) -> None:

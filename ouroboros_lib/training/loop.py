@@ -16,7 +16,7 @@ from ..files import only_writer, termination_cleans_up, where
 from .checkpoints import (
     check_resume,
     check_settings,
-    clear_partial,
+    clear_old,
     diverged,
     export,
     is_first_process,
@@ -57,7 +57,7 @@ def train(preset: str, out: str | Path, config: TrainingConfig, init: list[str] 
         if checkpoint is not None:
             load_checkpoint(run, checkpoint)
         if run.accelerator.is_main_process:
-            clear_partial(out)
+            clear_old(out)
             rewind_log(out, run.step)
         # later steps that TensorBoard's files hold are taken again
         run.accelerator.init_trackers("logs", asdict(config), {"tensorboard": {"purge_step": run.step + 1}})

@@ -59,6 +59,26 @@ def test_an_interrupted_run_goes_on_from_its_last_whole_checkpoint(tmp_path, mon
     assert runs[-1].step == 6 and (tmp_path / "pipeline" / "model_index.json").is_file()
 
 
+def test_checkpoints_that_are_removed_are_none_any_more(tmp_path, monkeypatch):
+    """Killed at the first of their files, while the next checkpoint is written or when a run goes on: no half of one
+    bears its name, and the next start clears it."""
+    def killed(path, ignore_errors=False):
+        if path.is_dir():
+            raise KeyboardInterrupt
+
+    for step in (2, 4, 6, 8):
+        (tmp_path / f"checkpoint-{step:07d}").mkdir()
+        (tmp_path / f"checkpoint-{step:07d}" / "state.json").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.clear_old(tmp_path)
+        assert [folder.name for folder in checkpoints.checkpoints(tmp_path)] == [
+            f"checkpoint-000000{step}" for step in (4, 6, 8)]
+    checkpoints.clear_old(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-0000006", "checkpoint-0000008"]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A joint run without interruption, whose log has a line every third step and checkpoints between those."""
