@@ -8,6 +8,7 @@ from .models.feedback import Renders as Renders
 from .models.multiview import MultiviewUNet as MultiviewUNet
 from .models.reconstructor import GaussianReconstructor as GaussianReconstructor
 from .noise import EDMNoise as EDMNoise
+from .notebooks import notebook as notebook
 from .paper.lgm import LGMReconstructor as LGMReconstructor
 from .paper.released import ReleasedMultiviewUNet as ReleasedMultiviewUNet
 from .paper.released import ReleasedPipeline as ReleasedPipeline
@@ -17,6 +18,5 @@ from .paper.svd_autoencoder import SVDAutoencoder as SVDAutoencoder
 from .pipeline import Ouroboros3DPipeline as Ouroboros3DPipeline
 from .plans import Plan as Plan
 from .rasterization import rasterize as rasterize
-from .speed.threads import notebook as notebook
 
 __version__: str

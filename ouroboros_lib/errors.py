@@ -25,6 +25,10 @@ class InputError(ValueError):
             text = f"{text[:LONGEST // 2]} ... {text[-LONGEST // 2:]}"
         super().__init__(text.translate(_CONTROL))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows: the line, without the way to it."""
+        return [f"InputError: {self}"]
+
 
 def attempt(function: Callable[..., T], *arguments, **options) -> T | InputError:
     """What a function returns, or the InputError that it raises: of many objects, one that is bad stops no other."""

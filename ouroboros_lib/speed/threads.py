@@ -1,7 +1,8 @@
 """What this process asks of the libraries below torch, for the CPU's sake. Measured in results/README.md.
 
 Importing the library asks for nothing: the command line calls `prepare` before anything else, notebooks begin with
-`notebook`. How threads wait is read when torch and numba are loaded, so either call belongs before their import.
+`notebook`, which calls `start`. How threads wait is read when torch and numba are loaded, so either call belongs before
+their import.
 """
 
 from __future__ import annotations
@@ -22,15 +23,12 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = 128 * 2**20, 32 * 2**20  # bytes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def notebook(device: str = "auto") -> torch.device:
-    """The one call at the top of a notebook: settings for threads and memory, and the device to work on.
-
-    device: "auto" (the first GPU, or the CPU), "cpu", "cuda" or "cuda:N". Warns where torch was imported before, so
-    that the settings for threads come too late. Raises InputError if there is no such device.
-    """
+def start(device: str = "auto") -> torch.device:
+    """`prepare`, and the device to work on. Warns where torch was imported before, so that the settings for threads
+    come too late. Raises InputError if there is no such device."""
     if prepare() and "torch" in sys.modules:
         warnings.warn("ouroboros_lib.notebook() comes after the import of torch, which has read the settings for "
-                      "threads already: call it first, or steps on the CPU can take much longer", stacklevel=2)
+                      "threads already: call it first, or steps on the CPU can take much longer", stacklevel=3)
     return resolve_device(device)
 
 

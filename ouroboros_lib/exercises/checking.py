@@ -1,0 +1,190 @@
+"""How an answer is judged: what it computes is compared with what the solution and the typical mistakes compute.
+
+An exercise is code throughout. Its solution is a function, and so is each mistake, with the sentence that explains it:
+so a test can hold both against `check`, and nothing is said of an answer that the solution would not bear out.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+
+LESSONS = ("00", "01", "02", "03", "04", "05", "06")
+MARKS = {True: "✔ right", False: "✘ not yet", None: "… not answered yet"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of an answer. right: None where there is no answer yet."""
+
+    name: str
+    right: bool | None
+    text: str
+
+    def __repr__(self) -> str:
+        return f"{MARKS[self.right]} ({self.name}): {self.text}"
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise.
+
+    solution: takes what `examples` give and returns what is asked for: a number, a word, a tensor, or a tuple or dict
+    of these. The answer is a function of the same arguments, or the value itself where there are none.
+    mistakes: functions like `solution`, each with what is to be said of an answer that does the same.
+    says: of a right answer, what it shows. properties: where many answers are right, plots above all (see `curve`),
+    tests of the answer, each with what to say where it fails. Then nothing is compared; `solution` and `mistakes`
+    return answers for which that is said.
+    """
+
+    says: str
+    solution: Callable[..., Any]
+    mistakes: Sequence[tuple[Callable[..., Any], str]]
+    examples: Callable[[], Sequence[tuple]] = lambda: [()]
+    tolerance: float = 1e-4
+    properties: Sequence[tuple[Callable[[Any], bool], str]] = field(default_factory=tuple)
+
+
+def check(name: str, answer: Any) -> Verdict:
+    """Judge the answer to an exercise: `name` is the notebook's number and its own, "01-2".
+
+    answer: a function, a value, a matplotlib figure or axis; Ellipsis or None: no answer yet. An answer that raises is
+    told what it raised and for which arguments. Raises InputError for a name that is none.
+    """
+    exercise = find(name)
+    if is_stub(answer):
+        return Verdict(name, None, "put your answer in the place of `...`, then run this cell again")
+    if exercise.properties:
+        return _by_properties(name, exercise, answer)
+    examples, found = exercise.examples(), []
+    for arguments in examples:
+        try:
+            found.append(answer(*arguments) if callable(answer) else answer)
+        except Exception as error:  # whatever a student's code raises
+            return Verdict(name, False, f"it raises {type(error).__name__} ({error}) for {_arguments(arguments)}")
+        if is_stub(found[-1]):
+            return Verdict(name, None, "it returns nothing yet")
+
+    def does(function: Callable[..., Any]) -> list[bool]:
+        return [same(one, function(*arguments), exercise.tolerance)
+                for one, arguments in zip(found, examples, strict=True)]
+
+    if all(right := does(exercise.solution)):
+        return Verdict(name, True, exercise.says)
+    for mistake, explanation in exercise.mistakes:
+        if all(does(mistake)):
+            return Verdict(name, False, explanation)
+    first = right.index(False)
+    expected = exercise.solution(*examples[first])
+    return Verdict(name, False, _difference(found[first], expected, examples[first], callable(answer)))
+
+
+def find(name: str) -> Exercise:
+    lesson, _, number = name.partition("-")
+    if lesson in LESSONS:
+        exercises: Mapping[str, Exercise] = importlib.import_module(f"{__package__}.lesson_{lesson}").EXERCISES
+        if number in exercises:
+            return exercises[number]
+        raise InputError(f"exercise {name}: notebook {lesson} has these: {', '.join(exercises)}")
+    raise InputError(f"exercise {name}: expected the number of a notebook and of its exercise, such as 01-2")
+
+
+def is_stub(answer: Any) -> bool:
+    """Whether nothing was answered: `...`, None, or a function of whose body `...` is all that does anything."""
+    if answer is None or answer is Ellipsis:
+        return True
+    if inspect.isfunction(answer):
+        return _steps(answer) == _steps(_stub)
+    return isinstance(answer, (tuple, list)) and any(value is Ellipsis for value in answer)
+
+
+def _stub():
+    ...
+
+
+def _steps(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """What a function's body does; constants by their values, since a docstring is one, too."""
+    return [(step.opname, step.argval if "CONST" in step.opname else None) for step in dis.get_instructions(function)]
+
+
+def same(found: Any, expected: Any, tolerance: float) -> bool:
+    """Whether two answers agree: numbers and tensors within a relative tolerance, all else exactly."""
+    if isinstance(expected, Mapping):
+        return isinstance(found, Mapping) and found.keys() == expected.keys() and all(
+            same(found[key], value, tolerance) for key, value in expected.items())
+    if isinstance(expected, (tuple, list)):
+        return isinstance(found, (tuple, list)) and len(found) == len(expected) and all(
+            same(one, other, tolerance) for one, other in zip(found, expected, strict=True))
+    if isinstance(expected, (str, bool)):
+        return type(found) is type(expected) and (found.strip().lower() == expected.lower() if isinstance(found, str)
+                                                  else found == expected)
+    one, other = numbers(found), numbers(expected)
+    return one is not None and other is not None and one.shape == other.shape and bool(
+        np.allclose(one, other, rtol=tolerance, atol=tolerance * float(np.abs(other).max(initial=1e-12))))
+
+
+def numbers(value: Any) -> np.ndarray | None:
+    """A number, tensor or array as an array; None if it is none of these."""
+    if torch.is_tensor(value):
+        value = value.detach().cpu().numpy()
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def curve(answer: Any, line: int = 0) -> np.ndarray:
+    """The points (N, 2) of a line of a matplotlib figure or axis. Raises InputError where there is none."""
+    axes = getattr(answer, "axes", None)
+    axis = axes[0] if isinstance(axes, list) and axes else answer
+    lines = getattr(axis, "lines", [])
+    if len(lines) <= line:
+        raise InputError(f"expected a figure or an axis with {line + 1} line{'s' if line else ''} in it, "
+                         f"got {type(answer).__name__} with {len(lines)}")
+    return np.stack([np.asarray(part, dtype=np.float64) for part in lines[line].get_data()], axis=1)
+
+
+def _by_properties(name: str, exercise: Exercise, answer: Any) -> Verdict:
+    for holds, otherwise in exercise.properties:
+        try:
+            if not holds(answer):
+                return Verdict(name, False, otherwise)
+        except InputError as error:
+            return Verdict(name, False, str(error))
+    return Verdict(name, True, exercise.says)
+
+
+def _difference(found: Any, expected: Any, arguments: tuple, tell: bool) -> str:
+    """In which way an answer is not right. tell: say what would be, for one of several examples."""
+    got, right = (None if isinstance(value, (str, bool)) else numbers(value) for value in (found, expected))
+    if right is not None and got is None:
+        return f"expected {'numbers' if right.ndim else 'a number'}, got {type(found).__name__}"
+    if right is not None and got is not None and got.shape != right.shape:
+        return f"expected the shape {right.shape}, got {got.shape}"
+    where = f" for {_arguments(arguments)}" if arguments else ""
+    return f"it gives {_short(found)}{where}, which is not right" + (
+        f"; right would be {_short(expected)}" if arguments and tell else "")
+
+
+def _arguments(arguments: tuple) -> str:
+    return ", ".join(map(_short, arguments)) or "no arguments"
+
+
+def _short(value: Any) -> str:
+    if (array := None if isinstance(value, (str, bool)) else numbers(value)) is not None:
+        if array.ndim == 0:
+            return f"{float(array):.4g}"
+        if array.size <= 4:
+            return "[" + ", ".join(f"{number:.4g}" for number in array.ravel()) + "]"
+        return f"a tensor of shape {array.shape}"
+    text = str(value)
+    return text if len(text) < 80 else f"{text[:77]}..."

@@ -1,0 +1,67 @@
+"""What every notebook of the course begins with: threads, device, and its parameters checked before anything runs."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from .errors import InputError
+from .speed.threads import start
+from .values import Between, checked
+
+if TYPE_CHECKING:
+    import torch
+
+
+def notebook(device: str = "auto", given: Mapping[str, Any] | None = None, **kinds: Any) -> torch.device:
+    """The call at the top of a notebook: settings for threads and memory, parameters checked, the device to work on.
+
+    device: "auto" (the first GPU, or the CPU), "cpu", "cuda" or "cuda:N". given: the notebook's `globals()`, in which
+    each name of `kinds` must be of its kind: a type such as str or list[int]; a range of whole numbers; `Path`, the
+    folder of a saved pipeline; or a tuple of what it may be, of these and of plain values. What papermill was given
+    beside these and `device` is refused. Warns where torch was imported before, so that the settings for threads come
+    too late. Raises InputError, which a notebook shows as one line.
+    """
+    if given is not None:
+        known = [*kinds, "device"]
+        for name in _injected(given.get("In", ())):
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                raise InputError(f"parameter {name}: this notebook has none of that name"
+                                 f"{f', did you mean {close[0]}?' if close else ''}: {', '.join(known)}")
+        for name, kind in kinds.items():
+            checked(given[name], _kind(kind), f"parameter {name}")
+    return start(device)
+
+
+@dataclass(frozen=True)
+class _PipelineFolder:
+    """Which texts are meant, as `Between` does for numbers."""
+
+    def holds(self, value: str) -> bool:
+        return Path(value, "model_index.json").is_file()
+
+    def __str__(self) -> str:
+        return " that is the folder of a saved pipeline"
+
+
+def _kind(meant: Any) -> Any:
+    """In the terms of values.py."""
+    if isinstance(meant, tuple):
+        plain = tuple(value for value in meant if isinstance(value, (str, int)))
+        kinds = [_kind(value) for value in meant if not isinstance(value, (str, int))]
+        return Union[tuple([Literal[plain]] * bool(plain) + kinds)]  # noqa: UP007 - of as many as there are
+    if isinstance(meant, range):
+        return Annotated[int, Between(meant.start, meant.stop - 1)]
+    return Annotated[str, _PipelineFolder()] if meant is Path else meant
+
+
+def _injected(cells: Sequence[str]) -> list[str]:
+    """The names that papermill's cell sets, which begins with a line of its own."""
+    lines = [node for cell in cells if cell.startswith("# Parameters\n") for node in ast.parse(cell).body]
+    targets = [target for node in lines if isinstance(node, ast.Assign) for target in node.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
