@@ -28,8 +28,9 @@ OUTSIDE = {"x_t": (1.0, 4.8), "cond": (1.0, 2.75), "solver": (3.3, 5.65)}
 MODELS = {"F": ("F", "multi-view diffusion, line 3"), "decoder": ("decoder", "line 4"),
           "G": ("G", "Gaussian reconstructor, line 5"), "render": ("rasterizer", "line 5"),
           "solver": ("solver", "line 6")}
-CAPTIONS = {"x_t": ("x_t: noisy latents\nof eight views", LATENT), "cond": ("input picture,\ncameras, noise level", IMAGE),
-            "pred_x": ("pred_x: clean\nlatents, estimated", LATENT), "pred_i": ("pred_i:\neight pictures", IMAGE),
+CAPTIONS = {"x_t": ("x_t: noisy latents\nof eight views", LATENT),
+            "pred_x": ("pred_x: clean\nlatents, estimated", LATENT),
+            "cond": ("input picture,\ncameras, noise level", IMAGE), "pred_i": ("pred_i:\neight pictures", IMAGE),
             "splat": ("a splat:\n3D Gaussians", SPLAT), "self_cond": ("self_cond:\nRGB and CCM", RENDER)}
 ASIDE = {"pred_i": (0.55, 0.0), "self_cond": (0.45, 0.0), "splat": (0.0, 0.68)}  # of captions that do not stand below
 BENDS = {("x_t", "F"): 0.0, ("cond", "F"): 0.1, ("F", "pred_x"): -0.1, ("pred_x", "decoder"): -0.1,
