@@ -82,7 +82,8 @@ EXERCISES = {
             (lambda steps, low, high, rho: _schedule(steps, low, high, 1.0),
              "these levels are evenly spaced; the formula spaces their rho-th roots evenly."),
         ],
-        says="Karras et al., equation 5. With rho = 7 half of 25 levels lie below sigma = 3, where something is decided."),
+        says="Karras et al., equation 5. With rho = 7 half of 25 levels from 80 to 0.05 lie below 4; spaced evenly, "
+             "two would."),
     "3": Exercise(
         examples=_steps, solution=_heun,
         mistakes=[
@@ -92,7 +93,8 @@ EXERCISES = {
             (lambda *given: _heun(*given, level=0),
              "the second estimate is made at the new level: denoiser(there, sigma_next), and divided by sigma_next."),
         ],
-        says="Two estimates a step, an error of the third order. The notebook's \"go further\" asks whether they pay."),
+        says="Two estimates a step, whose error is of the third order in its length, not the second. Whether that "
+             "pays is a question below, under Go further."),
     "4": Exercise(
         examples=lambda: [(_ideal(_numbers(), 1.0, 0.9), _ideal(_numbers(), 1.0), scale) for scale in (1.0, 3.0)],
         solution=lambda conditional, unconditional, scale: unconditional + scale * (conditional - unconditional),
@@ -113,7 +115,8 @@ EXERCISES = {
             (lambda sigma, sigma_data: (lambda a, b, c: (a, b**2, c**2))(*_preconditioning(sigma, sigma_data)),
              "c_out and c_in are square roots: they scale numbers, not variances."),
         ],
-        says="Equation 7 for any data. Karras et al. use sigma_data = 0.5, for pictures in [-1, 1]; our latents have 1."),
+        says="Equation 7 for any data. Karras et al. use sigma_data = 0.5, for pictures in [-1, 1]. Our latents have "
+             "1."),
     "6": Exercise(
         examples=_rays, solution=_pluecker,
         mistakes=[
@@ -133,7 +136,8 @@ EXERCISES = {
             (lambda x, sigma, right: _ideal(x, sigma),
              "this is the estimate for two equal modes: `right` is not used. Seen nothing but noise, the best guess is "
              "the mean of the data, which is not 0 any more."),
-            (lambda x, sigma, right: _ideal(x, sigma, 1 - right), "the two modes are exchanged: `right` is that of +m."),
+            (lambda x, sigma, right: _ideal(x, sigma, 1 - right),
+             "the two modes are exchanged: `right` is that of +m."),
         ],
         says="The prior moves the bend, and the more noise, the more. An image model does the same: what it has seen "
              "often is what it guesses."),
