@@ -1,0 +1,50 @@
+"""The first call of every notebook: its parameters are checked before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+import ouroboros_lib
+from ouroboros_lib import InputError, notebook
+
+KINDS = {"preset": ("small", "tiny", Path), "steps": range(2, 101), "joint_steps": (0, range(10, 1000)),
+         "evaluated": list[int], "elevation": float, "folder": str}
+GOOD = {"preset": "small", "steps": 12, "joint_steps": 0, "evaluated": [10, 14], "elevation": 20, "folder": "outputs"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"preset": "tiny"}, {"steps": 100}, {"joint_steps": 10}, {"evaluated": []}])
+def test_what_is_meant_passes(changes):
+    assert notebook("cpu", GOOD | changes, **KINDS).type == "cpu"
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"preset": "smal"}, "parameter preset: expected one of small, tiny or a text that is the folder of a saved pipeline, "
+                         "got 'smal'"),
+    ({"steps": 1}, "parameter steps: expected a whole number from 2 to 100, got 1"),
+    ({"steps": 12.5}, "parameter steps: expected a whole number"),
+    ({"joint_steps": 3}, "parameter joint_steps: expected one of 0 or a whole number from 10 to 999, got 3"),
+    ({"evaluated": [1, "2"]}, "parameter evaluated: [1]: expected a whole number, got '2'"),
+    ({"elevation": "high"}, "parameter elevation: expected a number, got 'high'"),
+    ({"folder": None}, "parameter folder: expected a text, got None"),
+])
+def test_what_is_not_is_one_line(changes, message):
+    with pytest.raises(InputError) as caught:
+        notebook("cpu", GOOD | changes, **KINDS)
+    assert message in str(caught.value)
+    assert caught.value._render_traceback_() == [f"InputError: {caught.value}"]
+
+
+def test_a_pipeline_folder_is_a_preset_too(tmp_path):
+    (tmp_path / "model_index.json").touch()
+    notebook("cpu", GOOD | {"preset": str(tmp_path)}, **KINDS)
+
+
+def test_names_that_papermill_was_given_and_the_notebook_has_not():
+    cells = ["", "steps = 12", "# Parameters\nstpes = 3\npreset = 'tiny'\n"]
+    with pytest.raises(InputError, match="parameter stpes: this notebook has none of that name, did you mean steps?"):
+        notebook("cpu", GOOD | {"In": cells}, **KINDS)
+    notebook("cpu", GOOD | {"In": ["", "own = 1", "# Parameters\nsteps = 3\ndevice = 'cpu'\n"]}, **KINDS)
+
+
+def test_without_parameters_it_only_prepares(monkeypatch):
+    assert ouroboros_lib.notebook("cpu").type == "cpu"
