@@ -18,8 +18,8 @@ def test_what_is_meant_passes(changes):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"preset": "smal"}, "parameter preset: expected one of small, tiny or a text that is the folder of a saved pipeline, "
-                         "got 'smal'"),
+    ({"preset": "smal"}, "parameter preset: expected one of small, tiny or a text that is the folder of a saved "
+                         "pipeline, got 'smal'"),
     ({"steps": 1}, "parameter steps: expected a whole number from 2 to 100, got 1"),
     ({"steps": 12.5}, "parameter steps: expected a whole number"),
     ({"joint_steps": 3}, "parameter joint_steps: expected one of 0 or a whole number from 10 to 999, got 3"),

@@ -61,7 +61,7 @@ class ObjectBuffer:
     @torch.no_grad()
     def store(self, rgba: Tensor, c2w: Tensor) -> None:
         """Put `chunk` objects (chunk, V + N, ...) over the oldest ones, with their latents."""
-        slots = slice(self.next % self.capacity, self.next % self.capacity + self.chunk)
+        slots = slice(self.place(), self.place() + self.chunk)
         self.rgba[slots], self.c2w[slots] = rgba, c2w
         if self.encode is not None:
             latents = self.encode(self.rgba[slots, : self.num_views, :3].float() / 255)
@@ -69,6 +69,10 @@ class ObjectBuffer:
                 self.latents = latents.new_empty(self.capacity, *latents.shape[1:])
             self.latents[slots] = latents
         self.made += self.chunk
+
+    def place(self) -> int:
+        """The slot of the next object: after `restart`, too, each is in that in which it was."""
+        return self.next % self.capacity
 
     def close(self) -> None:
         """Nothing to end."""

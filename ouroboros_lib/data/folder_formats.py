@@ -169,7 +169,9 @@ def _zero123(files, where):
     to_camera = torch.from_numpy(np.stack(poses))
     lenses = normalised_intrinsics(ZERO123_FOV).expand(len(names), 3, 3)
     check_rigid(Cameras(to_camera, lenses), where / "000.npy")  # before it is inverted
-    cameras = Cameras(opengl_to_opencv(torch.linalg.inv(to_camera.double()).float()), lenses)
+    c2w = torch.linalg.inv(to_camera.double()).float()
+    c2w[:, 3] = torch.tensor([0.0, 0, 0, 1])  # but for the last digit
+    cameras = Cameras(opengl_to_opencv(c2w), lenses)
     check_rigid(cameras, where / "000.npy")  # positions may have become infinite
     return names, cameras, {}
 

@@ -36,6 +36,10 @@ class GivenBuffer(ObjectBuffer):
         self.first, self.made = next, 0
         self.given.restart(next)
 
+    def place(self) -> int:
+        """From the first slot on: batches are drawn from those that were filled, long before all are."""
+        return self.made % self.capacity
+
     def fill(self) -> None:
         self.given.fill()
         self.thread.start()

@@ -1,5 +1,7 @@
 """The command line as a user calls it, in this process."""
 
+import os
+import pathlib
 import sys
 
 import pytest
@@ -28,6 +30,16 @@ def refused(run):
         assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n")
         for word in words:
             assert str(word) in errors
+    return call
+
+
+@pytest.fixture
+def make_folders_with(monkeypatch):
+    """Puts a function in the place of os.mkdir."""
+    def call(function):
+        monkeypatch.setattr(os, "mkdir", function)
+        if sys.version_info < (3, 11):  # whose paths keep functions of their own
+            monkeypatch.setattr(pathlib._NormalAccessor, "mkdir", staticmethod(function))
     return call
 
 

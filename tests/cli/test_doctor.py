@@ -56,7 +56,7 @@ def test_doctor_on_a_worse_machine(monkeypatch):
     assert checks["[eval]"].advice == "measuring: pip install -e '.[eval]'"
 
 
-def test_doctor_tries_to_write(monkeypatch, tmp_path):
+def test_doctor_tries_to_write(monkeypatch, make_folders_with, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert str(tmp_path) in doctor._here() and "GiB free" in doctor._temporary() and not list(tmp_path.iterdir())
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
@@ -67,7 +67,7 @@ def test_doctor_tries_to_write(monkeypatch, tmp_path):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(os, "mkdir", refuse)
+    make_folders_with(refuse)
     with pytest.raises(InputError, match=r"cannot write there \(Read-only file system\)"):
         doctor._here()
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)

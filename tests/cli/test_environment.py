@@ -27,7 +27,7 @@ def test_a_folder_that_cannot_be_written(refused, inputs, tmp_path, command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("number, text", [(30, "Read-only file system"), (13, "Permission denied")])
-def test_a_disk_that_is_read_only(refused, inputs, tmp_path, monkeypatch, command, number, text):
+def test_a_disk_that_is_read_only(refused, inputs, tmp_path, make_folders_with, command, number, text):
     make = os.mkdir
 
     def refuse(path, *options, **more):
@@ -35,7 +35,7 @@ def test_a_disk_that_is_read_only(refused, inputs, tmp_path, monkeypatch, comman
             raise OSError(number, text, str(path))
         make(path, *options, **more)
 
-    monkeypatch.setattr(os, "mkdir", refuse)
+    make_folders_with(refuse)
     refused(words(command, inputs, tmp_path / "out", "http://127.0.0.1:9"), tmp_path, text)
     assert not list(tmp_path.iterdir())
 

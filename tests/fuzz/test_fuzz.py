@@ -48,11 +48,11 @@ def test_damaged_files_are_read_soundly_or_refused_in_one_line(format):
 
 # ---- what is given as objects ---------------------------------------------------------------------------------------
 
+SHAPES = st.sampled_from([(), (0,), (9,), (9, 9), (9, 9, 3), (3, 9, 9), (9, 9, 4), (2, 9, 9, 3)])
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5)
-    | arrays.arrays(st.sampled_from([np.uint8, np.uint16, np.int64, np.float16, np.float32, np.complex64, "U3", bool,
-                                     object]),
-                    st.sampled_from([(), (0,), (9,), (9, 9), (9, 9, 3), (3, 9, 9), (9, 9, 4), (2, 9, 9, 3)])),
+    | arrays.arrays(st.sampled_from([np.uint8, np.uint16, np.int64, np.float16, np.float32, np.complex64, "U3", bool]),
+                    SHAPES) | arrays.arrays(object, SHAPES, elements=st.none() | st.floats()),
     lambda inner: st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(st.just("a"), inner), max_leaves=4)
 
 

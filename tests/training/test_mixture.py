@@ -69,6 +69,19 @@ def test_batches_hold_both_kinds_and_what_belongs_to_them(meshes):
     assert source.batch(8, images=False).rgba.shape[1] == 0
 
 
+@pytest.mark.parametrize("next", [0, 2, 4, 10])
+def test_a_ring_that_goes_on_holds_nothing_but_what_came(meshes, next):
+    """Batches begin before the ring is full, and after an interruption the first object has any number."""
+    ring = {"image_size": 32, "num_views": 4, "capacity": 32, "device": "cpu", "novel_views": 1, "chunk": 2}
+    source = GivenBuffer(RenderedObjects(meshes, TINY, settings(), "cpu"), **ring)
+    with closing(source):
+        source.c2w.fill_(torch.nan)
+        source.restart(next)
+        source.fill()
+        assert len(source) == 2 and source.next == next + 2
+        assert source.batch(20).cameras.c2w.isfinite().all()
+
+
 def test_meshes_are_drawn_anew_and_those_held_out_never(meshes, monkeypatch):
     seen = []
     monkeypatch.setattr(data_module, "fresh_views", lambda name, *given: seen.append(name) or fresh_views(name, *given))

@@ -12,11 +12,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast
 from torch import Tensor, nn
-from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
-from ...cameras import Cameras
 from ...errors import InputError
-from ...models.condition import Condition
+from .trees import leaves
 
 WARM_UPS = 2  # calls before the recording: they compile, choose algorithms and allocate what these need
 
@@ -106,13 +105,3 @@ def exchange_gradients(parameters: Iterable[nn.Parameter], dtype: torch.dtype, b
         torch._foreach_copy_(waiting, [part.view(one.shape) for part, one in
                                        zip(flat.split([*map(Tensor.numel, waiting)]), waiting, strict=True)])
         waiting = []
-
-
-def leaves(value) -> list[Tensor]:
-    """The tensors of a tensor, of a tuple or dictionary of such values, of Cameras or a Condition, in order."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
-for _kind in (Cameras, Condition):
-    register_pytree_node(_kind, lambda value: (list(vars(value).values()), type(value)),
-                         lambda parts, kind: kind(*parts))
