@@ -1,6 +1,5 @@
 """`ouroboros doctor`: what it finds on this machine, and what it would find on a worse one."""
 
-import os
 import sys
 from importlib import metadata
 from types import SimpleNamespace
