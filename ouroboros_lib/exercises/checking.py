@@ -18,7 +18,8 @@ import torch
 
 from ..errors import InputError
 
-LESSONS = ("00", "01")
+LESSONS = ("00", "01", "02", "03", "04", "05", "06")
+LISTED = 4  # of more numbers than these a verdict names one
 MARKS = {True: "✔ right", False: "✘ not yet", None: "… not answered yet"}
 
 
@@ -44,6 +45,8 @@ class Exercise:
     says: of a right answer, what it shows. properties: where many answers are right, plots above all (see `curve`),
     tests of the answer, each with what to say where it fails. Then nothing is compared; `solution` and `mistakes`
     return answers for which that is said.
+    observe: calls a function with an example's arguments, and says what is compared: what it returns, or what it does
+    to toy models. None: no answer yet.
     """
 
     says: str
@@ -52,6 +55,7 @@ class Exercise:
     examples: Callable[[], Sequence[tuple]] = lambda: [()]
     tolerance: float = 1e-4
     properties: Sequence[tuple[Callable[[Any], bool], str]] = field(default_factory=tuple)
+    observe: Callable[..., Any] = lambda function, *arguments: function(*arguments)
 
 
 def check(name: str, answer: Any) -> Verdict:
@@ -68,14 +72,14 @@ def check(name: str, answer: Any) -> Verdict:
     examples, found = exercise.examples(), []
     for arguments in examples:
         try:
-            found.append(answer(*arguments) if callable(answer) else answer)
+            found.append(exercise.observe(answer, *arguments) if callable(answer) else answer)
         except Exception as error:  # whatever a student's code raises
             return Verdict(name, False, f"it raises {type(error).__name__} ({error}) for {_arguments(arguments)}")
         if is_stub(found[-1]):
             return Verdict(name, None, "it returns nothing yet")
 
     def does(function: Callable[..., Any]) -> list[bool]:
-        return [same(one, function(*arguments), exercise.tolerance)
+        return [same(one, exercise.observe(function, *arguments), exercise.tolerance)
                 for one, arguments in zip(found, examples, strict=True)]
 
     if all(right := does(exercise.solution)):
@@ -84,8 +88,9 @@ def check(name: str, answer: Any) -> Verdict:
         if all(does(mistake)):
             return Verdict(name, False, explanation)
     first = right.index(False)
-    expected = exercise.solution(*examples[first])
-    return Verdict(name, False, _difference(found[first], expected, examples[first], callable(answer)))
+    part, got, expected = _first_difference(found[first], exercise.observe(exercise.solution, *examples[first]),
+                                            exercise.tolerance)
+    return Verdict(name, False, part + _difference(got, expected, examples[first], callable(answer)))
 
 
 def find(name: str) -> Exercise:
@@ -99,12 +104,16 @@ def find(name: str) -> Exercise:
 
 
 def is_stub(answer: Any) -> bool:
-    """Whether nothing was answered: `...`, None, or a function of whose body `...` is all that does anything."""
+    """Whether nothing was answered: `...`, None, or a function of whose body `...` is all that does anything.
+
+    Of several values one `...` is enough.
+    """
     if answer is None or answer is Ellipsis:
         return True
     if inspect.isfunction(answer):
         return _steps(answer) == _steps(_stub)
-    return isinstance(answer, (tuple, list)) and any(value is Ellipsis for value in answer)
+    parts = answer.values() if isinstance(answer, Mapping) else answer
+    return isinstance(answer, (tuple, list, Mapping)) and any(value is Ellipsis for value in parts)
 
 
 def _stub():
@@ -124,9 +133,10 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
     if isinstance(expected, (tuple, list)):
         return isinstance(found, (tuple, list)) and len(found) == len(expected) and all(
             same(one, other, tolerance) for one, other in zip(found, expected, strict=True))
-    if isinstance(expected, (str, bool)):
-        return type(found) is type(expected) and (found.strip().lower() == expected.lower() if isinstance(found, str)
-                                                  else found == expected)
+    if isinstance(expected, str):
+        return isinstance(found, str) and found.strip().lower() == expected.lower()
+    if isinstance(expected, bool):
+        return isinstance(found, (bool, np.bool_)) and bool(found) is expected
     one, other = numbers(found), numbers(expected)
     return one is not None and other is not None and one.shape == other.shape and bool(
         np.allclose(one, other, rtol=tolerance, atol=tolerance * float(np.abs(other).max(initial=1e-12))))
@@ -163,27 +173,44 @@ def _by_properties(name: str, exercise: Exercise, answer: Any) -> Verdict:
     return Verdict(name, True, exercise.says)
 
 
+def _first_difference(found: Any, expected: Any, tolerance: float) -> tuple[str, Any, Any]:
+    """Of dicts with the same keys, the first entries that differ, after their key; other answers as they are."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping) and found.keys() == expected.keys():
+        key = next(key for key, value in expected.items() if not same(found[key], value, tolerance))
+        return f"{key}: ", found[key], expected[key]
+    return "", found, expected
+
+
 def _difference(found: Any, expected: Any, arguments: tuple, tell: bool) -> str:
     """In which way an answer is not right. tell: say what would be, for one of several examples."""
-    got, right = (None if isinstance(value, (str, bool)) else numbers(value) for value in (found, expected))
+    got, right = (None if _is_word(value) else numbers(value) for value in (found, expected))
     if right is not None and got is None:
         return f"expected {'numbers' if right.ndim else 'a number'}, got {type(found).__name__}"
     if right is not None and got is not None and got.shape != right.shape:
         return f"expected the shape {right.shape}, got {got.shape}"
+    gives = "it gives"
+    if right is not None and got is not None and right.size > LISTED:  # one of many numbers, the worst
+        at = np.unravel_index(np.nan_to_num(np.abs(got - right), nan=np.inf).argmax(), right.shape)
+        gives, found, expected = f"at [{', '.join(map(str, at))}] it gives", got[at], right[at]
     where = f" for {_arguments(arguments)}" if arguments else ""
-    return f"it gives {_short(found)}{where}, which is not right" + (
+    return f"{gives} {_short(found)}{where}, which is not right" + (
         f"; right would be {_short(expected)}" if arguments and tell else "")
 
 
+def _is_word(value: Any) -> bool:
+    """Whether a value is written as it stands: text, True and False, or several with such in them."""
+    return any(map(_is_word, value)) if isinstance(value, (tuple, list)) else isinstance(value, (str, bool))
+
+
 def _arguments(arguments: tuple) -> str:
-    return ", ".join(map(_short, arguments)) or "no arguments"
+    return ", ".join(_short(value) for value in arguments if not callable(value)) or "what it is given"
 
 
 def _short(value: Any) -> str:
-    if (array := None if isinstance(value, (str, bool)) else numbers(value)) is not None:
+    if (array := None if _is_word(value) else numbers(value)) is not None:
         if array.ndim == 0:
             return f"{float(array):.4g}"
-        if array.size <= 4:
+        if array.size <= LISTED:
             return "[" + ", ".join(f"{number:.4g}" for number in array.ravel()) + "]"
         return f"a tensor of shape {array.shape}"
     text = str(value)

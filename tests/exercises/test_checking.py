@@ -16,9 +16,23 @@ TWICE = Exercise(says="Twice.", solution=lambda x: 2 * x, examples=lambda: [(1.0
 RISING = Exercise(says="It rises.", solution=lambda: None, mistakes=[], properties=[
     (lambda answer: len(checking.curve(answer)) >= 3, "too few points."),
     (lambda answer: (np.diff(checking.curve(answer)[:, 1]) > 0).all(), "it falls somewhere.")])
+CALLS = Exercise(says="Twice.", solution=lambda f: f(f(1)), examples=lambda: [(2,), (3,)],
+                 mistakes=[(lambda f: 2 * f(1), "called once only.")],
+                 observe=lambda function, factor: observe(function, factor))
 
 LESSONS = {f"{lesson}-{number}": exercise for lesson in checking.LESSONS
            for number, exercise in importlib.import_module(f"{checking.__package__}.lesson_{lesson}").EXERCISES.items()}
+
+
+def observe(function, factor):
+    """What a function returns of a toy that multiplies, and how often it calls it."""
+    calls = []
+
+    def toy(x):
+        calls.append(x)
+        return factor * x
+
+    return {"result": function(toy), "calls": len(calls)}
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -37,7 +51,7 @@ def test_solutions_are_right_and_each_mistake_is_explained(name):
 
 @pytest.fixture
 def lesson(monkeypatch):
-    module = type("Lesson", (), {"EXERCISES": {"1": TWICE, "2": RISING}})
+    module = type("Lesson", (), {"EXERCISES": {"1": TWICE, "2": RISING, "3": CALLS}})
     monkeypatch.setitem(sys.modules, "ouroboros_lib.exercises.lesson_00", module)
 
 
@@ -61,6 +75,8 @@ def fails(x):
     (lambda x, y: x, False, "it raises TypeError"),
     (stub, None, "put your answer in the place of `...`"),
     (..., None, "put your answer"),
+    ([2.0, ...], None, "put your answer"),
+    ({"a": 2.0, "b": ...}, None, "put your answer"),
     (lambda x: None, None, "put your answer"),
     (2.0, False, "it gives 2 for 3, which is not right"),
 ])
@@ -68,6 +84,17 @@ def test_verdicts(lesson, answer, right, text):
     verdict = check("00-1", answer)
     assert verdict.right is right and text in verdict.text
     assert repr(verdict).startswith(("✔", "✘", "…")) and "00-1" in repr(verdict)
+
+
+def test_of_many_numbers_the_worst_is_named(monkeypatch):
+    ten = Exercise(says="", solution=lambda f, x: torch.arange(10.0).view(2, 5), mistakes=[],
+                   examples=lambda: [(torch.sin, 3)])
+    monkeypatch.setattr(checking, "find", lambda name: ten)
+    for wrong in (-1.0, float("nan")):
+        answer = torch.arange(10.0).view(2, 5) + 0.1
+        answer[1, 2] = wrong
+        assert check("00-1", lambda f, x, answer=answer: answer).text == (
+            f"at [1, 2] it gives {wrong:g} for 3, which is not right; right would be 7")
 
 
 def test_a_function_that_computes_before_it_returns_nothing_is_no_stub(lesson):
@@ -88,6 +115,23 @@ def test_plots_are_judged_by_what_they_show(lesson):
     assert check("00-2", axis).right
     assert "got int with 0" in check("00-2", 3).text
     plt.close(figure)
+
+
+def test_truth_values_are_told_from_numbers():
+    assert checking.same((np.bool_(True), False), (True, False), 1e-4)
+    assert not checking.same((1, 0), (True, False), 1e-4)
+    assert "it gives [1, 0] for False, False, which is not right; right would be (True, False)" in check(
+        "04-6", lambda *switches: (1, 0)).text
+
+
+@pytest.mark.parametrize("answer, text", [
+    (lambda toy: toy(toy(1)), "Twice."),
+    (lambda toy: 2 * toy(1), "called once only."),
+    (lambda toy: toy(1), "result: it gives 2 for 2, which is not right; right would be 4"),
+    (lambda toy: toy(toy(1)) + 0 * toy(1), "calls: it gives 3 for 2, which is not right; right would be 2"),
+])
+def test_what_an_answer_does_to_toys_is_compared(lesson, answer, text):
+    assert check("00-3", answer).text == text
 
 
 @pytest.mark.parametrize("name, message", [("7-1", "such as 01-2"), ("00", "notebook 00 has these"), ("00-99", "1, 2")])
