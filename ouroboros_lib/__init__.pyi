@@ -1,5 +1,6 @@
 # What `import ouroboros_lib` offers, and where it lives: for type checkers and completion, and for __init__.py.
 from .cameras import Cameras as Cameras
+from .course.parameters import notebook as notebook
 from .errors import InputError as InputError
 from .gaussians import Gaussians as Gaussians
 from .models.autoencoder import Autoencoder as Autoencoder
@@ -8,7 +9,6 @@ from .models.feedback import Renders as Renders
 from .models.multiview import MultiviewUNet as MultiviewUNet
 from .models.reconstructor import GaussianReconstructor as GaussianReconstructor
 from .noise import EDMNoise as EDMNoise
-from .notebooks import notebook as notebook
 from .paper.lgm import LGMReconstructor as LGMReconstructor
 from .paper.released import ReleasedMultiviewUNet as ReleasedMultiviewUNet
 from .paper.released import ReleasedPipeline as ReleasedPipeline

@@ -18,10 +18,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from ouroboros_lib.course.ring import LESSONS, ring
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files import replace_file
 from ouroboros_lib.viz.encoding import as_png, as_webp
-from ouroboros_lib.viz.ring import LESSONS, ring
 
 from . import one_line_for_bad_input
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from matplotlib.patches import FancyArrowPatch
 
-from ouroboros_lib.viz.diagram import FAINT, GRADIENT
-from ouroboros_lib.viz.ring import BENDS, DESIGNS, LESSONS, PARTS, designs, gradient_ring, ring
+from ouroboros_lib.course.diagram import FAINT, GRADIENT
+from ouroboros_lib.course.ring import BENDS, DESIGNS, LESSONS, PARTS, designs, gradient_ring, ring
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import needs
+from ..viz.sheets import to_pil
 from . import diagram
 from .diagram import COORDINATE_RENDER, FAINT, GRADIENT, IMAGE, INK, LATENT, RENDER, SPLAT, Point, Size
-from .sheets import to_pil
 
 with needs("course", "what notebooks show"):
     from matplotlib.axes import Axes

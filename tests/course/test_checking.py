@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ouroboros_lib.course import checking
+from ouroboros_lib.course.checking import Exercise, Verdict, check
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.exercises import Exercise, Verdict, check, checking
 
 TWICE = Exercise(says="Twice.", solution=lambda x: 2 * x, examples=lambda: [(1.0,), (3.0,)],
                  mistakes=[(lambda x: x * x, "squared, not doubled.")])
@@ -52,7 +53,7 @@ def test_solutions_are_right_and_each_mistake_is_explained(name):
 @pytest.fixture
 def lesson(monkeypatch):
     module = type("Lesson", (), {"EXERCISES": {"1": TWICE, "2": RISING, "3": CALLS}})
-    monkeypatch.setitem(sys.modules, "ouroboros_lib.exercises.lesson_00", module)
+    monkeypatch.setitem(sys.modules, "ouroboros_lib.course.lesson_00", module)
 
 
 def stub(x):

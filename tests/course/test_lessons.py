@@ -3,7 +3,7 @@
 import torch
 
 from ouroboros_lib.cameras import orbit_cameras
-from ouroboros_lib.exercises import lesson_02
+from ouroboros_lib.course import lesson_02
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.rasterization.projection import project

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from .errors import InputError
-from .speed.threads import start
-from .values import Between, checked
+from ..errors import InputError
+from ..speed.threads import start
+from ..values import Between, checked
 
 if TYPE_CHECKING:
     import torch
