@@ -38,7 +38,7 @@ demo: $(CORE)  ## check this machine, then turn the sample pictures into views a
 	@echo "Done. Look into outputs/demo: recursion.png shows the recursion; open viewer.html in a browser."
 
 course: $(COURSE)  ## the notebooks in JupyterLab
-	@.venv/bin/jupyter lab notebooks
+	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 # Notebooks first, long as they are, then the tests: both workers are busy to the end.
 test: lint  ## everything that .ci/run checks: lint, tests, notebooks
@@ -95,6 +95,7 @@ figures: $(STAMP)  ## make all pictures in figures/ again
 		$(PAPERMILL) --cwd "$$(dirname "$$notebook")" -p figure_folder "$(CURDIR)/figures" \
 			"$$notebook" "$$folder/$$(basename "$$notebook")"; \
 	done
+	@$(PY) -m tools.attach
 
 # On Python 3.10, in an environment of its own. TESTS="tests/cli tests/models": only these.
 TESTS ?= tests

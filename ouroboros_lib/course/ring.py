@@ -113,7 +113,7 @@ def _draw(axis: Axes, name: str, alpha: float) -> None:
 DESIGNS = {"(a) two stages": "two-stage", "(b) projection": "projection", "(c) feedback: Ouroboros3D": "paper"}
 
 
-def designs(views: Mapping[str, Tensor], renders: Mapping[str, Tensor], step: str = "") -> Figure:
+def design_picture(views: Mapping[str, Tensor], renders: Mapping[str, Tensor], step: str = "") -> Figure:
     """The paper's three designs side by side, with what each makes of one object.
 
     views, renders: for each plan, `two-stage`, `projection` and `paper`, one of F's views and the render of the

@@ -30,16 +30,19 @@ def show(picture: Image.Image | Figure, path: str | Path | None = None) -> None:
 
     path: also write this PNG there, its folder too if need be.
     """
-    if isinstance(picture, Figure):
-        buffer = io.BytesIO()
-        picture.savefig(buffer, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
-        plt.close(picture)
-        picture = Image.open(buffer).convert("RGB")
-    png = as_png(picture)
+    png = as_png(picture_of(picture) if isinstance(picture, Figure) else picture)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         replace_file(Path(path), png)
     display(DisplayedImage(png, format="png"))
+
+
+def picture_of(figure: Figure) -> Image.Image:
+    """A matplotlib figure, which is closed, as a picture."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=FIGURE_DPI, bbox_inches="tight")
+    plt.close(figure)
+    return Image.open(buffer).convert("RGB")
 
 
 def show_source(function: Callable) -> None:

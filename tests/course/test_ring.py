@@ -6,7 +6,7 @@ import torch
 from matplotlib.patches import FancyArrowPatch
 
 from ouroboros_lib.course.diagram import FAINT, GRADIENT
-from ouroboros_lib.course.ring import BENDS, DESIGNS, LESSONS, PARTS, designs, gradient_ring, ring
+from ouroboros_lib.course.ring import BENDS, DESIGNS, LESSONS, PARTS, design_picture, gradient_ring, ring
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_gradients_flow_where_the_switches_let_them(decoder_gradient, detach_fee
 
 def test_the_designs_show_the_pictures_they_are_given():
     tiles = {plan: torch.rand(3, 16, 16) for plan in DESIGNS.values()}
-    figure = designs(tiles, tiles, "step 3 of 25")
+    figure = design_picture(tiles, tiles, "step 3 of 25")
     shown = [image.get_array() for image in figure.axes[0].images]
     assert sum(array.shape == (16, 16, 3) for array in shown) == 6
     assert len(arrows(figure)) == 3 * 5 + 1  # and one of them is fed back
