@@ -85,6 +85,8 @@ figures: $(STAMP)  ## make all pictures in figures/ again
 	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
 	@$(PY) -m tools.families --out outputs/figures/families.png
 	@$(PY) -m tools.hero --out figures
+	@$(PY) -c "from ouroboros_lib.course.ring import ring; \
+		ring(title='25 rounds,\neach with less noise').savefig('figures/ring.svg', metadata={'Date': None})"
 	@for name in recursion families; do $(PY) -c "import sys; from PIL import Image; \
 		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
 		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \
