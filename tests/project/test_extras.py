@@ -125,7 +125,7 @@ BROUGHT = {"triton", "huggingface_hub", "IPython", "jinja2", "nbconvert", "nbfor
 
 
 def test_doctor_knows_the_extras():
-    assert EXTRAS.keys() == OPTIONAL.keys() - {"photo", "all", "test"}
+    assert EXTRAS.keys() == OPTIONAL.keys() - {"photo", "book", "all", "test"}
     known = providers()
     for extra, (_, modules) in EXTRAS.items():
         wanted = {name for name in names(OPTIONAL[extra]) if name[0] != "["} - {"embreex"}  # which has its own line
@@ -134,7 +134,7 @@ def test_doctor_knows_the_extras():
 
 def test_all_and_test_take_what_there_is():
     assert names(OPTIONAL["all"]) == {"[course]", "[export]", "[photo]", "[app]"}
-    assert names(OPTIONAL["test"]) >= {"[course]", "[export]"}
+    assert names(OPTIONAL["test"]) >= {"[course]", "[export]", "[book]"}
     assert names(OPTIONAL["course"]) >= {"[train]", "[paper]"} and "[eval]" in names(OPTIONAL["train"])
 
 
