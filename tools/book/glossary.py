@@ -28,19 +28,19 @@ class Entry:
 
     @property
     def anchor(self) -> str:
-        return "term-" + nodes.make_id((self.words + self.codes)[0])
+        return "term-" + nodes.make_id(self.words[0] if self.words else f"code-{self.codes[0]}")
 
 
 def read_glossary(path: Path) -> list[Entry]:
     """The rows of the table `| word | meaning |` in a markdown file; none where there is no such file."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     entries = []
-    for words, meaning in ROW.findall(text):
-        if words.startswith("**") or words.startswith("`"):
-            names = [name.strip("* ") for name in words.split(", ")]
+    for cell, meaning in ROW.findall(text):
+        if cell.startswith(("**", "`")):
+            names = [name.strip("* ") for name in cell.split(", ")]
+            words = tuple(name for name in names if not name.startswith("`"))
             codes = tuple(name.strip("`") for name in names if name.startswith("`"))
-            entries.append(Entry(tuple(name for name in names if not name.startswith("`")), codes,
-                                 PLAIN.sub("", meaning)))
+            entries.append(Entry(words, codes, PLAIN.sub("", meaning)))
     return entries
 
 
@@ -85,11 +85,10 @@ class Glossary:
 
     def number_rows(self, document: nodes.document) -> None:
         """On the glossary's own page: give each row the anchor that terms lead to."""
-        anchors = {(entry.words + entry.codes)[0]: entry.anchor for entry in self.entries}
-        for row in document.findall(nodes.row):
-            first = PLAIN.sub("", row.children[0].astext()).split(", ")[0]
-            if first in anchors:
-                row.children[0].children[0]["ids"].append(anchors[first])
+        words = [row.children[0].children[0] for row in document.findall(nodes.row)
+                 if isinstance(row.parent, nodes.tbody)]
+        for cell, entry in zip(words, self.entries, strict=True):
+            cell["ids"].append(entry.anchor)
 
 
 SKIPPED = (nodes.title, nodes.reference, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.image, Term,

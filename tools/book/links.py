@@ -31,7 +31,7 @@ class _Page(HTMLParser):
 
 def faults(site: Path) -> list[str]:
     """One line for each link that leads nowhere, picture without words, and file that would come from the network."""
-    read = lru_cache(maxsize=None)(_Page)
+    read, site = lru_cache(maxsize=None)(_Page), site.resolve()
     found = []
     for path in sorted(site.rglob("*.html")):
         if "_static" in path.parts:

@@ -13,6 +13,7 @@ PLOTLY = "application/vnd.plotly.v1+json"
 PLOTLY_FILE = "plotly.min.js"  # 4.5 MB, once for all pages
 DRAWN = {"BoxModel", "HBoxModel", "VBoxModel", "StackModel", "ImageModel", "HTMLModel", "LabelModel", "IntSliderModel",
          "FloatSliderModel", "SelectionSliderModel", "ToggleButtonsModel", "DropdownModel"}  # by widgets.js
+KEPT = {"kernelspec", "language_info", "widgets"}  # other metadata, as papermill's, would be shown
 NO_KERNEL = '<p class="no-kernel">This control needs a kernel: open the notebook to use it.</p>'
 FOLDED, SHOWN = "hide-input", "shown"  # tags of cells: MyST-NB's, and one for CSS class "tag_shown"
 LABELS = {"title", "suptitle", "xlabel", "ylabel", "zlabel", "label", "row_labels", "column_labels"}
@@ -22,6 +23,8 @@ LONGEST_ALT = 200
 
 def prepare(notebook: dict) -> None:
     """Change a notebook, in place, into what MyST-NB shows well."""
+    notebook["metadata"] = {key: value for key, value in notebook["metadata"].items() if key in KEPT}
+    notebook["metadata"].setdefault("language_info", {"name": "python"})
     state = notebook["metadata"].get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     heading = ""
     for cell in notebook["cells"]:

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.files import new_folder
+from ouroboros_lib.files import new_folder, read_json
 
 from .contents import PAGES
 from .links import faults
@@ -47,6 +47,8 @@ def _stage(root: Path, source: Path) -> None:
             if picture.is_file() and picture.is_relative_to(root):
                 _copy(picture, source / picture.relative_to(root))
         page = path.relative_to(root)
+        if path.suffix == ".ipynb" and "cells" not in (read_json(path) or {}):
+            raise InputError(f"{path}: not a notebook; save it in format 4")
         _copy(path, source / ("index.md" if page == Path("README.md") else page))
 
 
