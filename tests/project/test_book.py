@@ -12,7 +12,8 @@ WHAT_IS_WRONG = """() => {
     const wrong = [...document.images].filter(image => image.complete && !image.naturalWidth && image.offsetParent)
         .map(image => "broken picture: " + image.src.slice(0, 100));
     for (const table of document.querySelectorAll("article table"))
-        if (table.scrollWidth > table.parentElement.clientWidth + 1) wrong.push("cut table: " + table.innerText.slice(0, 60));
+        if (table.scrollWidth > table.parentElement.clientWidth + 1)
+            wrong.push("cut table: " + table.innerText.slice(0, 60));
     const prose = document.querySelector("article").cloneNode(true);
     for (const code of prose.querySelectorAll("pre, code, script, annotation")) code.remove();
     const tex = prose.textContent.match(/\\\\(frac|sigma|text|begin|sum)|\\$[^$\\s][^$]*\\$/);

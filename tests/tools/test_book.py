@@ -18,11 +18,12 @@ from tools.book.site import build
 
 README = """# Small, to test
 
-![badge](https://img.example/badge.svg) [![open](https://img.example/b.svg)](https://colab.example) Latents of F. F again.
+![badge](https://img.example/a.svg) [![open](https://img.example/b.svg)](https://colab.example) Latents of F. F again.
 
 ![a dot](figures/dot.png)
 
-See [one](notebooks/00_one.ipynb#a-formula), [this line](lib/noise.py#L2), [code](lib), [rows](results/rows.json), [the guide][g].
+See [one](notebooks/00_one.ipynb#a-formula), [this line](lib/noise.py#L2), [code](lib),
+[rows](results/rows.json), [the guide][g].
 
 ## Second
 
@@ -100,7 +101,8 @@ def write(root: Path, files: dict) -> Path:
 def root(tmp_path_factory):
     solution = new_notebook(cells=[new_markdown_cell("# Solutions to 00: one\n\n[back](../00_one.ipynb)")])
     root = write(tmp_path_factory.mktemp("small"), {
-        "README.md": README, "docs/guide.md": "# A guide\n\n## Where\n\n[home](../README.md)", "docs/glossary.md": GLOSSARY,
+        "README.md": README, "docs/glossary.md": GLOSSARY,
+        "docs/guide.md": "# A guide\n\n## Where\n\n[home](../README.md)",
         "notebooks/00_one.ipynb": first_notebook(), "notebooks/01_two.ipynb": as_jupyterlab_saves_it(),
         "notebooks/solutions/00_solutions.ipynb": solution, "lib/noise.py": "x = 1\ny = 2  # <b>\n",
         "notebooks/seconds.json": json.dumps({"seconds": {"00_one": {"long": 130.0, "plot": 4.0}}}),
@@ -122,7 +124,8 @@ def read(site):
 
 
 def test_pages_stand_in_order_with_the_way_on_and_back(read):
-    home, one, solution = read("index.html"), read("notebooks/00_one.html"), read("notebooks/solutions/00_solutions.html")
+    home, one = read("index.html"), read("notebooks/00_one.html")
+    solution = read("notebooks/solutions/00_solutions.html")
     entries = re.findall(r'class="toctree-l\d[^"]*"><a class="[^"]*" href="([^"#]+)">', home)
     assert entries == ["notebooks/00_one.html", "notebooks/solutions/00_solutions.html", "notebooks/01_two.html",
                        "docs/glossary.html", "docs/guide.html"]
@@ -207,8 +210,8 @@ def test_words_can_be_searched_for(read):
     ({"notebooks/00_one.ipynb": "{"}, "00_one.ipynb: not a JSON file"),
 ])
 def test_what_leads_nowhere_makes_no_book(tmp_path, files, message):
-    write(tmp_path, {"README.md": "# Small\n", "notebooks/00_one.ipynb": new_notebook(cells=[new_markdown_cell("# 00")]),
-                     **files})
+    notebook = new_notebook(cells=[new_markdown_cell("# 00")])
+    write(tmp_path, {"README.md": "# Small\n", "notebooks/00_one.ipynb": notebook, **files})
     Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
     write(tmp_path / "book", {"index.html": "older"})
     with pytest.raises(InputError, match=message):
@@ -223,10 +226,10 @@ def test_a_folder_without_notebooks_is_bad_input(tmp_path):
 
 
 def test_faults_are_found(tmp_path):
-    write(tmp_path, {"a.html": '<p id="here"><a href="b.html#there">x</a><a href="b.html#gone">x</a><a href="c.html">x</a>'
-                               '<a href="#here">x</a><a href="#gone">x</a><a href="https://elsewhere.example">x</a>'
-                               '<img src="x.png" alt="x"><img src="data:," alt=""><script src="//cdn.example/x.js"></script>',
-                     "b.html": '<p id="there">'})
+    links = "".join(f'<a href="{to}">x</a>' for to in ("b.html#there", "b.html#gone", "c.html", "#here", "#gone",
+                                                       "https://elsewhere.example"))
+    loads = '<img src="x.png" alt="x"><img src="data:," alt=""><script src="//cdn.example/x.js"></script>'
+    write(tmp_path, {"a.html": f'<p id="here">{links}{loads}', "b.html": '<p id="there">'})
     assert faults(tmp_path) == [
         "a.html: links to b.html#gone, but there is no gone", "a.html: links to c.html, which is not there",
         "a.html: links to #gone, but there is no gone", "a.html: links to x.png, which is not there",

@@ -101,10 +101,10 @@ def _page(app: Sphinx, pagename: str, templatename: str, context: dict, doctree:
 
 
 def _visit_fold(translator, node: nodes.Element) -> None:
-    code = node.astext().strip()
-    lines = len(code.splitlines())
+    lines = len(node.astext().strip().splitlines())
     shown = " open" if f"tag_{SHOWN}" in node.parent["classes"] else ""
-    translator.body.append(f'<details class="fold"{shown}><summary>{lines} line{"s" * (lines != 1)} of code</summary>\n')
+    text = "1 line of code" if lines == 1 else f"{lines} lines of code"
+    translator.body.append(f'<details class="fold"{shown}><summary>{text}</summary>\n')
 
 
 def _depart_fold(translator, node: nodes.Element) -> None:

@@ -1,4 +1,4 @@
-"""The glossary's words, explained where they are first used in a section: on hover, on focus, or by following the link."""
+"""The glossary's words, explained where a section first uses them: on hover, on focus, or by following the link."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_glossary(path: Path) -> list[Entry]:
 
 
 class Glossary:
-    """Finds words of the glossary in a page's text: capitals count, but for the first letter of a word in small ones."""
+    """Finds words of the glossary in a page's text, also in the plural and at a sentence's start; capitals count."""
 
     def __init__(self, entries: list[Entry]):
         self.entries = entries
@@ -91,8 +91,8 @@ class Glossary:
             cell["ids"].append(entry.anchor)
 
 
-SKIPPED = (nodes.title, nodes.reference, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.image, Term,
-           nodes.thead)
+SKIPPED = (nodes.title, nodes.reference, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw, nodes.image,
+           nodes.thead, Term)
 
 
 def _prose(node: nodes.Node):

@@ -1,4 +1,4 @@
-"""Whether every link, anchor and picture of a built site leads somewhere, and whether it loads nothing from elsewhere."""
+"""Whether every link, anchor and picture of a site leads somewhere, and whether it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 NETWORK = re.compile(r"(?:https?:)?//")
-LOADS = {"script": "src", "img": "src", "iframe": "src", "video": "src", "audio": "src", "source": "src", "link": "href"}
+LOADS = {"link": "href"} | dict.fromkeys(("script", "img", "iframe", "video", "audio", "source"), "src")
 
 
 class _Page(HTMLParser):

@@ -8,15 +8,18 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.util import logging
 
+FUNCTION = r"\\(?:sin|cos|tanh?|log|ln|exp)\b"
 logger = logging.getLogger(__name__)
 
 
 def mathml(tex: str, display: str) -> str:
     """TeX as a `<math>` element; `display` is "inline" or "block"."""
-    # what latex2mathml would pass on as it is, and the space that TeX puts before a function's name
+    # what latex2mathml would pass on as it is, and the space that TeX puts around a function's name
     tex = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), tex)
     tex = tex.replace(r"\|", "\N{DOUBLE VERTICAL LINE}")
-    return convert(re.sub(r"(?<=[\w}] )(?=\\(?:sin|cos|tan|tanh|log|ln|exp)\b)", r"\,", tex), display=display)
+    tex = re.sub(rf"(?<=[\w}}] )(?={FUNCTION})", r"\,", tex)
+    tex = re.sub(rf"({FUNCTION}) *(?=[a-zA-Z\\])", r"\1\,", tex)
+    return convert(tex, display=display).replace("<mi>&#x0007E;</mi>", "<mo>\N{TILDE OPERATOR}</mo>")
 
 
 def visit_inline(translator, node: nodes.math) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import platform
 from pathlib import Path
 
@@ -38,9 +38,9 @@ def reading(node: nodes.Node) -> float:
     """Seconds for the words and the code; what cells put out is looked at, and not counted."""
     words = lines = 0
     for text in node.findall(nodes.Text):
-        above = [parent for parent in _with_parents(text)]
-        if any("cell_output" in parent.get("classes", ()) or "minutes" in parent.get("classes", ())
-               or isinstance(parent, nodes.raw) for parent in above[1:]):
+        above = list(_with_parents(text.parent))
+        if any({"cell_output", "minutes"}.intersection(parent["classes"]) or isinstance(parent, nodes.raw)
+               for parent in above):
             continue
         if any(isinstance(parent, nodes.literal_block) for parent in above):
             lines += sum(bool(line.strip()) for line in text.splitlines())
@@ -50,8 +50,8 @@ def reading(node: nodes.Node) -> float:
 
 
 def running(node: nodes.Node, seconds: dict[str, float]) -> float:
-    """Seconds of the cells in a node. A time in the notebook itself, of JupyterLab or papermill, is not asked for: it
-    would differ from machine to machine and go with each clean notebook."""
+    """Seconds of the cells in a node. Times in a notebook's own metadata, of JupyterLab or papermill, do not count:
+    they are of anybody's machine, and gone from a clean notebook."""
     cells = (cell.get("cell_metadata", {}) for cell in node.findall(nodes.container))
     return sum(seconds.get(cell.get("cell_id", ""), 0.0) for cell in cells)
 
@@ -90,7 +90,7 @@ def record(executed: Path, root: Path) -> Path:
         seconds[name] = {cell: round(time, 1) for cell, time in cells.items() if time and time >= 0.05}
     if not seconds:
         raise InputError(f"{executed}: no notebooks in it")
-    about = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    about = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     replace_file(root / RECORD, dump_json({"made by": "python -m tools.book.minutes, of notebooks that papermill ran",
                                            "machine": about, "seconds": seconds}))
     return root / RECORD

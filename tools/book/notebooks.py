@@ -1,4 +1,4 @@
-"""What a notebook's cells need to be shown on a page: plotly figures, widgets, words for pictures, which code is folded."""
+"""What cells need to be shown on a page: plotly figures, widgets, words for pictures, which code is folded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links to what is in the repository and no page: code gets a page with numbered lines, other files go along as they are."""
+"""Links to files of the repository that are no pages: code gets a page with numbered lines, others are copied."""
 
 from __future__ import annotations
 
@@ -55,11 +55,9 @@ def collect(targets: set[str], root: Path, site: Path) -> Iterator[tuple[str, di
         path = waiting.pop()
         done.add(path)
         if (root / path).is_dir():
-            names = sorted(item.name for item in (root / path).iterdir()
-                           if item.is_file() and item.suffix in (".py", ".json", ".yaml", ".md", ".txt"))
+            names = sorted(item.name for item in (root / path).iterdir() if item.is_file())
             waiting |= {f"{path}/{name}" for name in names} - done
-            links = (f'<li><a href="{name}{".html" if name.endswith(".py") else ""}">{escape(name)}</a></li>'
-                     for name in names)
+            links = (f'<li><a href="{re.sub("[.]py$", ".py.html", name)}">{escape(name)}</a></li>' for name in names)
             yield _page(f"{FOLDER}/{path}/index", path, f"<ul>{''.join(links)}</ul>")
         elif path.endswith(".py"):
             yield _page(f"{FOLDER}/{path}", path, _numbered((root / path).read_text(encoding="utf-8")))
@@ -78,5 +76,5 @@ def _numbered(code: str) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
-    numbered = highlight(code, PythonLexer(stripnl=False), HtmlFormatter(linenos="inline", lineanchors="L", nowrap=False))
-    return f'<div class="numbered">{numbered.replace(chr(34) + "L-", chr(34) + "L")}</div>'
+    numbered = highlight(code, PythonLexer(stripnl=False), HtmlFormatter(linenos="inline", lineanchors="L"))
+    return '<div class="numbered">' + numbered.replace('"L-', '"L') + "</div>"

@@ -75,7 +75,8 @@ def _settings(root: Path, place: Path) -> dict:
         "nb_execution_mode": "off", "nb_ipywidgets_js": {}, "nb_render_markdown_format": "myst",
         "nb_merge_streams": True,
         "suppress_warnings": ["mystnb.unknown_mime_type", "config.cache", "myst.header"],
-        "smartquotes": False, "html_theme": "sphinx_book_theme", "html_theme_options": _theme(root), "html_math_renderer": "mathml",
+        "smartquotes": False, "html_math_renderer": "mathml",
+        "html_theme": "sphinx_book_theme", "html_theme_options": _theme(root),
         "html_static_path": static, "html_css_files": ["book.css"], "html_js_files": ["widgets.js", "book.js"],
         "html_use_index": False, "html_copy_source": True, "html_context": {"default_mode": "auto"},
     }
@@ -102,7 +103,7 @@ def _run_sphinx(source: Path, site: Path, settings: dict) -> None:
     warnings = io.StringIO()
     try:
         with patch_docutils(), docutils_namespace():
-            app = Sphinx(source, None, site, source.with_name("doctrees"), "html", settings, None, warnings, freshenv=True)
+            app = Sphinx(source, None, site, source.with_name("doctrees"), "html", settings, None, warnings)
             app.build(force_all=True)
     except SphinxError as error:
         raise InputError(_one(str(error), source)) from None
