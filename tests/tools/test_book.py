@@ -251,7 +251,7 @@ def test_times_are_recorded_from_what_papermill_wrote(tmp_path):
 
 
 def test_a_picture_is_described_by_what_its_code_says():
-    cell = shown('axes[0].set_title("left")\nshow(image_grid(x, row_labels=["views", f"{n} more", "3D"]))',
+    cell = shown('axes[0].set_title("left")\nshow(image_grid(x, row_labels=["views", f"{n:.1f} more", "3D"]))',
                  {"image/png": PNG}, "a")
     magic = shown("%matplotlib inline", {"image/png": PNG}, "b")
     nb = new_notebook(cells=[new_markdown_cell("## Views of `F`"), cell, magic])

@@ -6,6 +6,7 @@ import ast
 import html
 import json
 import re
+from collections.abc import Iterator
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -81,12 +82,20 @@ def _labels(source: str, heading: str) -> str:
         values = [keyword.value for keyword in call.keywords if keyword.arg in LABELS]
         if isinstance(call.func, ast.Attribute) and call.func.attr in SETTERS:
             values += call.args[:1]
-        found += [(text.lineno, text.col_offset, re.sub(r"[$\\\s]+", " ", text.value).strip())
-                  for value in values for text in ast.walk(value)
-                  if isinstance(text, ast.Constant) and isinstance(text.value, str)]
+        found += [(text.lineno, text.col_offset, re.sub(r"[$\\\s]+", " ", text.value).strip(" :;,"))
+                  for value in values for text in _texts(value)]
     texts = list(dict.fromkeys(text for *_, text in sorted(found) if len(text) > 1))
     alt = f"{re.sub(r'[*`$]', '', heading)}: " + (", ".join(texts) or "the picture that this cell makes")
     return alt if len(alt) <= LONGEST_ALT else alt[:LONGEST_ALT].rsplit(" ", 1)[0] + " ..."
+
+
+def _texts(node: ast.AST) -> Iterator[ast.Constant]:
+    """Strings of an expression, but not what is filled into them, nor how."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node
+    elif not isinstance(node, ast.FormattedValue):
+        for child in ast.iter_child_nodes(node):
+            yield from _texts(child)
 
 
 def _is_set_up(cell: dict) -> bool:
