@@ -78,8 +78,8 @@ else
 	@$(POOL) $(RUNS)
 endif
 
-book: $(STAMP)  ## the course as web pages that need no kernel: outputs/book/index.html
-	@$(PY) -m tools.book notebooks outputs/book
+book: $(STAMP)  ## course, docs and results as a site that needs no network: outputs/book/index.html
+	@$(PY) -m tools.book outputs/book
 
 figures: $(STAMP)  ## make all pictures in figures/ again
 	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures

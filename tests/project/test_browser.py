@@ -26,9 +26,8 @@ from ouroboros_lib.cameras import orbit_cameras
 from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
-from tools.book import write_page
+from tools.book.site import build
 
-ROOT = Path(__file__).parents[2]
 SIDE = 256
 
 SETUP = """
@@ -205,14 +204,17 @@ def offline_page(browser, path: Path):
 
 def test_static_export_steps_through_without_network(browser, blob, tmp_path):
     blob.save_ply(tmp_path / "blob.ply")
-    cells = [nbformat.v4.new_code_cell(source) for source in (SETUP, SPLAT)]
+    cells = [nbformat.v4.new_markdown_cell("# 00"), *map(nbformat.v4.new_code_cell, (SETUP, SPLAT))]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "in.ipynb")
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "WARNING", "-k", "python3",
                "--cwd", str(tmp_path), str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    write_page(tmp_path / "out.ipynb", tmp_path / "out.html")
+    (tmp_path / "repository" / "notebooks").mkdir(parents=True)
+    (tmp_path / "repository" / "README.md").write_text("# A book of one notebook\n")
+    (tmp_path / "out.ipynb").rename(tmp_path / "repository" / "notebooks" / "00_out.ipynb")
+    build(tmp_path / "repository", tmp_path / "book")
 
-    page, failed = offline_page(browser, tmp_path / "out.html")
+    page, failed = offline_page(browser, tmp_path / "book" / "notebooks" / "00_out.html")
     images = ".static-widgets img"
     expect_page(page, images, view=1, step=3, kind=1)
     page.locator(".static-widgets input[type=range]").focus()
@@ -224,26 +226,4 @@ def test_static_export_steps_through_without_network(browser, blob, tmp_path):
     expect_page(page, images, view=0, step=1, kind=2)
     drag_and_compare(page, page.frame_locator("iframe.splat-viewer").locator("canvas"), blob)
     assert not failed
-    page.context.close()
-
-
-def test_static_export_of_the_committed_notebook(browser, tmp_path):
-    write_page(ROOT / "notebooks" / "03_self_conditioning_feedback.ipynb", tmp_path / "03.html")
-    page, failed = offline_page(browser, tmp_path / "03.html")
-    explorer = page.locator(".static-widgets").first
-    shown = explorer.locator("img >> visible=true").first
-    last = shown.get_attribute("src")
-    explorer.locator("input[type=range]").focus()
-    page.keyboard.press("ArrowLeft")
-    assert explorer.locator("img >> visible=true").first.get_attribute("src") != last
-    seen = {last}
-    for kind in ("noisy", "RGB render", "CCM", "difference"):
-        page.get_by_role("button", name=kind).click()
-        seen.add(explorer.locator("img >> visible=true").first.get_attribute("src"))
-    assert len(seen) == 5
-    page.get_by_role("button", name="estimate").click()
-    explorer.locator("input[type=range]").focus()
-    page.keyboard.press("ArrowRight")
-    assert explorer.locator("img >> visible=true").first.get_attribute("src") == last
-    assert not [request for request in failed if "mathjax" not in request.lower()]
     page.context.close()

@@ -111,7 +111,7 @@ def test_the_core_generates_and_what_an_extra_is_missing_for_is_one_line(tmp_pat
 def test_every_package_that_the_library_imports_is_declared():
     declared = names([*PROJECT["dependencies"], *(text for extra in OPTIONAL.values() for text in extra)])
     known = providers()
-    for path in [*LIBRARY.rglob("*.py"), *ROOT.glob("tools/*.py")]:
+    for path in [*LIBRARY.rglob("*.py"), *ROOT.glob("tools/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             modules = ([alias.name for alias in node.names] if isinstance(node, ast.Import)
                        else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [])
@@ -119,13 +119,13 @@ def test_every_package_that_the_library_imports_is_declared():
                 assert module in BROUGHT or known.get(module, {canonicalize_name(module)}) & declared, (path, module)
 
 
-# by torch on Linux, by diffusers, by jupyterlab
-BROUGHT = {"triton", "huggingface_hub", "IPython", "jinja2", "nbconvert", "nbformat", "jupyter_client", "ouroboros_lib",
-           "tools"}
+# by torch on Linux, by diffusers, by jupyterlab, by sphinx
+BROUGHT = {"triton", "huggingface_hub", "IPython", "jinja2", "nbconvert", "nbformat", "jupyter_client", "docutils",
+           "pygments", "ouroboros_lib", "tools"}
 
 
 def test_doctor_knows_the_extras():
-    assert EXTRAS.keys() == OPTIONAL.keys() - {"photo", "all", "test"}
+    assert EXTRAS.keys() == OPTIONAL.keys() - {"photo", "book", "all", "test"}
     known = providers()
     for extra, (_, modules) in EXTRAS.items():
         wanted = {name for name in names(OPTIONAL[extra]) if name[0] != "["} - {"embreex"}  # which has its own line
@@ -134,7 +134,7 @@ def test_doctor_knows_the_extras():
 
 def test_all_and_test_take_what_there_is():
     assert names(OPTIONAL["all"]) == {"[course]", "[export]", "[photo]", "[app]"}
-    assert names(OPTIONAL["test"]) >= {"[course]", "[export]"}
+    assert names(OPTIONAL["test"]) >= {"[course]", "[export]", "[book]"}
     assert names(OPTIONAL["course"]) >= {"[train]", "[paper]"} and "[eval]" in names(OPTIONAL["train"])
 
 

@@ -1,104 +1,260 @@
-"""Notebooks as pages that need no network, and all of them as a book."""
+"""The book, of a small repository: what its pages show, what they lead to, and what it refuses."""
 
-import html
 import json
 import re
+from pathlib import Path
 
 import nbformat
-import plotly.graph_objects as go
 import pytest
-from ipywidgets.embed import embed_data
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.viz.notebook import stepper
-from tools.book import PLOTLY_FILE, write_book, write_page
+from tools.book import minutes
+from tools.book.links import faults
+from tools.book.mathml import mathml
+from tools.book.notebooks import NO_KERNEL, PLOTLY, PLOTLY_FILE, prepare
+from tools.book.site import build
+
+README = """# Small, to test
+
+![badge](https://img.example/a.svg) [![open](https://img.example/b.svg)](https://colab.example) Latents of F. F again.
+
+![a dot](figures/dot.png)
+
+See [one](notebooks/00_one.ipynb#a-formula), [this line](lib/noise.py#L2), [code](lib),
+[rows](results/rows.json), [the guide][g].
+
+## Second
+
+F once more, and `calm`; F. Hutter is no F.
+
+[g]: docs/guide.md#where
+"""
+GLOSSARY = """# Glossary
+
+| word | meaning |
+|---|---|
+| **F** | the network, see [one](../notebooks/00_one.ipynb) |
+| **latent, code** | what the *autoencoder* makes |
+| `calm` | a plan |
+"""
+PNG = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 
 
-def notebook_with(widget=None, output=None, source="1 + 1", markdown="") -> nbformat.NotebookNode:
-    cell = nbformat.v4.new_code_cell(source)
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(markdown), cell])
-    if widget is not None:
-        output = {"application/vnd.jupyter.widget-view+json": {"model_id": widget.model_id, "version_major": 2,
-                                                               "version_minor": 0}}
-        nb.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json":
-                                  embed_data(widget)["manager_state"]}
-    if output is not None:
-        cell.outputs = [nbformat.v4.new_output("display_data", output)]
+def shown(source: str, data: dict, id: str, **metadata):
+    return new_code_cell(source, id=id, outputs=[new_output("display_data", data)], metadata=metadata)
+
+
+def first_notebook():
+    from ipywidgets.embed import embed_data
+
+    from ouroboros_lib.viz.notebook import stepper
+
+    widget = stepper([Image.new("RGB", (96, 96), color) for color in ("red", "blue")])
+    view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
+    figure = {"data": [{"type": "scatter", "x": [0, 1], "y": [0, 1], "name": "<a & b>"}], "layout": {}}
+    caption = {"mystnb": {"figure": {"caption": "What *one* pixel is."}}}
+    nb = new_notebook(cells=[
+        new_markdown_cell("# 00 One: the first\n\nHere is `F`, and F."),
+        new_code_cell("import math\nimport os", id="setup"),
+        new_markdown_cell("## A formula\n\n" + "word " * 300 + r"so $\text{pred\_x}$ and $$\sum_i x_i.$$"),
+        new_code_cell("x = 1\ny = 2\nx", id="long"),
+        shown('axis.set(xlabel="noise level", title="A plot")', {"image/png": PNG}, "plot"),
+        shown("show(pixel)", {"image/png": PNG}, "pixel", **caption),
+        shown("figure", {PLOTLY: figure}, "figure"),
+        shown("frame", {"text/html": '<iframe srcdoc="&lt;p&gt;inside&lt;/p&gt;"></iframe>'}, "frame"),
+        shown("widget", {"application/vnd.jupyter.widget-view+json": view, "text/plain": "VBox"}, "widget"),
+        new_markdown_cell("## Exercises\n\n[00](solutions/00_solutions.ipynb)"),
+    ])
+    nb.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": embed_data(widget)["manager_state"]}
     return nb
 
 
-def loaded_from_elsewhere(page: str) -> list[str]:
-    return re.findall(r"<(?:script|link|img|iframe)[^>]*?(?:src|href)=[\"']?((?:https?:)?//[^\"'>\s]+)", page)
+def as_jupyterlab_saves_it():
+    """After Run All: its own metadata, times, standard error, and no state of widgets."""
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "gone", "version_major": 2, "version_minor": 0},
+            "text/plain": "IntSlider(value=1)"}
+    cell = shown("slider", view, "slider", execution={"iopub.execute_input": "2026-01-01T00:00:00.000000Z"})
+    cell.outputs.append(new_output("stream", name="stderr", text="a warning"))
+    cell.execution_count = 3
+    return new_notebook(cells=[new_markdown_cell("# 01 Two"), cell], metadata={
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"codemirror_mode": {"name": "ipython", "version": 3}, "file_extension": ".py",
+                          "mimetype": "text/x-python", "name": "python", "nbconvert_exporter": "python",
+                          "pygments_lexer": "ipython3", "version": "3.12.1"},
+        "toc-autonumbering": True, "papermill": {"duration": 3.0}})
 
 
-def test_a_page_loads_nothing_and_links_to_pages(tmp_path):
-    pages = [Image.new("RGB", (96, 96), color) for color in ("red", "blue")]
-    (tmp_path / "figures").mkdir()
+def write(root: Path, files: dict) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            path.write_text(content)
+        else:
+            nbformat.write(content, path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    solution = new_notebook(cells=[new_markdown_cell("# Solutions to 00: one\n\n[back](../00_one.ipynb)")])
+    root = write(tmp_path_factory.mktemp("small"), {
+        "README.md": README, "docs/glossary.md": GLOSSARY,
+        "docs/guide.md": "# A guide\n\n## Where\n\n[home](../README.md)",
+        "notebooks/00_one.ipynb": first_notebook(), "notebooks/01_two.ipynb": as_jupyterlab_saves_it(),
+        "notebooks/solutions/00_solutions.ipynb": solution, "lib/noise.py": "x = 1\ny = 2  # <b>\n",
+        "notebooks/seconds.json": json.dumps({"seconds": {"00_one": {"long": 130.0, "plot": 4.0}}}),
+        "results/rows.json": "[]", "CITATION.cff": "title: x\nrepository-code: https://github.com/some/one\n"})
+    (root / "figures").mkdir()
+    Image.new("RGB", (8, 8), "green").save(root / "figures" / "dot.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(root):
+    build(root, root / "outputs" / "book")
+    return root / "outputs" / "book"
+
+
+@pytest.fixture
+def read(site):
+    return lambda name: (site / name).read_text()
+
+
+def test_pages_stand_in_order_with_the_way_on_and_back(read):
+    home, one = read("index.html"), read("notebooks/00_one.html")
+    solution = read("notebooks/solutions/00_solutions.html")
+    entries = re.findall(r'class="toctree-l\d[^"]*"><a class="[^"]*" href="([^"#]+)">', home)
+    assert entries == ["notebooks/00_one.html", "notebooks/solutions/00_solutions.html", "notebooks/01_two.html",
+                       "docs/glossary.html", "docs/guide.html"]
+    assert re.search(r'class="right-next"[^>]*href="solutions/00_solutions.html"', one)
+    assert re.search(r'class="left-prev"[^>]*href="../00_one.html"', solution)
+    assert "Contents" in one and 'href="#a-formula"' in one
+
+
+def test_links_lead_to_pages_code_and_files(site, read):
+    home, code = read("index.html"), read("repository/lib/noise.py.html")
+    for address in ("notebooks/00_one.html#a-formula", "repository/lib/noise.py.html#L2", "repository/lib/index.html",
+                    "repository/results/rows.json", "docs/guide.html#where"):
+        assert f'href="{address}"' in home
+    assert 'id="L2"' in code and "&lt;b&gt;" in code and (site / "repository/results/rows.json").read_text() == "[]"
+    assert 'href="../index.html"' in read("docs/guide.html")
+
+
+def test_nothing_comes_from_the_network(site, read):
+    assert "img.example" not in read("index.html") and "colab.example" not in read("index.html")
+    assert faults(site) == []
+
+
+def test_formulas_are_drawn_by_the_browser(read):
+    one = read("notebooks/00_one.html")
+    assert one.count("<math ") == 2 and "pred_x</mtext>" in one and "\\sum" not in one and "MathJax" not in one
+    assert "\N{DOUBLE VERTICAL LINE}" in mathml(r"\Big\|x\Big\|", "block")
+
+
+def test_figures_controls_and_frames_live(site, read):
+    one, two = read("notebooks/00_one.html"), read("notebooks/01_two.html")
+    assert PLOTLY_FILE in one and PLOTLY_FILE not in two and (site / "_static" / PLOTLY_FILE).stat().st_size > 1_000_000
+    assert "&lt;a &amp; b&gt;" in one and "<iframe srcdoc=" in one
+    assert "application/vnd.jupyter.widget-state+json" in one and "StackModel" in one and NO_KERNEL not in one
+    assert NO_KERNEL in two and "a warning" in two and "papermill" not in two
+
+
+def test_pictures_have_words_and_captions(read):
+    one = read("notebooks/00_one.html")
+    assert 'alt="A formula: noise level, A plot"' in one and 'alt="What one pixel is."' in one
+    assert re.search(r"<figcaption>.*What <em>one</em> pixel is\.", one, re.DOTALL)
+
+
+def test_code_folds_and_imports_are_folded(read):
+    folds = re.findall(r'<details class="fold"( open)?><summary>(\d+) line', read("notebooks/00_one.html"))
+    assert folds[:2] == [("", "2"), (" open", "3")] and "toggleCode()" in read("notebooks/00_one.html")
+
+
+def test_words_are_explained_once_in_a_section(read):
+    terms = re.findall(r'<a class="term" href="([^"]+)" data-meaning="([^"]+)">(.+?)</a>', read("index.html"))
+    assert terms[0] == ("docs/glossary.html#term-latent", "what the autoencoder makes", "Latents")
+    assert [text for *_, text in terms[1:3]] == ["F", "F"] and terms[1][1] == "the network, see one"
+    assert "<code" in terms[3][2] and len(terms) == 4
+    (term,) = re.findall(r'<a class="term" href="([^"]+)"', read("notebooks/00_one.html"))
+    assert term == "../docs/glossary.html#term-f" and 'id="term-code-calm"' in read("docs/glossary.html")
+
+
+def test_minutes_come_from_words_code_and_recorded_times(read):
+    found = re.findall(r'<p class="minutes">(.+?)</p>', read("notebooks/00_one.html"))
+    assert found == ["3 min to read, 2 min to run", "2 min to read, 2 min to run", "1 min to read"]
+
+
+def test_buttons(site, root, read):
+    one = read("notebooks/00_one.html")
+    assert "https://colab.research.google.com/github/some/one/blob/main/notebooks/00_one.ipynb" in one
+    assert "https://mybinder.org/v2/gh/some/one/main?urlpath=lab/tree/notebooks/00_one.ipynb" in one
+    assert 'href="../_sources/notebooks/00_one.ipynb"' in one
+    original = root / "notebooks" / "00_one.ipynb"
+    assert (site / "_sources" / "notebooks" / "00_one.ipynb").read_bytes() == original.read_bytes()
+
+
+def test_words_can_be_searched_for(read):
+    assert "autoencod" in read("searchindex.js") and "search.html" in read("index.html")
+
+
+@pytest.mark.parametrize("files, message", [
+    ({"docs/guide.md": "# Guide\n\n[x](gone.md)"}, r"docs/guide.md:3: .*gone\.md"),
+    ({"docs/guide.md": "# Guide\n\n[x](#gone)"}, r"docs/guide.md.*gone"),
+    ({"docs/guide.md": "# Guide\n\n![x](gone.png)"}, r"docs/guide.md:3: .*gone\.png"),
+    ({"docs/guide.md": "# Guide\n\n![](../dot.png)"}, "docs/guide.html: the picture .* has no words"),
+    ({"docs/guide.md": "# Guide\n\n$\\nonsense$"}, "docs/guide.md:3: .*not known: .*nonsense"),
+    ({"notebooks/00_one.ipynb": "{}"}, "00_one.ipynb: not a notebook"),
+    ({"notebooks/00_one.ipynb": "{"}, "00_one.ipynb: not a JSON file"),
+])
+def test_what_leads_nowhere_makes_no_book(tmp_path, files, message):
+    notebook = new_notebook(cells=[new_markdown_cell("# 00")])
+    write(tmp_path, {"README.md": "# Small\n", "notebooks/00_one.ipynb": notebook, **files})
+    Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
+    write(tmp_path / "book", {"index.html": "older"})
+    with pytest.raises(InputError, match=message):
+        build(tmp_path, tmp_path / "book")
+    assert [path.name for path in (tmp_path / "book").iterdir()] == ["index.html"]
+
+
+def test_a_folder_without_notebooks_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="no README.md or no notebooks"):
+        build(tmp_path, tmp_path / "book")
+    assert not any(tmp_path.iterdir())
+
+
+def test_faults_are_found(tmp_path):
+    links = "".join(f'<a href="{to}">x</a>' for to in ("b.html#there", "b.html#gone", "c.html", "#here", "#gone",
+                                                       "https://elsewhere.example"))
+    loads = '<img src="x.png" alt="x"><img src="data:," alt=""><script src="//cdn.example/x.js"></script>'
+    write(tmp_path, {"a.html": f'<p id="here">{links}{loads}', "b.html": '<p id="there">'})
+    assert faults(tmp_path) == [
+        "a.html: links to b.html#gone, but there is no gone", "a.html: links to c.html, which is not there",
+        "a.html: links to #gone, but there is no gone", "a.html: links to x.png, which is not there",
+        "a.html: the picture data:, has no words for who does not see it",
+        "a.html: loads //cdn.example/x.js; a page must need no network"]
+
+
+def test_times_are_recorded_from_what_papermill_wrote(tmp_path):
+    executed = new_notebook(cells=[new_code_cell("1", id="a", metadata={"papermill": {"duration": 2.34}}),
+                                   new_code_cell("2", id="b", metadata={"papermill": {"duration": 0.01}})])
+    write(tmp_path, {"executed/00_one.ipynb": executed, "plain/00_one.ipynb": new_notebook(cells=[new_code_cell("1")])})
     (tmp_path / "notebooks").mkdir()
-    Image.new("RGB", (8, 8), "green").save(tmp_path / "figures" / "dot.png")
-    text = "see [00](00_quickstart.ipynb#top) ![dot](../figures/dot.png), 5 $ and [x](x.md)"
-    nb = notebook_with(stepper(pages), markdown=text)
-    nbformat.write(nb, tmp_path / "notebooks" / "a.ipynb")
-    write_page(tmp_path / "notebooks" / "a.ipynb", tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text()
-    assert not loaded_from_elsewhere(page) and "require.min.js" not in page
-    assert 'href="00_quickstart.html#top"' in page and 'href="x.md"' in page and "data:image/png;base64," in page
-    assert page.index("static-widgets") > 0 and not (tmp_path / PLOTLY_FILE).exists()
+    minutes.record(tmp_path / "executed", tmp_path)
+    assert minutes.recorded(tmp_path) == {"00_one": {"a": 2.3}}
+    with pytest.raises(InputError, match="papermill did not run it"):
+        minutes.record(tmp_path / "plain", tmp_path)
+    with pytest.raises(InputError, match="no notebooks in it"):
+        minutes.record(tmp_path / "none", tmp_path)
 
 
-def test_formulas_ask_for_mathjax_and_nothing_else(tmp_path):
-    nbformat.write(notebook_with(markdown="$x_t$"), tmp_path / "a.ipynb")
-    write_page(tmp_path / "a.ipynb", tmp_path / "a.html")
-    (address,) = loaded_from_elsewhere((tmp_path / "a.html").read_text())
-    assert "mathjax" in address.lower()
-
-
-def test_plotly_figures_draw_from_the_file_beside(tmp_path):
-    figure = go.Figure(go.Scatter3d(x=[0, 1], y=[0, 1], z=[0, 1], name="<a & b>"))
-    output = {"application/vnd.plotly.v1+json": json.loads(figure.to_json()), "text/plain": "Figure"}
-    nbformat.write(notebook_with(output=output), tmp_path / "a.ipynb")
-    write_page(tmp_path / "a.ipynb", tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text()
-    assert f'<script src="{PLOTLY_FILE}">' in page and (tmp_path / PLOTLY_FILE).stat().st_size > 1_000_000
-    data = json.loads(html.unescape(re.search(r"""data-figure=(["'])(.*?)\1""", page)[2]))
-    assert data["data"][0]["name"] == "<a & b>" and not loaded_from_elsewhere(page)
-
-
-def test_what_a_page_cannot_show_is_bad_input(tmp_path):
-    import ipywidgets as widgets
-
-    nb = notebook_with(widgets.VBox([widgets.Text("needs a kernel")]))
-    nbformat.write(nb, tmp_path / "text.ipynb")
-    with pytest.raises(InputError, match="text.ipynb: shows a TextModel"):
-        write_page(tmp_path / "text.ipynb", tmp_path / "a.html")
-    del nb.metadata["widgets"]
-    nbformat.write(nb, tmp_path / "bare.ipynb")
-    with pytest.raises(InputError, match="not saved; execute it"):
-        write_page(tmp_path / "bare.ipynb", tmp_path / "a.html")
-    with pytest.raises(InputError, match="none.ipynb: cannot be read"):
-        write_page(tmp_path / "none.ipynb", tmp_path / "a.html")
-    nbformat.write(notebook_with(markdown="![x](gone.png)"), tmp_path / "picture.ipynb")
-    with pytest.raises(InputError, match="shows gone.png, which is not there"):
-        write_page(tmp_path / "picture.ipynb", tmp_path / "a.html")
-    (tmp_path / "broken.ipynb").write_text("{")
-    with pytest.raises(InputError, match="broken.ipynb: not a notebook"):
-        write_page(tmp_path / "broken.ipynb", tmp_path / "a.html")
-    assert not (tmp_path / "a.html").exists()
-
-
-def test_the_book_holds_every_notebook_and_the_index(tmp_path):
-    folder = tmp_path / "notebooks"
-    (folder / "solutions").mkdir(parents=True)
-    (folder / "README.md").write_text("# Course\n\n[one](00_one.ipynb)")
-    for name, source in (("00_one", "See [these](solutions/00_solutions.ipynb)."),
-                         ("solutions/00_solutions", "42")):
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(source)]),
-                       folder / f"{name}.ipynb")
-    pages = write_book(folder, tmp_path / "book")
-    assert [str(page.relative_to(tmp_path / "book")) for page in pages] == [
-        "00_one.html", "solutions/00_solutions.html", "index.html"]
-    assert 'href="00_one.html"' in pages[2].read_text()
-    assert 'href="solutions/00_solutions.html"' in pages[0].read_text() and "42" in pages[1].read_text()
-    with pytest.raises(InputError, match="no notebooks"):
-        write_book(tmp_path / "book", tmp_path / "other")
+def test_a_picture_is_described_by_what_its_code_says():
+    cell = shown('axes[0].set_title("left")\nshow(image_grid(x, row_labels=["views", f"{n:.1f} more", "3D"]))',
+                 {"image/png": PNG}, "a")
+    magic = shown("%matplotlib inline", {"image/png": PNG}, "b")
+    nb = new_notebook(cells=[new_markdown_cell("## Views of `F`"), cell, magic])
+    prepare(nb)
+    alts = [cell["metadata"]["mystnb"]["image"]["alt"] for cell in nb["cells"][1:]]
+    assert alts == ["Views of F: left, views, more, 3D", "Views of F: the picture that this cell makes"]

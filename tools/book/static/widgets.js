@@ -1,6 +1,6 @@
 "use strict";
 // Draws the widgets that a notebook saved and keeps their links alive, without a kernel and without a network.
-// It knows the few kinds that `ouroboros_lib.viz` uses; book.py refuses to export any other.
+// It knows the few kinds that `ouroboros_lib.viz` uses; notebooks.py puts a note in the place of any other.
 document.addEventListener("DOMContentLoaded", () => {
   const read = node => JSON.parse(node.textContent);
   const stateNode = document.querySelector('script[type="application/vnd.jupyter.widget-state+json"]');

@@ -1,0 +1,88 @@
+"""The project's own book: it builds, holds every page, and shows each of them whole, in a browser without a network."""
+
+from pathlib import Path
+
+import pytest
+
+from tools.book.notebooks import NO_KERNEL
+from tools.book.site import build
+
+ROOT = Path(__file__).parents[2]
+WHAT_IS_WRONG = """() => {
+    const wrong = [...document.images].filter(image => image.complete && !image.naturalWidth && image.offsetParent)
+        .map(image => "broken picture: " + image.src.slice(0, 100));
+    for (const table of document.querySelectorAll("article table"))
+        if (table.scrollWidth > table.parentElement.clientWidth + 1)
+            wrong.push("cut table: " + table.innerText.slice(0, 60));
+    const prose = document.querySelector("article").cloneNode(true);
+    for (const code of prose.querySelectorAll("pre, code, script, annotation")) code.remove();
+    const tex = prose.textContent.match(/\\\\(frac|sigma|text|begin|sum)|\\$[^$\\s][^$]*\\$/);
+    if (tex) wrong.push("raw TeX: " + tex[0]);
+    const formula = document.querySelector("math");
+    if (formula && !formula.getBoundingClientRect().width) wrong.push("a formula is not drawn");
+    if (document.documentElement.scrollWidth > innerWidth) wrong.push("wider than the window");
+    return wrong;
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    out = tmp_path_factory.mktemp("book") / "site"
+    build(ROOT, out)  # fails for a dead link, anchor or picture
+    return out
+
+
+def pages(site: Path) -> list[Path]:
+    return [path for path in sorted(site.rglob("*.html"))
+            if path.relative_to(site).parts[0] not in ("_static", "repository") and path.name != "search.html"]
+
+
+def test_every_page_of_the_repository_is_in_it_and_alive(site):
+    names = {path.relative_to(site).with_suffix("").as_posix() for path in pages(site)}
+    sources = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb"), *ROOT.glob("docs/*.md"),
+               *ROOT.glob("results/*.md"), ROOT / "notebooks" / "README.md"]
+    assert {path.relative_to(ROOT).with_suffix("").as_posix() for path in sources} <= names
+    assert not [path for path in pages(site) if NO_KERNEL in path.read_text()]
+
+
+def test_each_page_is_shown_whole_without_a_network(browser, site):
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    page, wrong = context.new_page(), {}
+    # fonts: older themes load the icons' ahead of time as well, which a browser refuses for a file
+    page.on("requestfailed", lambda request: request.url.endswith(".woff2")
+            or wrong.setdefault(page.url, []).append(request.url))
+    page.on("pageerror", lambda error: wrong.setdefault(page.url, []).append(str(error)))
+    for path in pages(site):
+        page.goto(path.as_uri())
+        if found := page.evaluate(WHAT_IS_WRONG):
+            wrong.setdefault(path.relative_to(site).as_posix(), []).extend(found)
+    context.close()
+    assert wrong == {}
+
+
+def test_the_explorer_search_and_folds_work(browser, site):
+    page = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
+    page.goto((site / "notebooks" / "03_self_conditioning_feedback.html").as_uri())
+    explorer = page.locator(".static-widgets").first
+    seen = {explorer.locator("img >> visible=true").first.get_attribute("src")}
+    explorer.locator("input[type=range]").focus()
+    page.keyboard.press("ArrowLeft")
+    seen.add(explorer.locator("img >> visible=true").first.get_attribute("src"))
+    for kind in ("noisy", "RGB render", "CCM", "difference"):
+        page.get_by_role("button", name=kind).click()
+        seen.add(explorer.locator("img >> visible=true").first.get_attribute("src"))
+    assert len(seen) == 6
+    for folds in (0, page.locator("details.fold").count()):
+        page.locator(".btn-code").first.click()
+        assert page.locator("details.fold[open]").count() == folds
+
+    page.goto((site / "search.html").as_uri() + "?q=chamfer")
+    page.wait_for_selector("#search-results li a")
+    assert page.locator("#search-results li a", has_text="Glossary").count()
+
+    page.goto((site / "docs" / "training.html").as_uri())
+    term = page.locator("a.term").first
+    term.hover()
+    told = page.evaluate("term => getComputedStyle(term, '::after').content", term.element_handle())
+    assert told.strip('"') == term.get_attribute("data-meaning")
+    page.context.close()
