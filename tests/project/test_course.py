@@ -119,7 +119,7 @@ def test_notebooks_are_committed_executed_clean_and_small(path):
     assert notebook["metadata"].keys() <= {"kernelspec", "language_info", "widgets"}
     assert any(cell["outputs"] for cell in code(notebook))
     for cell in notebook["cells"]:
-        assert cell["metadata"].keys() <= {"tags", "jupyter"} and len(cell["id"]) < 12
+        assert cell["metadata"].keys() <= {"tags", "jupyter", "mystnb"} and len(cell["id"]) < 12
         assert cell["metadata"].get("jupyter", {"source_hidden": True}) == {"source_hidden": True}
     for cell in code(notebook):
         for output in cell["outputs"]:

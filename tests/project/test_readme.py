@@ -162,7 +162,7 @@ def test_the_moving_picture_loops_and_is_small():
         assert picture.width <= 850 and picture.n_frames > 30
 
 
-@pytest.mark.parametrize("folder, megabytes", [("results", 5), ("notebooks", 4)])
+@pytest.mark.parametrize("folder, megabytes", [("results", 5), ("notebooks", 9)])
 def test_folders_stay_small(folder, megabytes):
     left_by_runs = {".ipynb_checkpoints", "__pycache__", "outputs"}
     files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and not left_by_runs & set(path.parts)]

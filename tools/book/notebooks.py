@@ -32,6 +32,7 @@ def prepare(notebook: dict) -> None:
         source = cell["source"] = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             heading = ([heading] + re.findall(r"^#+ (.+)$", source, re.MULTILINE))[-1]
+            cell["source"] = _with_attachments(source, cell.pop("attachments", {}))
         if cell["cell_type"] != "code":
             continue
         for output in cell["outputs"]:
@@ -42,6 +43,14 @@ def prepare(notebook: dict) -> None:
         tags = cell["metadata"].setdefault("tags", [])
         if FOLDED not in tags:
             tags += [FOLDED] if _is_set_up(cell) else [FOLDED, SHOWN]
+
+
+def _with_attachments(source: str, attachments: dict[str, dict[str, str]]) -> str:
+    """A text with its attached pictures in it, as data: MyST-NB knows no attachments."""
+    for name, forms in attachments.items():
+        (kind, data), = forms.items()
+        source = source.replace(f"(attachment:{name})", f"(data:{kind};base64,{''.join(data.split())})")
+    return source
 
 
 def _show(data: dict, state: dict) -> None:
