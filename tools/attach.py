@@ -32,19 +32,19 @@ ALIKE = 2.0  # of 255, mean difference
 
 def attach(notebook: Path, figures: Path) -> bool:
     """Fill the attachments of a notebook's texts. Returns whether anything changed. Raises InputError."""
-    content = json.loads(notebook.read_text())
-    before = json.dumps(content)
+    content, changed = json.loads(notebook.read_text()), False
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
             names = re.findall(r"\]\(attachment:([\w.-]+)\)", "".join(cell["source"]))
-            old = cell.pop("attachments", {})
-            if names:
-                cell["attachments"] = {name: _attachment(name, _picture(notebook, name, figures), old.get(name, {}))
-                                       for name in names}
-    if json.dumps(content) == before:
-        return False
-    replace_file(notebook, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-    return True
+            old = cell.get("attachments", {})
+            new = {name: _attachment(name, _picture(notebook, name, figures), old.get(name, {})) for name in names}
+            if new != old:
+                cell["attachments"], changed = new, True
+            if not names:
+                cell.pop("attachments", None)
+    if changed:
+        replace_file(notebook, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    return changed
 
 
 def ring_picture(lesson: str) -> bytes:
