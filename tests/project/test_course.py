@@ -78,8 +78,8 @@ def test_exercises_are_asked_and_answered(path):
         asked = [(match[1], cell) for match, cell in found if match]
         assert [name for name, _ in asked] == names
         for name, cell in asked:
-            said = "".join(cell["outputs"][-1]["data"]["text/plain"])
-            assert said.startswith(f"{verdict} ({name}): "), said
+            said = ["".join(output["data"]["text/plain"]) for output in cell["outputs"]]
+            assert said and said[0].startswith(f"{verdict} ({name}): "), said
     tasks = [cell for cell in text(notebook) if re.match(rf"\*\*{number}-\d ", cell)]
     assert len(tasks) == len(names) and all("<summary>Hint</summary>" in task for task in tasks)
 
