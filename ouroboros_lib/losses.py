@@ -74,3 +74,9 @@ def image_loss(prediction: Tensor, target: Tensor, squared: float = 2.0, structu
             window = min(11, target.shape[-1] // 4 * 2 - 1)
             loss = loss + structure * (1 - ssim(prediction, target, data_range=1.0, win_size=window))
         return loss
+
+
+def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images in [0, 1]: (..., 3, H, W) twice to (...); at most 100."""
+    error = (prediction.float() - target.float()).square().mean(dim=(-3, -2, -1))
+    return -10 * torch.log10(error.clamp_min(1e-10))

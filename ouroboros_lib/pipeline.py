@@ -60,6 +60,7 @@ class TraceStep:
     views: Tensor  # (B, V, 3, H, W) pred_i, F's estimate
     rgb: Tensor  # (B, V, 3, H, W) renders of G's Gaussians
     ccm: Tensor  # (B, V, 3, H, W)
+    gaussians: Gaussians  # (B, N)
 
 
 @dataclass
@@ -220,13 +221,14 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     def record(self, step: Step, plan: Plan, cond: Condition, cameras: Cameras) -> TraceStep:
         """What the trace keeps of a step."""
-        views, renders = step.views, step.renders
-        if views is None or renders is None:
+        views, gaussians, renders = step.views, step.gaussians, step.renders
+        if views is None or gaussians is None or renders is None:
             views = plan.views(self.decode(step.pred_x), cond)
-            renders = self.render(self.reconstruct(views, cameras, step.sigma), cameras)
+            gaussians = self.reconstruct(views, cameras, step.sigma)
+            renders = self.render(gaussians, cameras)
         noisy = self.decode(step.x_t / (step.sigma**2 + 1).sqrt()).clamp(0, 1)
         return TraceStep(step.t, float(step.sigma), noisy.cpu(), views.clamp(0, 1).cpu(), renders.rgb.clamp(0, 1).cpu(),
-                         renders.ccm.clamp(0, 1).cpu())
+                         renders.ccm.clamp(0, 1).cpu(), gaussians.detach().to("cpu"))
 
     def _call_back(self, callback: Callable, names: tuple[str, ...], step: Step, plan: Plan, cond: Condition) -> None:
         """diffusers' callback at the end of a step: x_t is what the next step starts from, and may be replaced."""

@@ -117,6 +117,7 @@ def test_trace_has_every_step_and_changes_nothing(tiny, objects, plan):
         assert step.ccm.shape == result.views.shape and step.ccm.isfinite().all()
         for images in (step.noisy, step.views, step.rgb):
             assert images.shape == result.views.shape and 0 <= images.min() and images.max() <= 1
+        assert torch.equal(tiny.render(step.gaussians, result.cameras).rgb.clamp(0, 1), step.rgb)
     assert torch.equal(result.trace[-1].views, result.views)
     assert torch.equal(result.trace[-1].rgb, result.renders.rgb.clamp(0, 1))
     some = tiny(objects.images[:2, 0], generator=seeded(), return_trace=[0, 2], **options)

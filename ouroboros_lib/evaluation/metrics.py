@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import needs
+from ..losses import psnr as psnr
 from .backbones import lpips_network
-
-
-def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in [0, 1]: (..., 3, H, W) twice to (...); at most 100."""
-    error = (prediction.float() - target.float()).square().mean(dim=(-3, -2, -1))
-    return -10 * torch.log10(error.clamp_min(1e-10))
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:

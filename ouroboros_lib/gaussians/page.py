@@ -20,13 +20,19 @@ if TYPE_CHECKING:
     from . import Gaussians
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
+SPLAT_VIEW = Path(__file__).with_name("splat_view.js")  # what every page with a splat draws it with
 
 
 def splat_page(scene: dict, title: str, media: str = "") -> str:
     """viewer.html with a scene: what its script reads, of which `splat` is a `.splat` in base64, y up."""
     scene = {"radius": RADIUS, "fov": FOV} | scene
-    values = {"TITLE": html.escape(title), "MEDIA": media, "SCENE": json.dumps(scene)}
-    return re.sub(r"%%([A-Z]+)%%", lambda match: values[match[1]], TEMPLATE.read_text(encoding="utf-8"))
+    return filled(TEMPLATE, TITLE=html.escape(title), MEDIA=media, SCENE=json.dumps(scene))
+
+
+def filled(template: Path, **values: str) -> str:
+    """A page's template with a value in place of each %%NAME%%; SPLAT_VIEW need not be given."""
+    values["SPLAT_VIEW"] = SPLAT_VIEW.read_text(encoding="utf-8")
+    return re.sub(r"%%([A-Z_]+)%%", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
 
 
 def viewer_iframe(gaussians: Gaussians, elevation: float = 10.0, side: int = 384, min_opacity: float = 0.02,

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..export.formats import Format, Settings, Source
 from ..export.turntable import check_ffmpeg, render_turntable, write_mp4
 from ..files import check_writable, dump_json, staged
+from ..losses import psnr
 from .sheets import multiview_sheet, recursion_sheet
 from .viewer import write_viewer
 
@@ -83,13 +84,13 @@ def figures(image: Tensor, views: Tensor, renders: Tensor, gaussians) -> dict:
 
     Self-consistency: views against the renders of their own reconstruction; view 0, the condition view, apart.
     """
-    def psnr(a, b):
-        mse = (a - b).square().flatten(1).mean(1).clamp_min(1e-10)
-        return round(float((-10 * mse.log10()).mean()), 2)
+    def mean_psnr(a, b):
+        return round(float(psnr(a, b).mean()), 2)
 
-    others = {"self_consistency_psnr_other_views": psnr(views[1:], renders[1:])} if len(views) > 1 else {}
-    return {"self_consistency_psnr": psnr(views, renders), "self_consistency_psnr_view_0": psnr(views[:1], renders[:1]),
-            **others, "input_psnr_view_0": psnr(views[:1], image[None].cpu()), "gaussians": gaussians.shape[-1],
+    others = {"self_consistency_psnr_other_views": mean_psnr(views[1:], renders[1:])} if len(views) > 1 else {}
+    return {"self_consistency_psnr": mean_psnr(views, renders),
+            "self_consistency_psnr_view_0": mean_psnr(views[:1], renders[:1]), **others,
+            "input_psnr_view_0": mean_psnr(views[:1], image[None].cpu()), "gaussians": gaussians.shape[-1],
             "gaussians_visible": int((gaussians.opacities > 1 / 255).sum())}
 
 

@@ -63,15 +63,15 @@ def test_each_page_is_shown_whole_without_a_network(browser, site):
 def test_the_explorer_search_and_folds_work(browser, site):
     page = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
     page.goto((site / "notebooks" / "03_self_conditioning_feedback.html").as_uri())
-    explorer = page.locator(".static-widgets").first
-    seen = {explorer.locator("img >> visible=true").first.get_attribute("src")}
-    explorer.locator("input[type=range]").focus()
-    page.keyboard.press("ArrowLeft")
-    seen.add(explorer.locator("img >> visible=true").first.get_attribute("src"))
-    for kind in ("noisy", "RGB render", "CCM", "difference"):
-        page.get_by_role("button", name=kind).click()
-        seen.add(explorer.locator("img >> visible=true").first.get_attribute("src"))
-    assert len(seen) == 6
+    explorer = page.frame_locator("iframe.recursion-explorer")
+    picture = explorer.locator(".picture canvas >> visible=true").first
+    explorer.locator("body[data-step]").press("ArrowLeft")
+    seen = set()
+    for kind in ("estimate", "noisy input", "3D render", "CCM", "\u2212 its own 3D"):
+        explorer.get_by_role("button", name=kind, exact=True).click()
+        page.wait_for_timeout(500)
+        seen.add(picture.evaluate("canvas => canvas.toDataURL()"))
+    assert len(seen) == 5
     for folds in (0, page.locator("details.fold").count()):
         page.locator(".btn-code").first.click()
         assert page.locator("details.fold[open]").count() == folds

@@ -1,4 +1,4 @@
-"""The recursion explorer, pictures as few bytes, and the splat viewer of a notebook's cell."""
+"""Steps of the recursion as a picture, pictures as few bytes, and the splat viewer of a notebook's cell."""
 
 import base64
 import html
@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ipywidgets.embed import embed_data
 from PIL import Image
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
@@ -21,7 +20,7 @@ from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.gaussians.page import viewer_iframe
 from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.viz.encoding import as_png
-from ouroboros_lib.viz.explorer import KINDS, difference_map, explorer_sheet, recursion_explorer
+from ouroboros_lib.viz.explorer import difference_map, explorer_sheet
 from ouroboros_lib.viz.notebook import show
 
 FIELDS = ("noisy", "views", "rgb", "ccm")
@@ -39,52 +38,9 @@ def trace(run: int, steps=(0, 1, 2, 3, 4, 5, 6, 7, 8)) -> list:
     return [SimpleNamespace(index=i, sigma=9.0 - i, **{field: maps(i, field) for field in FIELDS}) for i in steps]
 
 
-def picture(widget) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(widget.value)).convert("RGB"), dtype=float) / 255
-
-
-def controls(explorer):
-    kind, view, step, below = explorer.children
-    return kind, view, step, below.children[0].children[1]
-
-
-def test_every_choice_shows_its_own_page_with_all_runs():
-    explorer = recursion_explorer({"on": trace(0), "off": trace(1)}, views=(0, 1, 3), steps=5)
-    kind, view, step, pages = controls(explorer)
-    assert kind._options_labels == tuple(KINDS) and len(view.options) == 3
-    assert [option.split(",")[0] for option in step.options] == ["1 of 9", "3 of 9", "5 of 9", "7 of 9", "9 of 9"]
-    for k, name in enumerate(KINDS):
-        for v, shown_view in enumerate((0, 1, 3)):
-            for s, shown_step in enumerate((0, 2, 4, 6, 8)):
-                page = picture(pages.children[k].children[v].children[s])
-                for run, x in enumerate((10, -10)):
-                    if KINDS[name] is None:
-                        levels = [gray(shown_view, shown_step, field, run) for field in ("views", "rgb")]
-                        expected = 1 - 4 * abs(levels[0] - levels[1])
-                    else:
-                        expected = gray(shown_view, shown_step, KINDS[name], run)
-                    assert page[16, x].mean() == pytest.approx(expected, abs=0.012)
-
-
-def test_all_stacks_follow_a_control_without_a_kernel():
-    truth = torch.rand(4, 3, 32, 32)
-    explorer = recursion_explorer({"on": trace(0), "off": trace(1)}, views=(0, 2), steps=4, truth=truth)
-    state = embed_data(explorer)["manager_state"]["state"]
-    kind, view, step, _ = (widget.model_id for widget in controls(explorer))
-    links = {record["state"]["target"][0].removeprefix("IPY_MODEL_"): record["state"]["source"]
-             for record in state.values() if record["model_name"] == "LinkModel"
-             and record["state"]["target"][1] == "selected_index"}
-    children = explorer.children[3].children[0].children[1]
-    for stack, control in [(children, kind), *((s, view) for s in children.children),
-                           *((s, step) for by_view in children.children for s in by_view.children),
-                           (explorer.children[3].children[1].children[1], view)]:
-        assert links[stack.model_id] == [f"IPY_MODEL_{control}", "index"]
-        assert stack.selected_index == state[control]["state"]["index"]
-
-
 def test_runs_with_other_steps_are_refused():
     with pytest.raises(ValueError, match="same steps"):
-        recursion_explorer({"on": trace(0), "off": trace(1, steps=(0, 2, 4))})
+        explorer_sheet({"on": trace(0), "off": trace(1, steps=(0, 2, 4))}, view=0)
     with pytest.raises(ValueError, match="return_trace"):
         explorer_sheet({"on": []}, view=0)
 
