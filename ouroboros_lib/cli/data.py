@@ -100,7 +100,7 @@ def gso_download(
     if everything and objects:
         raise InputError("--all and --objects: choose one of them")
     check_writable(out)
-    how = gso.Download(server or gso.SERVER, workers)
+    how = gso.Download(workers, server=server or gso.SERVER)
     names = objects.split(",") if objects else gso.evaluation_objects()
     for name in names:  # a slip of the hand, which a server's list has not
         gso.check_name(name)

@@ -12,7 +12,7 @@ import torch
 from fuel import gso_zip
 from safetensors.torch import save
 
-from ouroboros_lib.data import gso
+from ouroboros_lib.data import fetching, gso
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation import ablation, native, protocols, rows, tables
 from ouroboros_lib.paper.tensor_files import read_tensors
@@ -171,11 +171,11 @@ def _lists() -> list[dict[str, bytes]]:
 
 def _served(data: bytes, ask) -> None:
     """What asking gives where the line brings these bytes."""
-    before, gso._read = gso._read, lambda url, how: data
+    before, fetching.read = fetching.read, lambda url, how: data
     try:
         ask(gso.Download(tries=1, pause=0))
     finally:
-        gso._read = before
+        fetching.read = before
 
 
 def _read_list(folder: Path) -> None:
