@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import check_choice, check_range
+from .options import check_choice, check_range, parse_elevation
 
 if TYPE_CHECKING:
     from ..data.folders import MultiviewObject
@@ -177,7 +177,7 @@ def render(
     check_choice("--up", up, ("auto", "y", "z"))
     if texture is not None and not texture.is_file():
         raise InputError(f"--texture {texture}: no such file")
-    degrees = _elevation(elevation)
+    degrees = parse_elevation(elevation, "random")
     check_writable(out)
     from ..data.layouts import find_meshes
     from ..data.mesh_parts import MISSING, MissingFile
@@ -219,18 +219,6 @@ def _protocol_settings(protocol: str, convention: str, size: int | None, options
     if convention:
         chosen = chosen.at(load_convention(convention))
     return chosen.render_settings(size, **options)
-
-
-def _elevation(text: str) -> float | None:
-    """Degrees, or None for "random". Raises InputError."""
-    if text == "random":
-        return None
-    try:
-        degrees = float(text)
-    except ValueError:
-        raise InputError(f"--elevation {text}: expected degrees or random") from None
-    check_range("--elevation", degrees, -90, 90)
-    return degrees
 
 
 @data_app.command()
