@@ -142,24 +142,31 @@ def _sound(data: bytes, wanted: str) -> bytes:
 
 
 def _each_archive(name: str, given: list[str], out: Path, how: Fetch, take: Callable[[Path, str], bool]) -> None:
-    """take(folder, name) for the contents of the archives, until it says that all is there. Raises InputError."""
+    """take(folder, name) for the contents of the archives, until it says that all is there. Raises InputError for one
+    that cannot be had, when the others have been tried."""
     about = collections()[name]
     if not (places := given or about["addresses"]):
         raise InputError(f"{name}: has no address of its own here; get {about['archives']} ({about['home']}), and give "
                          f"--archive {name}=FILE")
+    faults = []
     for place in places:
-        found = attempt(_archive, place, out, how)
-        if isinstance(found, InputError):
-            raise InputError(f"{name}: {found}; or get {about['archives']} ({about['home']}), and give --archive "
-                             f"{name}=FILE")
-        if found.is_dir():
-            full = take(found, found.absolute().name)
-        else:
-            with hidden(out) as stage:
-                unpack(found, stage)
-                full = take(stage, re.sub(r"(\.tar)?\.\w+$", "", found.name))
-        if full:
+        full = attempt(_take_from, place, out, how, take)
+        if full is True:
             return
+        faults += [full] if isinstance(full, InputError) else []
+    if faults:
+        raise InputError(f"{name}: {faults[0]}; or get {about['archives']} ({about['home']}), and give --archive "
+                         f"{name}=FILE")
+
+
+def _take_from(place: str, out: Path, how: Fetch, take: Callable[[Path, str], bool]) -> bool:
+    """Raises InputError."""
+    found = _archive(place, out, how)
+    if found.is_dir():
+        return take(found, found.absolute().name)
+    with hidden(out) as stage:
+        unpack(found, stage)
+        return take(stage, re.sub(r"(\.tar)?\.\w+$", "", found.name))
 
 
 # ---- collections ----------------------------------------------------------------------------------------------------
@@ -180,10 +187,11 @@ def _bring_meshes(name: str, objects: list[str], given: list[str], out: Path, ho
             missing.remove(mesh)
         return not missing
 
-    if missing:
-        _each_archive(name, given, out, how, take)
+    trouble = attempt(_each_archive, name, given, out, how, take) if missing else None
     same = sum(sha256(_place(out, mesh)) == meshes()[mesh].sha256 for mesh in objects if mesh not in missing)
     notes.append(f"{len(objects) - len(missing)} meshes, {same} of them byte for byte as the weights saw them")
+    if trouble is not None:
+        raise trouble
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         first = next((f"; {mesh}: {fault}" for mesh, fault in faults.items() if mesh in missing), "")

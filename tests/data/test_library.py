@@ -104,17 +104,18 @@ def test_wrong_sums_are_refused(fuel, how, tmp_path):
 
 
 def test_what_is_not_there_is_named_and_the_others_come(fuel, how, tmp_path, monkeypatch):
-    monkeypatch.setitem(library.collections()["kaykit"], "addresses", [f"{fuel.url}/gone.zip"])
+    monkeypatch.setitem(library.collections()["kaykit"], "addresses",
+                        [f"{fuel.url}/gone.zip", f"{fuel.url}/kit.zip"])
     pack = tmp_path / "packs.tgz"
     pack.write_bytes(tarred({f"package/{name}": data for name, data in obj("crops_pack/Apple_1").items()}))
-    found = bring(tmp_path / "out", how, [*TWO, "quaternius/crops_pack_Apple_1", "quaternius/crops_pack_Apple_2",
-                                          "sweethome3d"], f"quaternius={pack}")
+    wanted = [*TWO, "kaykit/bowl", "quaternius/crops_pack_Apple_1", "quaternius/crops_pack_Apple_2", "sweethome3d"]
+    found = bring(tmp_path / "out", how, wanted, f"quaternius={pack}")
     assert "gone.zip: HTTP 404" in found["kaykit"][1] and "--archive kaykit=FILE" in found["kaykit"][1]
-    assert fuel.requests == {"gone": 1}
+    assert found["kaykit"][0][0].startswith("2 meshes") and fuel.requests == {"gone": 1, "kit": 1}
     assert found["quaternius"][1] == ("quaternius: 1 of 2 objects were not in the archives "
                                       "(quaternius/crops_pack_Apple_2)")
     assert "no address of its own" in found["sweethome3d"][1] and "sourceforge.net" in found["sweethome3d"][1]
-    assert find_meshes([tmp_path / "out" / "meshes"]).keys() == {"crops_pack_Apple_1"}
+    assert find_meshes([tmp_path / "out" / "meshes"]).keys() == {"armchair", "bed_double_A", "crops_pack_Apple_1"}
     assert len(rows(tmp_path / "out" / "meshes" / "quaternius" / "ATTRIBUTION.csv")) == 2
 
 
