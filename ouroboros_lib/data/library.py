@@ -188,8 +188,10 @@ def _bring_meshes(name: str, objects: list[str], given: list[str], out: Path, ho
         return not missing
 
     trouble = attempt(_each_archive, name, given, out, how, take) if missing else None
-    same = sum(sha256(_place(out, mesh)) == meshes()[mesh].sha256 for mesh in objects if mesh not in missing)
-    notes.append(f"{len(objects) - len(missing)} meshes, {same} of them byte for byte as the weights saw them")
+    there = [mesh for mesh in objects if mesh not in missing]
+    if there:
+        same = sum(sha256(_place(out, mesh)) == meshes()[mesh].sha256 for mesh in there)
+        notes.append(f"{len(there)} meshes, {same} of them byte for byte as the weights saw them")
     if trouble is not None:
         raise trouble
     if missing:
@@ -237,10 +239,9 @@ def _bring_swatches(name: str, _, given: list[str], out: Path, how: Fetch, notes
 
     if given or not any(folder.glob("*.jpg")):
         _each_archive(name, given, out, how, take)
-    count = sum(1 for _ in folder.glob("*.jpg"))
-    notes.append(f"{count} pictures of {SWATCH_SIZE} pixels")
-    if not count:
+    if not (count := sum(1 for _ in folder.glob("*.jpg"))):
         raise InputError(f"{name}: no pictures in the archives")
+    notes.append(f"{count} pictures of {SWATCH_SIZE} pixels")
 
 
 def _swatch(path: Path, notes: list[str]) -> bytes | None:
