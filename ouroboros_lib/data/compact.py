@@ -22,14 +22,20 @@ FLAT = 2.0  # levels, standard deviation: a texture with less is a colour
 GRID = 20_000  # a world unit: vertices that agree to this and in colour are one
 
 
+def check_compact() -> None:
+    """Raise InputError where the package that compact meshes need is missing."""
+    with needs("eval", "a compact mesh"):
+        import trimesh  # noqa: F401
+
+
 def compact_mesh(parts: Sequence[Part]) -> bytes:
     """A GLB of parts: the middle of the bounding box at the origin, the farthest vertex at OBJECT_RADIUS, opaque.
 
     Textures have 256 pixels a side at most; parts without one, or with one of a single colour, are one mesh with sRGB
     vertex colours. Raises InputError for more than 40,000 faces and for what has no extent.
     """
-    with needs("eval", "a compact mesh"):
-        from trimesh import Scene
+    check_compact()
+    from trimesh import Scene
 
     if (faces := sum(len(part.faces) for part in parts)) > MOST_FACES:
         raise InputError(f"has {faces} faces, at most {MOST_FACES} are taken")

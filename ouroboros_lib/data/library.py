@@ -27,7 +27,7 @@ from ..files import dump_json, hidden, one_line, only_writer, read_bytes, read_j
 from ..values import checked
 from .archives import PICTURES, check_archive, unpack
 from .catalogues import objects_in
-from .compact import compact_mesh, small_picture
+from .compact import check_compact, compact_mesh, small_picture
 from .fetching import Fetch, get, is_address, sha256
 from .mesh_files import read_parts
 from .pictures import open_picture
@@ -105,8 +105,10 @@ def fetch_library(chosen: dict[str, list[str]], given: dict[str, list[str]], out
     addresses, which may end in #sha256=HEX.
 
     done(collection, notes, error) is called for each; what could be had of one with an error is there. Manifest and
-    attribution are written at the end, also when interrupted.
+    attribution are written at the end, also when interrupted. Raises InputError where a package is missing.
     """
+    if set(chosen) - {SWATCHES}:
+        check_compact()
     out.mkdir(parents=True, exist_ok=True)
     try:
         for name, objects in chosen.items():
