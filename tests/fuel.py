@@ -35,13 +35,14 @@ def gso_zip(seed=0, without=(), extra=()):
 
 
 class Fuel:
-    """Serves `archives` by name. `moods[name]` is a list of what happens to the first requests of an object: "break"
-    (half of it, then the line is cut), "stall" (half, then silence), "short" (half, announced as all there is),
-    "garbage", or a status code; after these, all is well. A mood that lasts is a plain string or number instead of a
-    list."""
+    """Serves `archives` by name, and `files` that it does not list. `moods[name]` is a list of what happens to the
+    first requests of an object: "break" (half of it, then the line is cut), "stall" (half, then silence), "short"
+    (half, announced as all there is), "garbage", or a status code; after these, all is well. A mood that lasts is a
+    plain string or number instead of a list."""
 
     def __init__(self):
         self.archives: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}
         self.moods: dict[str, list | str | int] = {}
         self.redirect = False
         self.page_size = 3
@@ -84,13 +85,12 @@ class Fuel:
             mood = mood.pop(0) if mood else None
         if isinstance(mood, int):
             self.send(handler, mood, b"no")
-        elif name not in self.archives:
+        elif (data := self.archives.get(name, self.files.get(name))) is None:
             self.send(handler, 404, b"{}")
         else:
-            self.archive(handler, name, mood)
+            self.archive(handler, data, mood)
 
-    def archive(self, handler, name, mood):
-        data = self.archives[name]
+    def archive(self, handler, data, mood):
         if mood == "garbage":
             data = data[:40] + bytes(len(data) - 80) + data[-40:]
         half = data[:len(data) // 2]

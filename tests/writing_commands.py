@@ -7,6 +7,7 @@ import numpy as np
 import trimesh
 from fuel import Fuel, gso_zip
 from gaussian_inputs import random_gaussians
+from library_inputs import kaykit_zip
 from PIL import Image, ImageDraw
 
 from ouroboros_lib.data.renders import render_procedural
@@ -37,6 +38,7 @@ def served() -> Fuel:
     """A server with three objects."""
     fuel = Fuel()
     fuel.archives = {f"Thing_{i}": gso_zip(i) for i in range(3)}
+    fuel.files["kit"] = kaykit_zip()
     return fuel
 
 
@@ -51,6 +53,8 @@ def words(command: str, inputs: Path, out: Path, server: str = "") -> list[str]:
         "data render": ["data", "render", inputs / "meshes", "--out", out, "--size", 24, "--views", 3, "--workers", 1],
         "data shards": ["data", "shards", inputs / "views", "--out", out, "--shard-mb", 0.01],
         "data gso download": ["data", "gso", "download", "--server", server, "--all", "--out", out, "--workers", 2],
+        "data library": ["data", "library", out, "--only", "kaykit/armchair,kaykit/bed_double_A", "--archive",
+                         f"kaykit={server}/kit.zip"],
         "evaluate": ["evaluate", "--split", "val", "--objects", 2, "--batch", 1, "--preset", "tiny", "--steps", 1,
                      "--plan", "two-stage", "--lpips", "off", "--out", out / "figures"],
         "tables": ["tables", "--results", inputs / "results", "--out", out],
@@ -60,8 +64,8 @@ def words(command: str, inputs: Path, out: Path, server: str = "") -> list[str]:
     return [str(word) for word in found[command]]
 
 
-COMMANDS = ("generate", "export", "view", "data objects", "data render", "data shards", "data gso download", "evaluate",
-            "tables", "train", "recipe")
+COMMANDS = ("generate", "export", "view", "data objects", "data render", "data shards", "data gso download",
+            "data library", "evaluate", "tables", "train", "recipe")
 
 
 def files(folder: Path) -> dict[str, bytes]:

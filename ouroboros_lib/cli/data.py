@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import check_choice, check_range
+from .options import check_choice, check_range, parse_elevation
 
 if TYPE_CHECKING:
     from ..data.folders import MultiviewObject
@@ -46,6 +46,7 @@ class Tally:
         from tqdm import tqdm
 
         self.made, self.skipped, self.left_out = 0, [], 0
+        self.units = f"{unit}s"
         self.bar = tqdm(total=total, unit=f" {unit}s", disable=not sys.stderr.isatty(), leave=False)
 
     def __enter__(self) -> Tally:
@@ -72,7 +73,7 @@ class Tally:
 
     def finish(self, where: object) -> None:
         """One line on stdout; exit code 1 if anything was skipped."""
-        line = f"{self.made} of {self.made + self.left_out + len(self.skipped)} objects in {where}"
+        line = f"{self.made} of {self.made + self.left_out + len(self.skipped)} {self.units} in {where}"
         line += f"; {self.left_out} left out" if self.left_out else ""
         if self.skipped:
             names = ", ".join(self.skipped[:5]) + (", ..." if len(self.skipped) > 5 else "")
@@ -100,7 +101,7 @@ def gso_download(
     if everything and objects:
         raise InputError("--all and --objects: choose one of them")
     check_writable(out)
-    how = gso.Download(server or gso.SERVER, workers)
+    how = gso.Download(workers, server=server or gso.SERVER)
     names = objects.split(",") if objects else gso.evaluation_objects()
     for name in names:  # a slip of the hand, which a server's list has not
         gso.check_name(name)
@@ -109,6 +110,36 @@ def gso_download(
     with Tally(len(set(names))) as tally, termination_cleans_up():
         gso.download_objects(names, out, how, tally.done)
     print(f"{gso.LICENCE}: see {out / gso.ATTRIBUTION_FILE}; sizes and hashes: {out / gso.MANIFEST}")
+    tally.finish(out)
+
+
+# ---- the library of free meshes -------------------------------------------------------------------------------------
+
+
+@data_app.command()
+def library(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for meshes/, textures/ and archives/; what is "
+                                        "there is kept.")],
+    only: Annotated[str, typer.Option(metavar="NAME,...", help="Collections (kaykit, quaternius, sweethome3d, "
+                                      "ambientcg), or meshes such as kaykit/armchair; by default all.")] = "",
+    archive: Annotated[list[str] | None, typer.Option(
+        metavar="COLLECTION=FILE|DIR|URL", help="Take this collection from here; an address may end in #sha256=HEX. "
+        "Several times for several.", show_default=False)] = None,
+) -> None:
+    """Bring together the free meshes and pictures that the shipped weights learned from (CC0 and CC BY), with their
+    licences. Some have an address; others are taken from archives that you name."""
+    from ..data.fetching import Fetch
+    from ..data.library import choose, collections, fetch_library, parse_archives
+    from ..files import check_writable, termination_cleans_up
+
+    chosen = choose(only.split(",") if only else collections())
+    given = parse_archives(archive or [])
+    if unused := set(given) - set(chosen):
+        raise InputError(f"--archive {sorted(unused)[0]}=...: --only leaves this collection out")
+    check_writable(out)
+    with Tally(len(chosen), "collection") as tally, termination_cleans_up():
+        fetch_library(chosen, given, out, Fetch(), lambda name, notes, error: tally.done(name, error, notes))
+    print(f"authors and licences: ATTRIBUTION.csv beside the objects; sizes and hashes: {out / 'manifest.json'}")
     tally.finish(out)
 
 
@@ -146,7 +177,7 @@ def render(
     check_choice("--up", up, ("auto", "y", "z"))
     if texture is not None and not texture.is_file():
         raise InputError(f"--texture {texture}: no such file")
-    degrees = _elevation(elevation)
+    degrees = parse_elevation(elevation, "random")
     check_writable(out)
     from ..data.layouts import find_meshes
     from ..data.mesh_parts import MISSING, MissingFile
@@ -188,18 +219,6 @@ def _protocol_settings(protocol: str, convention: str, size: int | None, options
     if convention:
         chosen = chosen.at(load_convention(convention))
     return chosen.render_settings(size, **options)
-
-
-def _elevation(text: str) -> float | None:
-    """Degrees, or None for "random". Raises InputError."""
-    if text == "random":
-        return None
-    try:
-        degrees = float(text)
-    except ValueError:
-        raise InputError(f"--elevation {text}: expected degrees or random") from None
-    check_range("--elevation", degrees, -90, 90)
-    return degrees
 
 
 @data_app.command()

@@ -1,5 +1,6 @@
 """`ouroboros generate`: pictures to views and splats."""
 
+import dataclasses
 import math
 import os
 import sys
@@ -10,7 +11,7 @@ import typer
 
 from ..errors import InputError
 from ..speed.devices import resolve_device
-from .options import check_choice, check_range, load_pipeline, result_folders, warn
+from .options import check_choice, check_range, load_pipeline, parse_elevation, result_folders, warn
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -32,7 +33,8 @@ def generate(
     background: Annotated[str, typer.Option(
         metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else cut out by what ships; u2net: else by "
         "rembg's larger model; alpha: insist on the channel; keep: the whole picture.")] = "auto",
-    elevation: Annotated[float, typer.Option(help="Degrees by which the camera looked down on the object.")] = 10.0,
+    elevation: Annotated[str, typer.Option(metavar="DEGREES|auto", help="By how many the camera looked down on the "
+                                           "object; auto: estimated, from -5 to 30.")] = "10",
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
                                                    "weights were made for.", show_default=False)] = None,
     precision: Annotated[str, typer.Option(metavar="|".join(PRECISIONS), help="Half precision: half the memory of the "
@@ -44,17 +46,18 @@ def generate(
                                                show_default=False)] = None,
 ) -> None:
     """Turn pictures into eight views and a 3D Gaussian splat each."""
-    check_range("--elevation", elevation, -90, 90)
     check_range("--guidance", 1 if guidance is None else guidance, 0, 100)
     check_choice("--background", background, BACKGROUNDS)
     check_choice("--precision", precision, PRECISIONS)
     settings = {"preset": preset, "steps": steps, "plan": plan, "seed": seed, "background": background,
-                "elevation": elevation, "guidance": guidance, "precision": precision, "low_memory": low_memory}
+                "elevation": parse_elevation(elevation, "auto"), "guidance": guidance, "precision": precision,
+                "low_memory": low_memory}
     _generate(result_folders(images, out), settings, device, export)
 
 
 def _generate(folders: dict[Path, Path], settings: dict, device_name: str, export: str | None) -> None:
     from ..data.photo import cut_out
+    from ..evaluation.elevation import estimate_elevation
     from ..export.formats import parse_formats
     from ..plans import Plan
     from ..viz.outputs import FILES, Stopwatch, check_targets, write_outputs
@@ -86,13 +89,17 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
         watch.seconds |= loading.seconds
         photo = cut_out(image, settings["background"]).frame(pipe.image_size)  # once more: kept, each costs 16 MB
         pipe.set_progress_bar_config(desc=image.name, disable=not sys.stderr.isatty(), leave=False)
+        told = {"image": str(image), **settings, "device": str(device)}
+        if settings["elevation"] is None:
+            with watch("elevation"), _autocast(pipe, settings["precision"], device):
+                found = estimate_elevation(pipe, photo.image, seed=settings["seed"])
+            told |= {"elevation": found.degrees, "elevation_estimate": dataclasses.asdict(found)}
         with watch("recursion"), _autocast(pipe, settings["precision"], device):
-            output = pipe(photo.image[None], elevation=settings["elevation"], num_inference_steps=settings["steps"],
+            output = pipe(photo.image[None], elevation=told["elevation"], num_inference_steps=settings["steps"],
                           plan=settings["plan"], guidance_scale=settings["guidance"],
                           return_trace=evenly_chosen(settings["steps"]),
                           generator=torch.Generator().manual_seed(settings["seed"]))
-        record = write_outputs(folder, photo, output, {"image": str(image), **settings, "device": str(device)}, watch,
-                               exports)
+        record = write_outputs(folder, photo, output, told, watch, exports)
         _announce(image, folder, record)
         for known in exports:
             print(f"  {folder / known.name}  {known.what}")
@@ -126,6 +133,8 @@ def _announce(image: Path, folder: Path, record: dict) -> None:
     seconds, figures = record["seconds"], record["figures"]
     print(f"{image} -> {folder}{os.sep}  ({math.fsum(seconds.values()):.1f} s, of which recursion "
           f"{seconds['recursion']:.1f} s; self-consistency {figures['self_consistency_psnr']:.1f} dB)")
+    if "elevation_estimate" in record["settings"]:
+        print(f"  elevation {record['settings']['elevation']:.0f} degrees, estimated in {seconds['elevation']:.1f} s")
     for name, what in (("input.png", "what the model saw"), ("multiview.png", "the views above their 3D renders"),
                        ("recursion.png", "from noise to views, step by step"),
                        ("gaussians.ply", f"{figures['gaussians_visible']} Gaussians for any 3DGS viewer, y down"),

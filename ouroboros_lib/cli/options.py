@@ -32,6 +32,18 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
         raise InputError(f"{option} {value:g}: expected a number from {low:g} to {high:g}")
 
 
+def parse_elevation(text: str, word: str) -> float | None:
+    """Degrees of --elevation, or None for the word that is allowed in their place. Raises InputError."""
+    if text == word:
+        return None
+    try:
+        degrees = float(text)
+    except ValueError:
+        raise InputError(f"--elevation {text}: expected degrees or {word}") from None
+    check_range("--elevation", degrees, -90, 90)
+    return degrees
+
+
 def result_folders(inputs: list[Path], out: Path) -> dict[Path, Path]:
     """Where the results of each input go: DIR for one, DIR/<stem> for several; where stems repeat, as in a/000.png and
     b/000.png, DIR/<the part of the path that differs>. Raises InputError."""

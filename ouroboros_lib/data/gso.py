@@ -6,25 +6,22 @@ One zip an object is fetched, several at a time; what breaks is tried again with
 `manifest.json` collects these. What the mesh is rendered to keeps licence and attribution, see renders.py.
 """
 
-import errno
 import hashlib
 import io
 import re
-import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from .. import __version__
 from ..errors import InputError, attempt
 from ..files import dump_json, load_json, new_folder, one_line, only_writer, read_json, replace_file
 from ..values import Natural, checked
+from . import fetching
+from .fetching import NO_ROOM, Fetch, Gone, get, is_address, sha256
 
 SERVER = "https://fuel.gazebosim.org/1.0/GoogleResearch/models"
 LICENCE = "CC-BY-4.0"
@@ -35,27 +32,20 @@ ATTRIBUTION = (
 RECORD, MANIFEST, ATTRIBUTION_FILE = "download.json", "manifest.json", "ATTRIBUTION.txt"
 MANIFEST_LOCK = ".ouroboros-manifest.lock"
 NEEDED = ("meshes/model.obj", "meshes/model.mtl", "materials/textures/texture.png")
-MAX_BYTES = 2**29  # of one object, packed or not; the largest real ones have some 50 MB
 MAX_MEMBERS = 1000
 MAX_PAGES = 1000
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _NAME = re.compile(r"[A-Za-z0-9_+()\-][A-Za-z0-9_.+()\-]{0,199}")
 
 
 @dataclass
-class Download:
-    """How to fetch. server: address of the models' list; the pause before the k-th retry lasts pause * 2^k seconds."""
+class Download(Fetch):
+    """How to fetch, and from where. server: address of the models' list."""
 
     server: str = SERVER
-    workers: int = 8
-    tries: int = 6
-    timeout: float = 30.0
-    pause: float = 0.5
-    stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self):
         self.server = self.server.rstrip("/")
-        if urllib.parse.urlsplit(self.server).scheme not in ("http", "https"):
+        if not is_address(self.server):
             raise InputError(f"--server {self.server}: expected an address that starts with http:// or https://")
 
 
@@ -82,8 +72,8 @@ def all_objects(how: Download) -> list[str]:
     for page in range(1, MAX_PAGES):
         try:
             url = f"{how.server}?page={page}&per_page=100"
-            found = [model["name"] for model in checked(_get(url, how, load_json), list[Model], url)]
-        except _Gone:
+            found = [model["name"] for model in checked(get(url, how, load_json), list[Model], url)]
+        except Gone:
             break
         if not set(found) - set(names):
             break
@@ -93,62 +83,20 @@ def all_objects(how: Download) -> list[str]:
     return names
 
 
-# ---- fetching -------------------------------------------------------------------------------------------------------
-
-
-class _Gone(InputError):
-    """The server says that there is no such thing: trying again is of no use."""
-
-
-class _Stopped(Exception):
-    """The user wants an end."""
-
-
-def _get(url: str, how: Download, use: Callable):
-    """use(bytes of an address), tried again while the line or what it brings is broken. Raises InputError."""
-    for number in range(how.tries):
-        if number and how.stop.wait(min(how.pause * 2**number, 60)):
-            raise _Stopped
-        try:
-            return use(_read(url, how))
-        except (InputError, _Stopped):
-            raise
-        except urllib.error.HTTPError as error:
-            trouble = f"HTTP {error.code} {error.reason}"
-            error.close()
-            if error.code < 500 and error.code not in (408, 425, 429):
-                raise _Gone(f"{url}: {trouble}") from None
-        except Exception as error:  # a line, a list or an archive can be broken in many ways
-            trouble = one_line(error)
-    raise InputError(f"{url}: {trouble}; given up after {how.tries} tries")
-
-
-def _read(url: str, how: Download) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": f"ouroboros-lib/{__version__}"})
-    data = bytearray()
-    with urllib.request.urlopen(request, timeout=how.timeout) as response:
-        while chunk := response.read(2**16):
-            data += chunk
-            if how.stop.is_set():
-                raise _Stopped
-            if len(data) > MAX_BYTES:
-                raise InputError(f"{url}: more than {MAX_BYTES} bytes; refused")
-        if response.length:
-            raise ConnectionError(f"broken off after {len(data)} bytes")
-    return bytes(data)
+# ---- one object ------------------------------------------------------------------------------------------------------
 
 
 def fetch_object(name: str, out: Path, how: Download) -> None:
     """Fetch, check and unpack one object into `out / name`. Raises InputError with the object's name and the reason."""
     url = f"{how.server}/{urllib.parse.quote(name)}.zip"
     try:
-        data = _get(url, how, _checked)
+        data = get(url, how, _checked)
         with new_folder(out / name) as stage:
             zipfile.ZipFile(io.BytesIO(data)).extractall(stage)  # which keeps every member inside, and makes no links
             files = {path.relative_to(stage).as_posix(): path for path in stage.rglob("*") if path.is_file()}
             record = {"name": name, "url": url, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(),
                       "licence": LICENCE, "attribution": ATTRIBUTION,
-                      "files": {inside: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                      "files": {inside: {"bytes": path.stat().st_size, "sha256": sha256(path)}
                                 for inside, path in files.items()}}
             (stage / RECORD).write_bytes(dump_json(record))
     except InputError as error:
@@ -164,17 +112,13 @@ def _checked(data: bytes) -> bytes:
     raises."""
     archive = zipfile.ZipFile(io.BytesIO(data))
     size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_BYTES or len(archive.infolist()) > MAX_MEMBERS:
+    if size > fetching.MAX_BYTES or len(archive.infolist()) > MAX_MEMBERS:
         raise InputError(f"its archive unpacks to {len(archive.infolist())} files of {size} bytes; refused")
     if damaged := archive.testzip():
         raise zipfile.BadZipFile(f"{damaged} is damaged")
     if lacking := set(NEEDED) - set(archive.namelist()):
         raise InputError(f"its archive lacks {' and '.join(sorted(lacking))}")
     return data
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---- a whole set ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 import torch
 import trimesh
 from fuel import Fuel, gso_zip
+from library_inputs import kaykit_zip
 
 from ouroboros_lib.cameras import ELEVATION_RANGE, FOV, RADIUS, field_of_view
 from ouroboros_lib.cli.main import main
@@ -89,6 +90,17 @@ def test_failed_downloads_are_named_and_change_the_exit_code(run, fuel, tmp_path
     code, text, errors = run("gso", "download", "--out", tmp_path, "--server", fuel.url, "--objects", "A,B,C")
     assert code == 1 and "1 of 3 objects" in text and "2 skipped" in text
     assert sorted(line.split(":")[1].strip() for line in errors.splitlines()) == ["B", "C"]
+
+
+def test_collections_that_cannot_be_had_are_named_and_change_the_exit_code(run, fuel, tmp_path):
+    fuel.files["kit"] = kaykit_zip()
+    code, text, errors = run("library", tmp_path, "--only", "kaykit/armchair,kaykit/bowl,quaternius",
+                             "--archive", f"kaykit={fuel.url}/kit.zip")
+    assert code == 1 and "0 of 2 collections" in text and "2 skipped: kaykit, quaternius" in text
+    lines = errors.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["note", "skipped", "skipped"]
+    assert "1 of 2 objects were not in the archives (kaykit/bowl)" in lines[1] and "--archive quaternius=" in lines[2]
+    assert (tmp_path / "meshes" / "kaykit" / "armchair.glb").is_file()
 
 
 def test_rig_is_the_one_asked_for(run, meshes, tmp_path):
@@ -309,6 +321,9 @@ BAD = {
     "names": ["gso", "download", "--out", "{tmp}/out", "--objects", "../x"],
     "no names": ["gso", "download", "--out", "{tmp}/out", "--objects", ","],
     "workers": ["gso", "download", "--out", "{tmp}/out", "--workers", "0"],
+    "collection": ["library", "{tmp}/out", "--only", "toys"], "library's out": ["library", "{mesh}"],
+    "archive": ["library", "{tmp}/out", "--archive", "kaykit={tmp}/none.zip"],
+    "archive of another": ["library", "{tmp}/out", "--only", "kaykit", "--archive", "quaternius={mesh}"],
     "no folder": ["check", "{tmp}/none"], "no views": ["shards", "{tmp}", "--out", "{tmp}/out"],
     "shard size": ["shards", "{tmp}", "--out", "{tmp}/out", "--shard-mb", "0"], "unknown": ["objects", "--colour"],
 }

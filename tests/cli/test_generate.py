@@ -46,6 +46,15 @@ def test_generate_writes_everything(run, photo, tmp_path):
     assert Image.open(out / "multiview.png").width > 4 * 96
 
 
+def test_the_elevation_can_be_estimated(run, photo, tmp_path, quick):
+    code, text, errors = run("generate", photo, "--out", tmp_path, *TINY, "--elevation", "auto")
+    record = json.loads((tmp_path / "result.json").read_text())
+    found = record["settings"]["elevation_estimate"]
+    assert (code, errors) == (0, "") and found["degrees"] == record["settings"]["elevation"]
+    assert -5 <= found["degrees"] <= 30 and len(found["candidates"]) == len(found["scores"]) == 8
+    assert f"elevation {found['degrees']:.0f} degrees, estimated in" in text and record["seconds"]["elevation"] > 0
+
+
 def test_the_seed_decides_and_older_results_are_replaced(run, photo, tmp_path, quick):
     out = tmp_path / "out"
     assert run("generate", photo, "--out", out, *TINY, "--seed", 7)[0] == 0
@@ -126,6 +135,7 @@ BAD_OPTIONS = {
     "no steps": (["--steps", "0"], "--steps"), "too many steps": (["--steps", "1001"], "1000"),
     "words for steps": (["--steps", "many"], "--steps"), "negative seed": (["--seed", "-1"], "--seed"),
     "steep": (["--elevation", "91"], "-90 to 90"), "no number": (["--elevation", "nan"], "--elevation"),
+    "no degrees": (["--elevation", "high"], "expected degrees or auto"),
     "guidance": (["--guidance", "-2"], "--guidance"), "infinite": (["--guidance", "inf"], "--guidance"),
     "plan": (["--plan", "wild"], "paper, calm, two-stage, projection"), "empty plan": (["--plan", ""], "plan ''"),
     "plan's interval": (["--plan", "calm,every=0"], "every=0: expected a whole number of at least 1"),

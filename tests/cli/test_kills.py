@@ -42,7 +42,8 @@ def results(folder):
     return found
 
 
-@pytest.mark.parametrize("command", ["data render", "data gso download", "data shards", "evaluate", "export", "recipe"])
+@pytest.mark.parametrize("command", ["data render", "data gso download", "data library", "data shards", "evaluate",
+                                     "export", "recipe"])
 def test_kills_leave_no_trace(inputs, server, tmp_path, command):
     chance = random.Random(f"{command} {os.environ.get('SEED', '0')}")
     module = "recipe_at_once" if command == "recipe" else "ouroboros_lib"

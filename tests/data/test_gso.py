@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from fuel import Fuel, gso_zip
 
-from ouroboros_lib.data import gso
+from ouroboros_lib.data import fetching, gso
 from ouroboros_lib.data.meshes import load_mesh
 from ouroboros_lib.errors import InputError
 
@@ -29,7 +29,7 @@ def fuel():
 
 @pytest.fixture
 def how(fuel):
-    return gso.Download(fuel.url, workers=4, tries=4, timeout=0.5, pause=0.01)
+    return gso.Download(server=fuel.url, workers=4, tries=4, timeout=0.5, pause=0.01)
 
 
 def download(names, out, how):
@@ -75,7 +75,7 @@ def test_what_is_there_is_not_fetched_again(fuel, how, tmp_path):
     fuel.archives = {f"Thing_{i}": gso_zip(i) for i in range(3)}
     download(fuel.archives, tmp_path, how)
     (tmp_path / "Thing_1" / "meshes" / "model.obj").write_bytes(b"cut")  # another size
-    assert download(fuel.archives, tmp_path, gso.Download(fuel.url)) == (sorted(fuel.archives), {})
+    assert download(fuel.archives, tmp_path, gso.Download(server=fuel.url)) == (sorted(fuel.archives), {})
     assert fuel.requests == {"Thing_0": 1, "Thing_1": 2, "Thing_2": 1}
     assert (tmp_path / "Thing_1" / "meshes" / "model.obj").stat().st_size > 3
 
@@ -140,7 +140,7 @@ def test_every_member_of_an_archive_stays_in_its_folder(fuel, how, tmp_path, nam
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_malicious_archives_are_refused(fuel, how, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(gso, "MAX_BYTES", 200_000)
+    monkeypatch.setattr(fetching, "MAX_BYTES", 200_000)
     monkeypatch.setattr(gso, "MAX_MEMBERS", 50)
     extra, reason = REFUSED[name]
     fuel.archives = {"Evil": gso_zip(extra=extra), "Good": gso_zip(1)}
@@ -157,7 +157,7 @@ def test_incomplete_archives_are_refused(fuel, how, tmp_path, lacks):
 
 
 def test_endless_answers_are_cut(fuel, how, tmp_path, monkeypatch):
-    monkeypatch.setattr(gso, "MAX_BYTES", 5000)
+    monkeypatch.setattr(fetching, "MAX_BYTES", 5000)
     fuel.archives = {"Thing": gso_zip()}
     assert "more than 5000 bytes" in download(["Thing"], tmp_path, how)[1]["Thing"]
 
@@ -176,7 +176,7 @@ def test_names_of_all_pages(fuel, how, tmp_path):
 def test_a_list_of_another_kind_is_told_at_once(fuel, how, monkeypatch):
     for answer, word in ((b'{"error": 1}', "expected a list, got an object"), (b'[{"name": 5}]', "[0].name: expected"),
                          (b"null", "expected a list")):
-        monkeypatch.setattr(gso, "_read", lambda url, how, answer=answer: answer)
+        monkeypatch.setattr(fetching, "read", lambda url, how, answer=answer: answer)
         with pytest.raises(InputError, match=re.escape(word)):
             gso.all_objects(how)
 
@@ -189,8 +189,8 @@ def test_names_that_are_no_folder(name):
 
 def test_servers_that_are_not_there(tmp_path):
     with pytest.raises(InputError, match="http"):
-        gso.Download("file:///etc")
-    nowhere = gso.Download("http://127.0.0.1:9/models", 1, 2, 0.5, 0.01)
+        gso.Download(server="file:///etc")
+    nowhere = gso.Download(1, 2, 0.5, 0.01, server="http://127.0.0.1:9/models")
     with pytest.raises(InputError, match="given up after 2 tries"):
         gso.all_objects(nowhere)
     assert "given up" in download(["Thing"], tmp_path, nowhere)[1]["Thing"]

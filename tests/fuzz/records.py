@@ -10,9 +10,12 @@ from pathlib import Path
 
 import torch
 from fuel import gso_zip
+from library_inputs import furniture_zip, obj, tarred
 from safetensors.torch import save
 
-from ouroboros_lib.data import gso
+from ouroboros_lib.data import fetching, gso
+from ouroboros_lib.data.archives import unpack
+from ouroboros_lib.data.catalogues import objects_in
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation import ablation, native, protocols, rows, tables
 from ouroboros_lib.paper.tensor_files import read_tensors
@@ -171,11 +174,11 @@ def _lists() -> list[dict[str, bytes]]:
 
 def _served(data: bytes, ask) -> None:
     """What asking gives where the line brings these bytes."""
-    before, gso._read = gso._read, lambda url, how: data
+    before, fetching.read = fetching.read, lambda url, how: data
     try:
         ask(gso.Download(tries=1, pause=0))
     finally:
-        gso._read = before
+        fetching.read = before
 
 
 def _read_list(folder: Path) -> None:
@@ -206,6 +209,21 @@ def _read_archive(folder: Path) -> None:
             expect(all(path == out for path in Path(place).iterdir()), "files outside of its folder")
 
 
+@functools.cache
+def _packed() -> list[dict[str, bytes]]:
+    return [{"archive": furniture_zip()}, {"archive": tarred(obj("crops_pack/Apple_1"))}]
+
+
+def _unpack(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            unpack(folder / "archive", Path(place, "a", "b"))
+            objects_in(Path(place, "a", "b"), "3DModels", "sweethome3d", ["sweethome3d/Scopia_desk_table"])
+        finally:
+            expect(all(path.is_relative_to(Path(place, "a")) for path in Path(place).rglob("*")),
+                   "files outside of their folder")
+
+
 FORMATS = [
     Format("safetensors", lambda: [{"w.safetensors": save(_TENSORS)}],
            functools.partial(_read_tensors, name="w.safetensors")),
@@ -215,4 +233,5 @@ FORMATS = [
     Format("protocol", _protocols, _read_protocol), Format("recipe", _recipes, _read_recipe),
     Format("settings", _settings, _read_settings), Format("checkpoint", _checkpoints, _read_checkpoint),
     Format("results", _results, _read_results), Format("names", _names, _read_names),
-    Format("fuel-list", _lists, _read_list), Format("fuel-zip", _archives, _read_archive)]
+    Format("fuel-list", _lists, _read_list), Format("fuel-zip", _archives, _read_archive),
+    Format("library-archive", _packed, _unpack)]
