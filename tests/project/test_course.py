@@ -12,6 +12,7 @@ from statistics import median
 import pytest
 
 from ouroboros_lib.algorithms import joint_losses, recursion
+from ouroboros_lib.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -91,6 +92,17 @@ def test_every_parameter_is_checked(path):
     calls = [node for node in ast.walk(ast.parse(cells[2]["source"])) if isinstance(node, ast.Call)
              and getattr(node.func, "id", "") == "notebook"]
     assert sorted([keyword.arg for keyword in calls[0].keywords] + ["device"]) == sorted(names)
+
+
+@pytest.mark.parametrize("number, name, value", [
+    (0, "preset", "smal"), (1, "chosen_object", 12), (1, "steps", 1), (2, "fit_views", "many"), (3, "steps", 2.5),
+    (4, "joint_steps", 3), (4, "preset", "narrow"), (5, "evaluated", 10), (6, "preset", "small")])
+def test_wrong_parameters_end_in_one_line_before_anything_runs(number, name, value):
+    cells, names = code(read(NOTEBOOKS[number])), {}
+    exec(cells[1]["source"], names)
+    names[name] = value
+    with pytest.raises(InputError, match=f"parameter {name}: expected "):
+        exec(cells[2]["source"], names)
 
 
 def test_the_first_notebook_explains_the_words_that_it_uses():
