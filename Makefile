@@ -86,7 +86,7 @@ figures: $(STAMP)  ## make all pictures in figures/ again
 	@$(PY) -m tools.families --out outputs/figures/families.png
 	@$(PY) -m tools.hero --out figures
 	@$(PY) -c "from ouroboros_lib.course.ring import ring; \
-		ring(title='25 rounds,\neach with less noise').savefig('figures/ring.svg', metadata={'Date': None})"
+		ring().savefig('figures/ring.svg', metadata={'Date': None})"
 	@for name in recursion families; do $(PY) -c "import sys; from PIL import Image; \
 		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
 		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \

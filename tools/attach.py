@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from ouroboros_lib.course.ring import LESSONS, ring
+from ouroboros_lib.course.ring import lesson_ring
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files import one_line, read_bytes, read_json, replace_file
 from ouroboros_lib.viz.encoding import as_png, as_webp
@@ -66,7 +66,7 @@ def _name(link: str, notebook: Path) -> str:
 
 def ring_picture(lesson: str) -> bytes:
     """The ring of a notebook, "00" to "06", as a PNG of few colours."""
-    figure = ring(LESSONS[lesson], title="25 rounds,\neach with less noise")
+    figure = lesson_ring(lesson)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
     plt.close(figure)

@@ -127,11 +127,11 @@ def write(options: argparse.Namespace, pipe: Ouroboros3DPipeline, started: float
     """All that was measured; returns its summary. before: minutes of earlier runs."""
     record = how_made(torch.device("cpu"), started) | {
         "command": command(options), "settings": settings(options, pipe),
-        "summary": {kind: summary([*of.values()]) for kind, of in rows.items() if of}, "rows": rows}
+        "figures": {kind: summary([*of.values()]) for kind, of in rows.items() if of}, "rows": rows}
     record["minutes"] = round(before + record["minutes"], 2)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")
-    return record["summary"]
+    return record["figures"]
 
 
 def command(options: argparse.Namespace) -> str:

@@ -20,6 +20,7 @@ from ..errors import InputError
 
 LESSONS = ("00", "01", "02", "03", "04", "05", "06")
 LISTED = 4  # of more numbers than these a verdict names one
+TOLERANCE = 1e-4  # relative
 MARKS = {True: "✔ right", False: "✘ not yet", None: "… not answered yet"}
 
 
@@ -53,7 +54,7 @@ class Exercise:
     solution: Callable[..., Any]
     mistakes: Sequence[tuple[Callable[..., Any], str]]
     examples: Callable[[], Sequence[tuple]] = lambda: [()]
-    tolerance: float = 1e-4
+    tolerance: float = TOLERANCE
     properties: Sequence[tuple[Callable[[Any], bool], str]] = field(default_factory=tuple)
     observe: Callable[..., Any] = lambda function, *arguments: function(*arguments)
 
@@ -66,11 +67,12 @@ def check(name: str, answer: Any) -> Verdict:
     """
     exercise = find(name)
     if is_stub(answer):
-        return Verdict(name, None, "put your answer in the place of `...`, then run this cell again")
+        return Verdict(name, None, "put your answer in the place of `...`, then run this cell again; a function has "
+                                   "to return it")
     if exercise.properties:
         return _by_properties(name, exercise, answer)
-    examples, found = exercise.examples(), []
-    for arguments in examples:
+    found = []
+    for arguments in exercise.examples():
         try:
             found.append(exercise.observe(answer, *arguments) if callable(answer) else answer)
         except Exception as error:  # whatever a student's code raises
@@ -78,9 +80,9 @@ def check(name: str, answer: Any) -> Verdict:
         if is_stub(found[-1]):
             return Verdict(name, None, "it returns nothing yet")
 
-    def does(function: Callable[..., Any]) -> list[bool]:
+    def does(function: Callable[..., Any]) -> list[bool]:  # with examples of its own: answers may change theirs
         return [same(one, exercise.observe(function, *arguments), exercise.tolerance)
-                for one, arguments in zip(found, examples, strict=True)]
+                for one, arguments in zip(found, exercise.examples(), strict=True)]
 
     if all(right := does(exercise.solution)):
         return Verdict(name, True, exercise.says)
@@ -88,9 +90,9 @@ def check(name: str, answer: Any) -> Verdict:
         if all(does(mistake)):
             return Verdict(name, False, explanation)
     first = right.index(False)
-    part, got, expected = _first_difference(found[first], exercise.observe(exercise.solution, *examples[first]),
-                                            exercise.tolerance)
-    return Verdict(name, False, part + _difference(got, expected, examples[first], callable(answer)))
+    expected = exercise.observe(exercise.solution, *exercise.examples()[first])
+    part, got, expected = _first_difference(found[first], expected, exercise.tolerance)
+    return Verdict(name, False, part + _difference(got, expected, exercise.examples()[first], callable(answer)))
 
 
 def find(name: str) -> Exercise:
@@ -131,12 +133,16 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
         return isinstance(found, Mapping) and found.keys() == expected.keys() and all(
             same(found[key], value, tolerance) for key, value in expected.items())
     if isinstance(expected, (tuple, list)):
+        if isinstance(found, (np.ndarray, torch.Tensor)) and found.ndim:
+            found = found.tolist()
         return isinstance(found, (tuple, list)) and len(found) == len(expected) and all(
             same(one, other, tolerance) for one, other in zip(found, expected, strict=True))
     if isinstance(expected, str):
         return isinstance(found, str) and found.strip().lower() == expected.lower()
     if isinstance(expected, bool):
         return isinstance(found, (bool, np.bool_)) and bool(found) is expected
+    if isinstance(expected, int) and tolerance <= TOLERANCE:  # what is counted is counted exactly
+        tolerance = 0.0
     one, other = numbers(found), numbers(expected)
     return one is not None and other is not None and one.shape == other.shape and bool(
         np.allclose(one, other, rtol=tolerance, atol=tolerance * float(np.abs(other).max(initial=1e-12))))
@@ -144,23 +150,25 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
 
 def numbers(value: Any) -> np.ndarray | None:
     """A number, tensor or array as an array; None if it is none of these."""
-    if torch.is_tensor(value):
-        value = value.detach().cpu().numpy()
     try:
-        return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+        if torch.is_tensor(value):
+            value = value.detach().cpu().numpy() if value.is_complex() else value.detach().cpu().double().numpy()
+        return None if np.iscomplexobj(value) else np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):  # words, lists of unlike lengths, tensors without numbers
         return None
 
 
-def curve(answer: Any, line: int = 0) -> np.ndarray:
-    """The points (N, 2) of a line of a matplotlib figure or axis. Raises InputError where there is none."""
+def curve(answer: Any) -> np.ndarray:
+    """The points (N, 2) of the line with most points in a matplotlib figure or axis. Raises InputError where there is
+    none, or one of other things than numbers."""
     axes = getattr(answer, "axes", None)
     axis = axes[0] if isinstance(axes, list) and axes else answer
-    lines = getattr(axis, "lines", [])
-    if len(lines) <= line:
-        raise InputError(f"expected a figure or an axis with {line + 1} line{'s' if line else ''} in it, "
-                         f"got {type(answer).__name__} with {len(lines)}")
-    return np.stack([np.asarray(part, dtype=np.float64) for part in lines[line].get_data()], axis=1)
+    drawn = [numbers(line.get_data()) for line in getattr(axis, "lines", [])]
+    points = max((line for line in drawn if line is not None), key=np.size, default=np.empty((2, 0)))
+    if not points.size:
+        raise InputError(f"expected a figure or an axis with a line of numbers in it, got {type(answer).__name__} "
+                         f"with {len(drawn)} line{'s' * (len(drawn) != 1)}")
+    return points.T
 
 
 def _by_properties(name: str, exercise: Exercise, answer: Any) -> Verdict:
@@ -170,6 +178,8 @@ def _by_properties(name: str, exercise: Exercise, answer: Any) -> Verdict:
                 return Verdict(name, False, otherwise)
         except InputError as error:
             return Verdict(name, False, str(error))
+        except Exception as error:  # whatever a student drew
+            return Verdict(name, False, f"it cannot be read ({type(error).__name__}: {error})")
     return Verdict(name, True, exercise.says)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
@@ -92,6 +93,8 @@ FALLING = (
      "no splat gives light back: the curve never rises."),
     (lambda answer: abs(curve(answer)[-1, 1] - LEFT_OVER[-1]) < 1e-3,
      f"the curve ends at the wrong height: each splat leaves {1 - OPACITY:g} of what reaches it."),
+    (lambda answer: np.allclose(curve(answer)[:, 1], LEFT_OVER, atol=1e-3),
+     f"both ends are right, the way between them is not: each splat leaves {1 - OPACITY:g} of what reaches it."),
 )
 
 

@@ -52,10 +52,14 @@ def _reconstruct(views: Tensor, sigma: Tensor) -> Tensor:
     return views.mean() + (views - views.mean()) / (1 + sigma)
 
 
+def _solver(x_t: Tensor, pred_x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    return EDMNoise().step(x_t, pred_x, sigma, sigma_next)
+
+
 def _toys() -> list[tuple]:
     """F, decode, G, render, solver, noise and sigmas, for views that are one number each."""
     return [(_estimate, lambda latents: 0.5 + 0.4 * latents, _reconstruct,
-             lambda gaussians: Renders(rgb=gaussians, ccm=gaussians**2), EDMNoise().step, _draw(4), sigmas)
+             lambda gaussians: Renders(rgb=gaussians, ccm=gaussians**2), _solver, _draw(4), sigmas)
             for sigmas in (EDMNoise(sigma_min=0.1, sigma_max=8.0).sigmas(4), torch.tensor([3.0, 1.0, 0.0]))]
 
 
@@ -139,6 +143,8 @@ RISING = (
      "too high at the first step. There x_next is nearly all noise: divide by its size, sqrt(1 + sigma_next**2)."),
     (lambda answer: abs(_over_levels(answer)[-1, 1] - 1) < 1e-3,
      "the last step lands on its target: the curve ends at 1. Divide by the size of x_next, not of x_t."),
+    (lambda answer: np.allclose(_over_levels(answer)[:, 1], _reach(), atol=1e-2),
+     "both ends are right, the way between them is not: it is (1 - sigma_next / sigma) / sqrt(1 + sigma_next**2)."),
 )
 
 

@@ -155,6 +155,8 @@ EXERCISES = {
              "scores."),
             (lambda answer: np.allclose(curve(answer)[[0, -1], 1], (MEAN, MEAN + 1.766 * SPREAD), atol=SPREAD / 10),
              "it does not start at 20, or does not end near 23.5: draw 10,000 objects, so that chance averages out."),
+            (lambda answer: curve(answer)[3, 1] > MEAN + 0.9 * SPREAD,
+             "it rises along a line: the second sample gains most, each further one less."),
         ],
         says="3.5 dB without any better method: the truth did the choosing. A table has to say how many samples there "
              "were, and who chose."),

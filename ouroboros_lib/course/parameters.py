@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,16 @@ from ..values import Between, checked
 if TYPE_CHECKING:
     import torch
 
+MARKER = ".ouroboros-course"
+
 
 def notebook(device: str = "auto", given: Mapping[str, Any] | None = None, **kinds: Any) -> torch.device:
     """The call at the top of a notebook: settings for threads and memory, parameters checked, the device to work on.
 
     device: "auto" (the first GPU, or the CPU), "cpu", "cuda" or "cuda:N". given: the notebook's `globals()`, in which
-    each name of `kinds` must be of its kind: a type such as str or list[int]; a range of whole numbers; `Path`, the
-    folder of a saved pipeline; or a tuple of what it may be, of these and of plain values. What papermill was given
+    each name of `kinds` must be of its kind: a type such as str or list[int]; a range of whole numbers; the two ends of
+    a slice for numbers between them; `Path`, the folder of a saved pipeline; or a tuple of what it may be, of these and
+    of plain values. What papermill was given
     beside these and `device` is refused. Warns where torch was imported before, so that the settings for threads come
     too late. Raises InputError, which a notebook shows as one line.
     """
@@ -34,8 +38,27 @@ def notebook(device: str = "auto", given: Mapping[str, Any] | None = None, **kin
                 raise InputError(f"parameter {name}: this notebook has none of that name"
                                  f"{f', did you mean {close[0]}?' if close else ''}: {', '.join(known)}")
         for name, kind in kinds.items():
+            if name not in given:
+                raise InputError(f"parameter {name}: it has no value; run the cell with the parameters first")
             checked(given[name], _kind(kind), f"parameter {name}")
-    return start(device)
+    return start(checked(device, str, "parameter device"))
+
+
+def empty_folder(name: str) -> Path:
+    """A folder for a notebook's outputs, with nothing in it: what an earlier run left there is deleted.
+
+    Only what a notebook made is, which a hidden file in it tells. Raises InputError for another one that holds files.
+    """
+    folder = Path(name)
+    marker = folder / MARKER
+    if folder.exists() and not marker.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"parameter output_folder: {folder} holds what no notebook of this course made; choose "
+                         "another name, or delete it yourself")
+    if marker.is_file():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    return folder
 
 
 @dataclass(frozen=True)
@@ -55,6 +78,8 @@ def _kind(meant: Any) -> Any:
         plain = tuple(value for value in meant if isinstance(value, (str, int)))
         kinds = [_kind(value) for value in meant if not isinstance(value, (str, int))]
         return Union[tuple([Literal[plain]] * bool(plain) + kinds)]  # noqa: UP007 - of as many as there are
+    if isinstance(meant, slice):
+        return Annotated[float, Between(meant.start, meant.stop)]
     if isinstance(meant, range):
         return Annotated[int, Between(meant.start, meant.stop - 1)]
     return Annotated[str, _PipelineFolder()] if meant is Path else meant

@@ -25,9 +25,12 @@ CENTRE, RADII = (6.15, 2.75), (2.75, 2.1)
 STATIONS = {"F": 142, "pred_x": 90, "decoder": 38, "pred_i": 0, "G": -38, "splat": -90, "render": -142,
             "self_cond": 180}
 OUTSIDE = {"x_t": (1.0, 4.8), "cond": (1.0, 2.75), "solver": (3.3, 5.65)}
-MODELS = {"F": ("F", "multi-view diffusion, line 3"), "decoder": ("decoder", "line 4"),
-          "G": ("G", "Gaussian reconstructor, line 5"), "render": ("rasterizer", "line 5"),
-          "solver": ("solver", "line 6")}
+MODELS = {"F": "F", "decoder": "decoder", "G": "G", "render": "rasterizer", "solver": "solver"}
+# under their names: what they are, and the line of the paper's algorithm 1 (training) or 2
+NOTES = {1: {"F": "multi-view diffusion, lines 2, 5", "decoder": "line 3", "G": "Gaussian reconstructor, line 4",
+             "render": "line 4", "solver": "not here"},
+         2: {"F": "multi-view diffusion, line 3", "decoder": "line 4", "G": "Gaussian reconstructor, line 5",
+             "render": "line 5", "solver": "line 6"}}
 CAPTIONS = {"x_t": ("x_t: noisy latents\nof eight views", LATENT),
             "pred_x": ("pred_x: clean\nlatents, estimated", LATENT),
             "cond": ("input picture,\ncameras, noise level", IMAGE), "pred_i": ("pred_i:\neight pictures", IMAGE),
@@ -54,11 +57,20 @@ THROUGH_DECODER = [("pred_i", "G"), ("decoder", "pred_i"), ("pred_x", "decoder")
 THROUGH_FEEDBACK = [("self_cond", "F"), ("render", "self_cond")]
 
 
-def ring(lit: Collection[str] = PARTS, gradients: Sequence[tuple[str, str]] = (), title: str = "") -> Figure:
+def lesson_ring(lesson: str) -> Figure:
+    """The ring of a notebook, "00" to "06"."""
+    if lesson == "04":
+        return ring(LESSONS[lesson], title="a training step:\none noise level", algorithm=1)
+    return ring(LESSONS[lesson])
+
+
+def ring(lit: Collection[str] = PARTS, gradients: Sequence[tuple[str, str]] = (),
+         title: str = "25 rounds,\neach with less noise", algorithm: int = 2) -> Figure:
     """The recursion as a ring.
 
     lit: names of `PARTS` that are drawn in full; the others are faint. gradients: arrows, from what to what, along
-    which a gradient flows back: drawn in red. title: what stands in the middle. Raises ValueError for an unknown name.
+    which a gradient flows back: drawn in red. title: what stands in the middle. algorithm: whose line numbers are
+    given, the paper's 1 or 2. Raises ValueError for an unknown name.
     """
     if unknown := [name for name in lit if name not in PARTS] + [pair for pair in gradients if pair not in BENDS]:
         raise ValueError(f"{unknown[0]!r} is no part of the ring: {', '.join(sorted(PARTS))}")
@@ -69,7 +81,7 @@ def ring(lit: Collection[str] = PARTS, gradients: Sequence[tuple[str, str]] = ()
         else:
             diagram.arrow(axis, _thing(start), _thing(end), bend, alpha=1.0 if {start, end} <= set(lit) else FAINT)
     for name in sorted(PARTS):
-        _draw(axis, name, 1.0 if name in lit else FAINT)
+        _draw(axis, name, 1.0 if name in lit else FAINT, algorithm)
     axis.text(*CENTRE, title, ha="center", va="center", fontsize=12, color=INK, linespacing=1.5)
     return figure
 
@@ -78,7 +90,7 @@ def gradient_ring(decoder_gradient: bool, detach_feedback: bool) -> Figure:
     """The ring of Algorithm 1 with the ways of its gradients under two switches of training, see `joint_losses`."""
     flows = OWN_LOSSES + THROUGH_DECODER * decoder_gradient + THROUGH_FEEDBACK * (not detach_feedback)
     words = ["through the decoder\ninto F"] * decoder_gradient + ["through the renders\ninto G"] * (not detach_feedback)
-    return ring(LESSONS["04"], flows, "gradients\n" + ("\nand ".join(words) or "of each model's\nown loss alone"))
+    return ring(LESSONS["04"], flows, "gradients\n" + ("\nand ".join(words) or "of each model's\nown loss alone"), 1)
 
 
 def _thing(name: str) -> tuple[Point, Size]:
@@ -91,10 +103,10 @@ def _thing(name: str) -> tuple[Point, Size]:
     return (CENTRE[0] + RADII[0] * np.cos(angle), CENTRE[1] + RADII[1] * np.sin(angle)), size
 
 
-def _draw(axis: Axes, name: str, alpha: float) -> None:
+def _draw(axis: Axes, name: str, alpha: float, algorithm: int) -> None:
     centre, size = _thing(name)
     if name in MODELS:
-        diagram.model(axis, centre, size, *MODELS[name], alpha)
+        diagram.model(axis, centre, size, MODELS[name], NOTES[algorithm][name], alpha)
         return
     if name in ("x_t", "pred_x"):
         diagram.latents(axis, centre, name == "x_t", alpha)

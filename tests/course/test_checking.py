@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -105,16 +106,49 @@ def test_a_function_that_computes_before_it_returns_nothing_is_no_stub(lesson):
     assert "returns nothing" in check("00-1", forgot).text
 
 
+ROWS = Exercise(says="Columns.", solution=lambda x: x.sum(0), examples=lambda: [(torch.ones(2, 3),)],
+                mistakes=[(lambda x: x.sum(1), "rows."), (lambda x: x[0], "one.")])
+COUNTS = Exercise(says="Counted.", solution=lambda: (25, 1_000_000), mistakes=[(lambda: (1, 1), "one."),
+                                                                             (lambda: (2, 2), "two.")])
+
+
+def in_place(x):
+    x[0] += x[1]
+    return x[0]
+
+
+def emptied(x):
+    x.zero_()
+    return x.sum(0)
+
+
+@pytest.mark.parametrize("exercise, answer, right", [
+    (ROWS, in_place, True), (ROWS, emptied, False),  # answers may change what they are given, but not the solution's
+    (ROWS, lambda x: x.sum(0).bfloat16(), True), (ROWS, lambda x: x.sum(0).tolist(), True),
+    (ROWS, lambda x: x.sum(0) + 1j, False), (ROWS, lambda x: x.sum(0).to("meta"), False),
+    (ROWS, lambda x: x.sum(0) * torch.nan, False), (ROWS, lambda x: [[1], [2, 3]], False),
+    (COUNTS, np.array([25, 1_000_000]), True), (COUNTS, torch.tensor([25, 1_000_000]), True),
+    (COUNTS, (25, 1_000_030), False), (COUNTS, [25.0, 1e6], True)])
+def test_natural_and_odd_answers(monkeypatch, exercise, answer, right):
+    monkeypatch.setitem(sys.modules, "ouroboros_lib.course.lesson_00", SimpleNamespace(EXERCISES={"1": exercise}))
+    assert check("00-1", answer).right is right
+
+
 def test_plots_are_judged_by_what_they_show(lesson):
     figure, axis = plt.subplots()
-    assert "expected a figure or an axis with 1 line in it" in check("00-2", figure).text
+    assert "or an axis with a line of numbers in it, got Figure with 0 lines" in check("00-2", figure).text
+    axis.axhline(1)
+    assert "too few points" in check("00-2", figure).text
+    axis.lines[0].remove()
+    (words,) = axis.plot(["a", "b", "c"], [1, 2, 3])
+    words.remove()
     axis.plot([0, 1], [0, 1])
     assert check("00-2", axis).text == "too few points."
     axis.lines[0].set_data([0, 1, 2], [0, 1, 0.5])
     assert check("00-2", figure).text == "it falls somewhere."
     axis.lines[0].set_data([0, 1, 2], [0, 1, 2])
     assert check("00-2", axis).right
-    assert "got int with 0" in check("00-2", 3).text
+    assert "got int with 0 lines" in check("00-2", 3).text
     plt.close(figure)
 
 

@@ -6,9 +6,10 @@ import pytest
 
 import ouroboros_lib
 from ouroboros_lib import InputError, notebook
+from ouroboros_lib.course.parameters import MARKER, empty_folder
 
 KINDS = {"preset": ("small", "tiny", Path), "steps": range(2, 101), "joint_steps": (0, range(10, 1000)),
-         "evaluated": list[int], "elevation": float, "folder": str}
+         "evaluated": list[int], "elevation": slice(-90, 90), "folder": str}
 GOOD = {"preset": "small", "steps": 12, "joint_steps": 0, "evaluated": [10, 14], "elevation": 20, "folder": "outputs"}
 
 
@@ -24,7 +25,8 @@ def test_what_is_meant_passes(changes):
     ({"steps": 12.5}, "parameter steps: expected a whole number"),
     ({"joint_steps": 3}, "parameter joint_steps: expected one of 0 or a whole number from 10 to 999, got 3"),
     ({"evaluated": [1, "2"]}, "parameter evaluated: [1]: expected a whole number, got '2'"),
-    ({"elevation": "high"}, "parameter elevation: expected a number, got 'high'"),
+    ({"elevation": "high"}, "parameter elevation: expected a number from -90 to 90, got 'high'"),
+    ({"elevation": 1e9}, "parameter elevation: expected a number from -90 to 90"),
     ({"folder": None}, "parameter folder: expected a text, got None"),
 ])
 def test_what_is_not_is_one_line(changes, message):
@@ -32,6 +34,13 @@ def test_what_is_not_is_one_line(changes, message):
         notebook("cpu", GOOD | changes, **KINDS)
     assert message in str(caught.value)
     assert caught.value._render_traceback_() == [f"InputError: {caught.value}"]
+
+
+def test_what_is_missing_or_no_device_is_one_line():
+    with pytest.raises(InputError, match="parameter steps: it has no value"):
+        notebook("cpu", {}, steps=int)
+    with pytest.raises(InputError, match="parameter device: expected a text"):
+        notebook(0)
 
 
 def test_a_pipeline_folder_is_a_preset_too(tmp_path):
@@ -44,6 +53,24 @@ def test_names_that_papermill_was_given_and_the_notebook_has_not():
     with pytest.raises(InputError, match="parameter stpes: this notebook has none of that name, did you mean steps?"):
         notebook("cpu", GOOD | {"In": cells}, **KINDS)
     notebook("cpu", GOOD | {"In": ["", "own = 1", "# Parameters\nsteps = 3\ndevice = 'cpu'\n"]}, **KINDS)
+
+
+@pytest.mark.parametrize("name", [".", "mine", "a_file"])
+def test_only_what_notebooks_made_is_deleted(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work.txt").touch()
+    (tmp_path / "a_file").touch()
+    with pytest.raises(InputError, match="holds what no notebook of this course made; choose another"):
+        empty_folder(name)
+    assert (tmp_path / "mine" / "work.txt").exists() and (tmp_path / "a_file").exists()
+
+
+def test_outputs_of_an_earlier_run_make_room(tmp_path):
+    folder = empty_folder(str(tmp_path / "outputs" / "new"))
+    (folder / "joint").mkdir()
+    (folder / "joint" / "weights").touch()
+    assert empty_folder(str(folder)) == folder and [path.name for path in folder.iterdir()] == [MARKER]
 
 
 def test_without_parameters_it_only_prepares(monkeypatch):

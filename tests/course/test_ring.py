@@ -6,7 +6,7 @@ import torch
 from matplotlib.patches import FancyArrowPatch
 
 from ouroboros_lib.course.diagram import FAINT, GRADIENT
-from ouroboros_lib.course.ring import BENDS, DESIGNS, LESSONS, PARTS, design_picture, gradient_ring, ring
+from ouroboros_lib.course.ring import BENDS, DESIGNS, LESSONS, PARTS, design_picture, gradient_ring, lesson_ring, ring
 
 
 @pytest.fixture(autouse=True)
@@ -29,16 +29,17 @@ def matplotlib_colour(arrow):
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_each_lesson_lights_its_part_of_the_ring(lesson):
-    drawn = arrows(ring(LESSONS[lesson]))
+    drawn = arrows(lesson_ring(lesson))
     strong = [arrow for arrow in drawn if arrow.get_alpha() != FAINT]
     assert len(drawn) == len(BENDS)
     assert len(strong) == sum({*pair} <= LESSONS[lesson] for pair in BENDS)
     assert LESSONS[lesson] <= PARTS and (lesson == "00") == (LESSONS[lesson] == PARTS)
 
 
-def test_words_stand_where_they_can_be_read():
+@pytest.mark.parametrize("algorithm", [1, 2])
+def test_words_stand_where_they_can_be_read(algorithm):
     """No caption leaves the picture, or lies on another one or on a box."""
-    figure = ring(title="25 rounds,\neach with less noise")
+    figure = ring(algorithm=algorithm)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text()]
     width, height = figure.canvas.get_width_height()

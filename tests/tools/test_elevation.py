@@ -25,5 +25,5 @@ def test_what_was_measured_is_kept(tmp_path, capsys):
     main(["--procedural", "2", *options])
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["rows"]["procedural"]["val 0"] == first["val 0"] and "3D" not in record["rows"]["procedural"]["val 1"]
-    assert record["summary"]["procedural"]["objects"] == 2 and record["settings"]["preset"] == "tiny"
-    assert json.loads(capsys.readouterr().out.split("\n{\n")[-1].join(["{", ""])) == record["summary"]
+    assert record["figures"]["procedural"]["objects"] == 2 and record["settings"]["preset"] == "tiny"
+    assert json.loads(capsys.readouterr().out.split("\n{\n")[-1].join(["{", ""])) == record["figures"]
