@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from ouroboros_lib.course.ring import lesson_ring
+from ouroboros_lib.course.ring import LESSONS, lesson_ring
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files import one_line, read_bytes, read_json, replace_file
 from ouroboros_lib.viz.encoding import as_png, as_webp
