@@ -18,24 +18,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from ouroboros_lib.course.ring import lesson_ring
+from ouroboros_lib.course.ring import LESSONS, lesson_ring
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.files import replace_file
+from ouroboros_lib.files import one_line, read_bytes, read_json, replace_file
 from ouroboros_lib.viz.encoding import as_png, as_webp
 
 from . import one_line_for_bad_input
 
 RING = "ring.png"
+LINK = re.compile(r"""\]\(\s*(<?attachment:.*?)(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)""", re.DOTALL)  # a title is left out
+NAMED = re.compile(r"attachment:([\w.-]+\.(?:png|webp))", re.ASCII)  # others are escaped, and not found
 WIDTH = 900  # pixels of a small copy
 ALIKE = 2.0  # of 255, mean difference
 
 
 def attach(notebook: Path, figures: Path) -> bool:
     """Fill the attachments of a notebook's texts. Returns whether anything changed. Raises InputError."""
-    content, changed = json.loads(notebook.read_text()), False
-    for cell in content["cells"]:
+    content, changed = read_json(notebook), False
+    for cell in _cells(content, notebook):
         if cell["cell_type"] == "markdown":
-            names = re.findall(r"\]\(attachment:([\w.-]+)\)", "".join(cell["source"]))
+            names = [_name(link, notebook) for link in LINK.findall("".join(cell["source"]))]
             old = cell.get("attachments", {})
             new = {name: _attachment(name, _picture(notebook, name, figures), old.get(name, {})) for name in names}
             if new != old:
@@ -45,6 +47,21 @@ def attach(notebook: Path, figures: Path) -> bool:
     if changed:
         replace_file(notebook, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     return changed
+
+
+def _cells(content: object, notebook: Path) -> list[dict]:
+    cells = content.get("cells") if isinstance(content, dict) else None
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) and {"cell_type", "source"} <= cell.keys()
+                                              for cell in cells):
+        raise InputError(f"{notebook}: not a notebook (no cells with a type and a source); give .ipynb files")
+    return cells
+
+
+def _name(link: str, notebook: Path) -> str:
+    if found := NAMED.fullmatch(link):
+        return found[1]
+    raise InputError(f"{notebook}: {link}: write attachment:NAME.png or attachment:NAME.webp, with a name of plain "
+                     "letters, digits, dots, - and _")
 
 
 def ring_picture(lesson: str) -> bytes:
@@ -64,21 +81,30 @@ def _attachment(name: str, data: bytes, old: dict[str, str]) -> dict[str, str]:
 
 
 def _alike(one: bytes, other: bytes) -> bool:
-    first, second = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32) for data in (one, other))
+    try:
+        first, second = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32) for data in (one, other))
+    except (OSError, SyntaxError):  # what was attached is no picture
+        return False
     return first.shape == second.shape and float(np.abs(first - second).mean()) < ALIKE
 
 
 def _picture(notebook: Path, name: str, figures: Path) -> bytes:
     if name == RING:
-        return ring_picture(notebook.name[:2])
-    path = (figures / name).with_suffix(".png")
-    if not path.is_file():
-        raise InputError(f"{notebook}: attachment:{name}: there is no {path}")
-    if name.endswith(".png"):
-        return path.read_bytes()
-    with Image.open(path) as picture:
-        picture.thumbnail((WIDTH, WIDTH))
-        return as_webp(picture)
+        lesson = notebook.name[:2]
+        if lesson not in LESSONS:
+            raise InputError(f"{notebook}: attachment:{name}: the ring is of a notebook whose name begins with one of "
+                             + ", ".join(LESSONS))
+        return ring_picture(lesson)
+    try:
+        data = read_bytes((figures / name).with_suffix(".png"))
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.thumbnail((WIDTH, WIDTH))
+            return data if name.endswith(".png") else as_webp(picture)
+    except InputError as error:
+        raise InputError(f"{notebook}: attachment:{name}: {error}") from None
+    except (OSError, SyntaxError) as error:  # as PIL raises them
+        raise InputError(f"{notebook}: attachment:{name}: its file in {figures} is no picture ({one_line(error)})"
+                         ) from None
 
 
 def main() -> None:

@@ -205,7 +205,8 @@ function showPoint(cells) {
 
 // ---- curves --------------------------------------------------------------------------------------------------------
 
-/** Over the views that F was not given. */
+const AVERAGED = ["view 0", "view 1"][views.length - 1] ?? "views 1 and on";
+/** Over the views that F was not given, if there are any. */
 function hiddenMean(values) {
   const rest = values.length > 1 ? values.slice(1) : values;
   return rest.reduce((a, b) => a + b) / rest.length;
@@ -298,9 +299,8 @@ function update() {
 }
 async function start() {
   if (!maps) {
-    $("notice").hidden = false;
-    $("notice").textContent = "This browser has no WebGL2: splats, 3D renders and CCMs cannot be drawn. "
-      + "Estimates, points and curves can.";
+    notify("This browser has no WebGL2: splats, 3D renders and CCMs cannot be drawn. "
+      + "Estimates, points and curves can.");
   }
   await Promise.all(designs.map(async design => {
     design.splat = splatsOf(design.splats, await bytesOf(design.splats.data, true));
@@ -314,8 +314,8 @@ async function start() {
     columns.push({column, cells});
   }
   if (scene.truth) columns.push(addColumn("truth", "#888", null));
-  if (scene.truth) addCurve("psnr", "PSNR to the truth, views 1 and on");
-  addCurve("agreement", "Self-consistency, views 1 and on");
+  if (scene.truth) addCurve("psnr", `PSNR to the truth, ${AVERAGED}`);
+  addCurve("agreement", `Self-consistency, ${AVERAGED}`);
   addSwatches();
   addEventListener("resize", () => set({}));
   if (window.frameElement) {  // a notebook's frame grows with the page; another origin's keeps its height, and scrolls
@@ -324,4 +324,4 @@ async function start() {
   }
   update();
 }
-start();
+start().catch(giveUp);

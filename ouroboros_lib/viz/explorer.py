@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
+from ..errors import InputError
 from .sheets import evenly_chosen, image_grid
+from .traces import check_traces
 
 if TYPE_CHECKING:
     from ..pipeline import TraceStep
@@ -30,18 +32,19 @@ def step_picture(step: TraceStep, kind: str, view: int, batch_index: int = 0) ->
     return getattr(step, KINDS[kind])[batch_index, view]
 
 
-def explorer_sheet(runs: dict[str, Sequence[TraceStep]], view: int, steps: int = 6,
-                   kinds: Sequence[str] = tuple(KINDS)) -> Image.Image:
-    """One view of the recursion: a row per step, a group of columns per run, a column per kind."""
-    chosen = _shared_steps(runs, steps)
+def explorer_sheet(runs: Mapping[str, Sequence[TraceStep] | None], view: int, steps: int = 6,
+                   kinds: Sequence[str] = tuple(KINDS), index: int = 0) -> Image.Image:
+    """One view of the recursion: a row per step, a group of columns per run, a column per kind.
+
+    runs: heading -> trace, all of the same steps. index: which object of a batch. Raises InputError for runs that do
+    not fit together, and for a view or an object that they do not have.
+    """
+    check_traces(runs, index)
     first = next(iter(runs.values()))
-    rows = [[step_picture(trace[i], kind, view) for trace in runs.values() for kind in kinds] for i in chosen]
+    views = first[0].views.shape[1]
+    if not 0 <= view < views:
+        raise InputError(f"the runs have no view {view}: choose one from 0 to {views - 1}")
+    chosen = evenly_chosen(len(first), steps)
+    rows = [[step_picture(trace[i], kind, view, index) for trace in runs.values() for kind in kinds] for i in chosen]
     labels = [f"step {first[i].index + 1}\nsigma {first[i].sigma:.2g}" for i in chosen]
     return image_grid(rows, None, labels, list(kinds) * len(runs), [(name, len(kinds)) for name in runs])
-
-
-def _shared_steps(runs: dict[str, Sequence[TraceStep]], steps: int) -> list[int]:
-    indices = [[step.index for step in trace] for trace in runs.values()]
-    if not indices or not indices[0] or any(other != indices[0] for other in indices):
-        raise ValueError("every run needs a trace, of the same steps: call the pipeline with return_trace=True")
-    return evenly_chosen(len(indices[0]), steps)

@@ -1,12 +1,20 @@
 // What the recursion explorer has stored (recursion_page.py, packing.py), and the pictures that it makes of it.
-const scene = JSON.parse(document.getElementById("scene").textContent);
+const $ = id => document.getElementById(id);
+function notify(text) { $("notice").textContent = text; $("notice").hidden = false; }
+function giveUp(error) {
+  notify(`This page cannot be shown: make it anew, or open it in another browser. (${error})`);
+  throw error;
+}
+function parsedScene() {
+  try { return JSON.parse($("scene").textContent); } catch (error) { return giveUp(error); }
+}
+const scene = parsedScene();
 const {designs, steps, views, size} = scene;
 const GAIN = 4;  // of differences: black from 1 / GAIN mean absolute error on
 const KINDS = {  // name: [label, needs WebGL2]; first maps, then what the estimate is compared with
   estimate: ["estimate", false], noisy: ["noisy input", false], render: ["3D render", true], ccm: ["CCM", true],
   truth: ["\u2212 truth", false], own: ["\u2212 its own 3D", true], before: ["\u2212 step before", false],
 };
-const $ = id => document.getElementById(id);
 
 function make(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);

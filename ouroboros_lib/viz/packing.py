@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..gaussians import Gaussians
+from .traces import check_finite, recorded
 
 BITS = np.array([11] * 3 + [5] + [5] * 3 + [5] * 4 + [6] * 3)  # position, opacity, log scale, rotation, colour
 DEAD_ZONE = 0.8  # rounding steps: a number that has moved by less since it was stored stays as it is
@@ -26,8 +27,16 @@ FAINT = 1 / 16  # Gaussians that are fainter in every step are left out
 def pack_splats(steps: Sequence[Gaussians], coarser: int = 0) -> dict:
     """Sets of Gaussians (N), one a step, as `explorer_scene.js` takes them.
 
-    coarser: by how many bits every number. Raises InputError for steps with other numbers of Gaussians.
+    coarser: by how many bits every number. Raises InputError for steps with no Gaussians, with other numbers of them,
+    and with what is not finite.
     """
+    if not steps:
+        raise InputError("a run of no steps has nothing to pack: record at least one")
+    for number, gaussians in enumerate(steps, 1):
+        if not gaussians.shape[-1]:
+            raise InputError(f"{recorded(number, len(steps))} has no Gaussians to show: leave this run out")
+        for field, values in vars(gaussians).items():
+            check_finite(values, f"{recorded(number, len(steps))}, {field}")
     if len({gaussians.shape for gaussians in steps}) != 1:
         raise InputError("the steps of a run need equally many Gaussians to be packed, got "
                          + ", ".join(sorted({str(gaussians.shape[-1]) for gaussians in steps})))
@@ -60,7 +69,7 @@ def unpack_splats(packed: dict) -> Gaussians:
 
 def _as_stored(gaussians: Gaussians) -> np.ndarray:
     """(N, 14), scales as logarithms."""
-    values: Tensor = gaussians.to_tensor().float()
+    values: Tensor = gaussians.to_tensor().double()  # in which no float32 is too far from another
     values[:, 4:7] = values[:, 4:7].clamp_min(1e-8).log()
     return values.numpy()
 

@@ -28,6 +28,7 @@ from .encoding import as_webp
 from .explorer import explorer_sheet
 from .packing import pack_splats
 from .sheets import to_pil
+from .traces import check_finite, check_traces, recorded
 
 if TYPE_CHECKING:
     from ..pipeline import Ouroboros3DOutput, TraceStep
@@ -71,21 +72,24 @@ def recursion_explorer(runs: Mapping[str, Ouroboros3DOutput], truth: Tensor | No
 
     runs: heading -> what the pipeline returned with `return_trace=True`, all with the same steps and cameras. truth:
     (V, 3, S, S), to compare with. index: which object of a batch. most_bytes: of what a notebook keeps; where it would
-    be more, splats are rounded to fewer bits. Raises InputError when the runs do not fit together, or not into that.
+    be more, splats are rounded to fewer bits. Raises InputError when the runs do not fit together, or not into that,
+    and for numbers that are not finite.
     """
-    if not runs:
-        raise InputError("the recursion explorer has nothing to show: give it at least one run")
-    traces = {name: output.trace or [] for name, output in runs.items()}
-    cameras = _shared_cameras({name: output.cameras[index].to("cpu") for name, output in runs.items()})
-    picture = explorer_sheet(traces, view=min(1, cameras.shape[-1] - 1), steps=3, kinds=("estimate", "CCM"))
+    traces = {name: output.trace for name, output in runs.items()}
+    check_traces(traces, index)
     first = next(iter(traces.values()))
+    shown = first[0].views[index]
+    cameras = _shared_cameras({name: output.cameras[index].to("cpu") for name, output in runs.items()}, len(shown))
+    if truth is not None:
+        _check_truth(truth, shown)
+    picture = explorer_sheet(traces, min(1, len(shown) - 1), steps=3, kinds=("estimate", "CCM"), index=index)
     scene = {"size": first[0].views.shape[-1], "box": 2 * OBJECT_RADIUS, "fov": float(field_of_view(cameras)[0]),
              "views": _views(cameras), "steps": [{"index": step.index, "sigma": step.sigma} for step in first],
              "truth": None if truth is None else _strip(truth.cpu(), QUALITY["estimate"]),
              "designs": [_design(name, trace, truth, index) for name, trace in traces.items()]}
     for coarser in COARSER:
         for design, trace in zip(scene["designs"], traces.values(), strict=True):
-            design["splats"] = pack_splats([step.gaussians[index] for step in trace], coarser)
+            design["splats"] = _packed(design["name"], trace, index, coarser)
         explorer = RecursionExplorer(_page(scene), picture)
         found = len(explorer._repr_html_().encode())
         if found <= most_bytes:
@@ -96,16 +100,32 @@ def recursion_explorer(runs: Mapping[str, Ouroboros3DOutput], truth: Tensor | No
 
 def _page(scene: dict) -> str:
     scripts = {name: TEMPLATE.with_name(file).read_text(encoding="utf-8") for name, file in SCRIPTS.items()}
-    return filled(TEMPLATE, SCENE=json.dumps(scene).replace("</", "<\\/"), **scripts)
+    return filled(TEMPLATE, SCENE=_inline(scene), **scripts)
 
 
-def _shared_cameras(rigs: dict[str, Cameras]) -> Cameras:
+def _inline(scene: dict) -> str:
+    """JSON that no name in it can end, or make a part of the page's markup."""
+    return json.dumps(scene, allow_nan=False).replace("<", "\\u003c")
+
+
+def _shared_cameras(rigs: dict[str, Cameras], views: int) -> Cameras:
     (first, cameras), *others = rigs.items()
+    for name, rig in rigs.items():
+        if rig.shape[-1] != views:
+            raise InputError(f"run {name!r} has {views} views, but {rig.shape[-1]} cameras: give it one for each view")
+        check_finite(torch.cat([rig.c2w.flatten(), rig.intrinsics.flatten()]), f"run {name!r}, cameras")
     for name, other in others:
         if other.shape != cameras.shape or not torch.allclose(other.c2w, cameras.c2w, atol=1e-4):
             raise InputError(f"the runs {first!r} and {name!r} have different cameras, so a point has no one place "
                              "in a view: show them apart")
     return cameras
+
+
+def _check_truth(truth: Tensor, views: Tensor) -> None:
+    if truth.shape != views.shape:
+        raise InputError(f"truth: expected {tuple(views.shape)}, as the views of the runs, got {tuple(truth.shape)}: "
+                         "give the pictures of one object at the cameras of the runs")
+    check_finite(truth, "truth")
 
 
 def _views(cameras: Cameras) -> list[dict]:
@@ -122,15 +142,25 @@ def _views(cameras: Cameras) -> list[dict]:
 
 def _design(name: str, trace: list[TraceStep], truth: Tensor | None, index: int) -> dict:
     """One run: of each step the pictures, and PSNR in dB of each view. Noise is kept at half the size."""
-    def rounded(values: Tensor) -> list[float]:
-        return [round(float(value), 2) for value in values]
+    def figure(number: int, views: Tensor, other: Tensor, what: str) -> list[float]:
+        decibels = psnr(views, other)
+        check_finite(decibels, f"run {name!r}, {recorded(number, len(trace))}, PSNR of views to {what}")  # of 1e30, say
+        return [round(float(value), 2) for value in decibels]
 
     small = [F.avg_pool2d(step.noisy[index], 2) for step in trace]
-    figures = {"agreement": [rounded(psnr(step.views[index], step.rgb[index])) for step in trace]}
+    numbered = [(number, step.views[index], step.rgb[index]) for number, step in enumerate(trace, 1)]
+    figures = {"agreement": [figure(number, views, rgb, "rgb") for number, views, rgb in numbered]}
     if truth is not None:
-        figures["psnr"] = [rounded(psnr(step.views[index], truth.cpu())) for step in trace]
+        figures["psnr"] = [figure(number, views, truth.cpu(), "truth") for number, views, _ in numbered]
     return {"name": name, "figures": figures, "noisy": [_strip(noisy, QUALITY["noisy"]) for noisy in small],
             "estimate": [_strip(step.views[index], QUALITY["estimate"]) for step in trace]}
+
+
+def _packed(name: str, trace: list[TraceStep], index: int, coarser: int) -> dict:
+    try:
+        return pack_splats([step.gaussians[index] for step in trace], coarser)
+    except InputError as error:
+        raise InputError(f"run {name!r}: {error}") from None
 
 
 def _strip(views: Tensor, quality: int) -> str:

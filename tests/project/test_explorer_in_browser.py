@@ -3,7 +3,9 @@
 import base64
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import firefox
 import numpy as np
@@ -280,3 +282,30 @@ def test_without_webgl2_it_says_so_and_the_rest_works(browser, path):
     page.locator(".picture canvas >> visible=true").first.click()
     page.locator("#place", has_text="the point").wait_for()
     context.close()
+
+
+def test_a_page_that_is_damaged_says_so(browser, path, tmp_path):
+    page, text = browser.new_page(), path.read_text()
+    for old, new in (('"data": "', '"data": "damaged'), ('"size": ', '"size": NaN')):  # of splats; no JSON
+        assert old in text
+        (tmp_path / "damaged.html").write_text(text.replace(old, new, 1))
+        page.goto((tmp_path / "damaged.html").as_uri())
+        page.locator("#notice", has_text="cannot be shown").wait_for()
+    page.close()
+
+
+@pytest.mark.parametrize(("views", "averaged"), [(1, "view 0"), (2, "view 1"), (VIEWS, "views 1 and on")])
+def test_curves_say_which_views_they_are_of(browser, runs, tmp_path, views, averaged):
+    def few(step):
+        return replace(step, **{field: getattr(step, field)[:, :views] for field in ("noisy", "views", "rgb", "ccm")})
+
+    run = SimpleNamespace(trace=[few(step) for step in runs["a"].trace], cameras=runs["a"].cameras[:, :views])
+    recursion_explorer({"<!--<script>": run}, run.trace[-1].rgb[0]).save(tmp_path / "few.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "few.html").as_uri())
+    page.locator("body[data-step='2']").wait_for()
+    captions = page.locator("figcaption").all_inner_texts()
+    assert [caption.split(":")[0] for caption in captions] == [
+        f"PSNR to the truth, {averaged}", f"Self-consistency, {averaged}"]
+    assert page.locator("h2").first.inner_text() == "<!--<script>"
+    page.close()

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ouroboros_lib.errors import InputError
-from tools.attach import WIDTH, attach, ring_picture
+from tools.attach import WIDTH, attach, main, ring_picture
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,12 +56,64 @@ def test_a_picture_that_changed_is_attached_anew_and_one_not_named_any_more_goes
     assert attach(path, tmp_path) and attached(path) == [None]
 
 
+def test_what_was_attached_and_is_no_picture_is_replaced(notebook, tmp_path):
+    path = notebook("![w](attachment:wide.webp)")
+    content = json.loads(path.read_text())
+    content["cells"][0]["attachments"] = {"wide.webp": {"image/webp": "AAAA"}}
+    path.write_text(json.dumps(content))
+    assert attach(path, tmp_path) and attached(path)[0]["wide.webp"].format == "WEBP"
+
+
 def test_a_picture_that_is_not_there_is_named(notebook, tmp_path):
     path = notebook("![w](attachment:other.png)")
     before = path.read_text()
-    with pytest.raises(InputError, match="attachment:other.png: there is no .*other.png"):
+    with pytest.raises(InputError, match="attachment:other.png: .*other.png: no such file"):
         attach(path, tmp_path)
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("title", [' "a (b) title"', " 'one'", "\n\"over lines\"", " "])
+def test_a_link_may_have_a_title(notebook, tmp_path, title):
+    path = notebook(f"before ![w](attachment:wide.png{title}) and [a page](other.md) after")
+    assert attach(path, tmp_path) and attached(path)[0]["wide.png"].size == (1200, 300)
+
+
+@pytest.mark.parametrize("name", ["my wide.png", "w\u00efde.png", "wide.gif", "wide", "..", "", "a/wide.png",
+                                  "my%20wide.png"])
+def test_odd_names_are_refused_in_one_line(notebook, tmp_path, name):
+    path = notebook(f"![w](attachment:{name})")
+    before = path.read_text()
+    with pytest.raises(InputError, match=rf"02_made_up.ipynb: attachment:{re.escape(name)}: write attachment:NAME.png"):
+        attach(path, tmp_path)
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("{", "not a JSON file"), ("[]", "not a notebook"), ("{}", "not a notebook"), ('{"cells": [1]}', "not a notebook"),
+    ('{"cells": [{"cell_type": "markdown"}]}', "not a notebook")])
+def test_what_is_no_notebook_is_named(tmp_path, text, message):
+    path = tmp_path / "my caf\u00e9.ipynb"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"my caf\u00e9.ipynb: {message}"):
+        attach(path, tmp_path)
+
+
+def test_a_notebook_that_is_not_there_is_one_line_of_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["attach", str(tmp_path / "none.ipynb")])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error == f"error: {tmp_path / 'none.ipynb'}: no such file\n"
+
+
+def test_a_ring_needs_a_lesson_and_a_picture_must_be_one(notebook, tmp_path):
+    path = notebook("![r](attachment:ring.png)").rename(tmp_path / "caf\u00e9.ipynb")
+    with pytest.raises(InputError, match="begins with one of 00, 01"):
+        attach(path, tmp_path)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "wide.png").read_bytes()[:60])
+    for kind in ("png", "webp"):
+        with pytest.raises(InputError, match=f"attachment:broken.{kind}: its file in .* is no picture"):
+            attach(notebook(f"![b](attachment:broken.{kind})"), tmp_path)
 
 
 def test_rings_differ_by_lesson():

@@ -258,3 +258,11 @@ def test_a_picture_is_described_by_what_its_code_says():
     prepare(nb)
     alts = [cell["metadata"]["mystnb"]["image"]["alt"] for cell in nb["cells"][1:]]
     assert alts == ["Views of F: left, views, more, 3D", "Views of F: the picture that this cell makes"]
+
+
+@pytest.mark.parametrize("title", ["", ' "a title"'])
+def test_attached_pictures_are_in_the_text_with_a_title_or_without(title):
+    cell = new_markdown_cell(f"![p](attachment:p.png{title})", attachments={"p.png": {"image/png": "AA\nBB"}})
+    notebook = new_notebook(cells=[cell])
+    prepare(notebook)
+    assert cell["source"] == f"![p](data:image/png;base64,AABB{title})"

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.gaussians.page import viewer_iframe
@@ -38,11 +39,14 @@ def trace(run: int, steps=(0, 1, 2, 3, 4, 5, 6, 7, 8)) -> list:
     return [SimpleNamespace(index=i, sigma=9.0 - i, **{field: maps(i, field) for field in FIELDS}) for i in steps]
 
 
-def test_runs_with_other_steps_are_refused():
-    with pytest.raises(ValueError, match="same steps"):
-        explorer_sheet({"on": trace(0), "off": trace(1, steps=(0, 2, 4))}, view=0)
-    with pytest.raises(ValueError, match="return_trace"):
-        explorer_sheet({"on": []}, view=0)
+@pytest.mark.parametrize(("runs", "options", "message"), [
+    ({"on": trace(0), "off": trace(1, steps=(0, 2, 4))}, {}, r"'on' \(9 steps\) and 'off' \(3\) .* same steps"),
+    ({"on": []}, {}, "'on' has no trace: .* return_trace"), ({"on": trace(0), "off": None}, {}, "'off' has no trace"),
+    ({}, {}, "nothing to show"), ({"on": trace(0)}, {"view": 4}, "no view 4: choose one from 0 to 3"),
+    ({"on": trace(0)}, {"index": 1}, "run 'on' has no object 1: choose one from 0 to 0")])
+def test_what_cannot_be_drawn_is_refused_in_one_line(runs, options, message):
+    with pytest.raises(InputError, match=message):
+        explorer_sheet(runs, **{"view": 0, **options})
 
 
 def test_difference_map_is_white_where_equal_and_black_a_quarter_away():

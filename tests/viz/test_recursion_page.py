@@ -63,6 +63,14 @@ def test_steps_of_other_sizes_are_refused(runs):
     splat = runs["a"].trace[0].gaussians[0]
     with pytest.raises(InputError, match="equally many Gaussians to be packed, got 1100, 1200"):
         pack_splats([splat, splat[:1100]])
+    with pytest.raises(InputError, match="no steps has nothing to pack"):
+        pack_splats([])
+
+
+def test_the_largest_numbers_are_packed(runs):
+    splat = runs["a"].trace[0].gaussians[0]
+    far = replace(splat, means=splat.means.sign() * 3e38)
+    assert np.isfinite(pack_splats([far])["unit"]).all()
 
 
 def test_page_holds_every_step_view_and_figure(runs, tmp_path):
@@ -119,9 +127,83 @@ def test_runs_that_do_not_fit_together_are_refused(runs):
     other = SimpleNamespace(trace=runs["b"].trace, cameras=evenly_spaced_orbit(VIEWS, torch.tensor([20.0])))
     with pytest.raises(InputError, match="'a' and 'b' have different cameras"):
         recursion_explorer({"a": runs["a"], "b": other})
-    with pytest.raises(ValueError, match="same steps"):
+    few = SimpleNamespace(trace=runs["b"].trace, cameras=runs["b"].cameras[:, :2])
+    with pytest.raises(InputError, match="run 'b' has 4 views, but 2 cameras"):
+        recursion_explorer({"b": few})
+    with pytest.raises(InputError, match="same steps"):
         recursion_explorer({"a": runs["a"], "b": SimpleNamespace(trace=runs["b"].trace[:2], cameras=runs["b"].cameras)})
-    with pytest.raises(ValueError, match="return_trace"):
+    with pytest.raises(InputError, match="'a' has no trace: .*return_trace"):
         recursion_explorer({"a": SimpleNamespace(trace=None, cameras=runs["a"].cameras)})
     with pytest.raises(InputError, match="nothing to show"):
         recursion_explorer({})
+    small = [replace(step, views=step.views[..., ::2, ::2]) for step in runs["b"].trace]
+    with pytest.raises(InputError, match=r"'b', recorded step 1 of 3, views: expected \(1, 4, 3, 64, 64\), by .* 'a'"):
+        recursion_explorer({"a": runs["a"], "b": SimpleNamespace(trace=small, cameras=runs["b"].cameras)})
+    for index in (1, -1):
+        with pytest.raises(InputError, match=f"run 'a' has no object {index}: choose one from 0 to 0"):
+            recursion_explorer(runs, index=index)
+    with pytest.raises(InputError, match=r"truth: expected \(4, 3, 64, 64\), .* got \(1, 4, 3, 64, 64\): give"):
+        recursion_explorer(runs, runs["a"].trace[0].rgb)
+
+
+def spoilt(run: SimpleNamespace, **fields) -> dict[str, SimpleNamespace]:
+    """The run as "b", with other fields in its second step."""
+    trace = [*run.trace]
+    trace[1] = replace(trace[1], **fields)
+    return {"b": SimpleNamespace(trace=trace, cameras=run.cameras)}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("field", ["noisy", "views", "rgb", "ccm", "means", "opacities", "scales", "colors"])
+def test_numbers_that_are_not_finite_are_refused_with_their_run_and_step(runs, field, value):
+    step = runs["b"].trace[1]
+    holder = step.gaussians if hasattr(step.gaussians, field) else step
+    values = getattr(holder, field).clone(memory_format=torch.contiguous_format)
+    values.view(-1)[7] = value
+    fields = {field: values}
+    if holder is not step:
+        fields = {"gaussians": replace(holder, **fields)}
+    with pytest.raises(InputError, match=rf"^run 'b'[,:] recorded step 2 of 3, {field}: 1 of \d+ numbers are NaN or "):
+        recursion_explorer(spoilt(runs["b"], **fields))
+
+
+def test_other_numbers_that_json_does_not_know_are_refused(runs):
+    step, truth = runs["b"].trace[1], torch.rand(VIEWS, 3, SIZE, SIZE)
+    with pytest.raises(InputError, match="'b', recorded step 2 of 3, sigma: 1 of 1 numbers"):
+        recursion_explorer(spoilt(runs["b"], sigma=float("nan")))
+    with pytest.raises(InputError, match="'b', recorded step 2 of 3, PSNR of views to rgb: 4 of 4 numbers"):
+        recursion_explorer(spoilt(runs["b"], views=step.views * 1e30))
+    truth[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="^truth: 1 of 49152 numbers"):
+        recursion_explorer(runs, truth)
+    cameras = runs["b"].cameras[:]
+    cameras.c2w = torch.full_like(cameras.c2w, float("nan"))
+    with pytest.raises(InputError, match="^run 'b', cameras: 64 of 100 numbers"):
+        recursion_explorer({"b": SimpleNamespace(trace=runs["b"].trace, cameras=cameras)})
+
+
+def test_only_the_object_that_is_shown_needs_to_be_finite_and_it_is_the_picture_too(runs):
+    def pair(step):
+        """The step's object behind one of NaN."""
+        both = {name: torch.cat([torch.full_like(values, float("nan")), values]) for name, values in vars(step).items()
+                if isinstance(values, torch.Tensor)}
+        return replace(step, **both, gaussians=step.gaussians.map(lambda values: torch.cat([values * 0, values])))
+
+    run = runs["b"]
+    batch = SimpleNamespace(trace=[pair(step) for step in run.trace], cameras=run.cameras[[0, 0]])
+    alone, shown = recursion_explorer({"b": run}), recursion_explorer({"b": batch}, index=1)
+    assert shown.page == alone.page and shown.picture.tobytes() == alone.picture.tobytes()
+    with pytest.raises(InputError, match="NaN"):
+        recursion_explorer({"b": batch}, index=0)
+
+
+def test_a_step_without_gaussians_is_refused(runs):
+    with pytest.raises(InputError, match="^run 'b': recorded step 2 of 3 has no Gaussians"):
+        recursion_explorer(spoilt(runs["b"], gaussians=runs["b"].trace[1].gaussians[:, :0]))
+
+
+@pytest.mark.parametrize("name", ["<!--<script>", "</script>", "\u2028<b>&amp;"])
+def test_no_name_is_markup(runs, name):
+    page = recursion_explorer({name: runs["a"]}).page
+    stored = re.search(r'id="scene" type="application/json">(.*?)</script>', page, re.S)[1]
+    assert "<" not in stored and json.loads(stored)["designs"][0]["name"] == name

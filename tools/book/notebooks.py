@@ -49,7 +49,8 @@ def _with_attachments(source: str, attachments: dict[str, dict[str, str]]) -> st
     """A text with its attached pictures in it, as data: MyST-NB knows no attachments."""
     for name, forms in attachments.items():
         (kind, data), = forms.items()
-        source = source.replace(f"(attachment:{name})", f"(data:{kind};base64,{''.join(data.split())})")
+        link, uri = rf"(?<=\]\()\s*attachment:{re.escape(name)}(?=[\s)])", f"data:{kind};base64,{''.join(data.split())}"
+        source = re.sub(link, uri, source)  # before a title or not
     return source
 
 
