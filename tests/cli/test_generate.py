@@ -250,8 +250,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(run, tmp_path, monkeyp
     if stub:
         from ouroboros_lib.viz import outputs
 
-        figures = {"self_consistency_psnr": 20.0, "gaussians_visible": 1}
-        monkeypatch.setattr(outputs, "write_outputs", lambda *_: {"seconds": {"recursion": 1.0}, "figures": figures})
+        record = {"seconds": {"recursion": 1.0}, "settings": {},
+                  "figures": {"self_consistency_psnr": 20.0, "gaussians_visible": 1}}
+        monkeypatch.setattr(outputs, "write_outputs", lambda *_: record)
     pictures = [tmp_path / f"{number}.jpg" for number in range(8)]
     for path in pictures:
         Image.new("RGB", (512, 512), (200, 90, 40)).save(path)

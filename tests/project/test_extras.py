@@ -58,8 +58,8 @@ from ouroboros_lib.data.meshes import load_mesh
 from ouroboros_lib.evaluation.metrics import flip, ssim
 mesh = load_mesh(picture.replace("png", "obj"))
 for attempt in (lambda: mesh.cast([0, 0, 0], [[0, 0, 1]]), lambda: ssim(None, None), lambda: flip(None, None),
-                *(lambda name=name: import_module(f"ouroboros_lib.viz.{name}")
-                  for name in ("notebook", "orbit", "explorer", "curves"))):
+                *(lambda name=name: import_module(f"ouroboros_lib.{name}")
+                  for name in ("viz.notebook", "viz.orbit", "viz.curves", "course.ring"))):
     try:
         attempt()
     except ouroboros_lib.InputError as error:
