@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ouroboros_lib.course.ring import ring
 from ouroboros_lib.errors import InputError
 from tools.attach import WIDTH, attach, main, ring_picture
 
@@ -114,6 +115,15 @@ def test_a_ring_needs_a_lesson_and_a_picture_must_be_one(notebook, tmp_path):
     for kind in ("png", "webp"):
         with pytest.raises(InputError, match=f"attachment:broken.{kind}: its file in .* is no picture"):
             attach(notebook(f"![b](attachment:broken.{kind})"), tmp_path)
+
+
+def test_a_ring_that_other_code_drew_is_drawn_anew(notebook, tmp_path, monkeypatch):
+    path = notebook("![r](attachment:ring.png)")
+    attach(path, tmp_path)
+    monkeypatch.setattr("tools.attach.lesson_ring", lambda lesson: ring("F"))  # as another matplotlib draws it
+    assert not attach(path, tmp_path)
+    monkeypatch.setattr("tools.attach._drawn_by", lambda: "other code")
+    assert attach(path, tmp_path)
 
 
 def test_rings_differ_by_lesson():
