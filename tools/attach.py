@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="*", type=Path)
     arguments = parser.parse_args()
     with one_line_for_bad_input():
-        for notebook in arguments.notebooks or sorted([*Path("notebooks").glob("*.ipynb"), *Path("notebooks/solutions").glob("*.ipynb")]):
+        for notebook in arguments.notebooks or sorted(Path("notebooks").glob("*.ipynb")):
             if attach(notebook, Path("figures")):
                 print(notebook)
 
