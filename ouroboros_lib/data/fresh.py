@@ -1,5 +1,6 @@
 """Meshes as training sees them: turned, tilted, stretched, framed, painted and lit anew at each visit, the same in all
-views. Cameras stay exact: an object that leans is what a photo from a slightly other elevation shows.
+views. Cameras stay exact: an object that leans is what a photo from a slightly other elevation shows. Most objects keep
+their shape: who sees round things stretched half of the time does not believe that a can is round.
 
 Half of the objects are lit, since photos are, and the shape of flat-coloured ones cannot be read without light; the
 others are not, as the renders that models are measured on.
@@ -14,10 +15,13 @@ import numpy as np
 
 from ..errors import InputError
 from .folders import MultiviewObject
+from .household import household
 from .mesh_files import Part, find_mesh, is_gso, read_parts, read_texture
 from .meshes import Z_TO_Y, Light, place_parts, render_mesh
 from .renders import RenderSettings
 
+ELEVATIONS = (-5.0, 40.0)  # degrees; steeper than what is measured on, since photos are
+DEFORMED = 0.25  # share of the objects that lean and are stretched, and share that do not fill the picture
 TILT = 6.0  # degrees, standard deviation
 STRETCH = 0.12  # of the logarithm of each axis' length
 SMALLEST = 0.8  # share of the ball that an object fills at least
@@ -38,21 +42,31 @@ def fresh_views(name: str, path: Path, settings: RenderSettings, draw: random.Ra
                 swatches: Sequence[Path] = ()) -> MultiviewObject:
     """A mesh as `draw` decides, at a rig that it draws too; settings: sizes and numbers of views. Raises InputError."""
     path = find_mesh(path)
-    up, yaw = "z" if is_gso(path) else "y", draw.uniform(0, 360)
     parts, _ = read_parts(path)
     if swatches and draw.random() < PAINTED:
         parts = painted(parts, draw, swatches)
-    shape = _deformation(draw)
+    return _rendered(name, path, parts, "z" if is_gso(path) else "y", settings, draw)
+
+
+def household_views(settings: RenderSettings, draw: random.Random, swatches: Sequence[Path] = ()) -> MultiviewObject:
+    """The same of something that `household` makes."""
+    return _rendered("household", Path("household"), household(draw, swatches), "y", settings, draw)
+
+
+def _rendered(name: str, path: Path, parts: list[Part], up: str, settings: RenderSettings,
+              draw: random.Random) -> MultiviewObject:
+    yaw, elevation = draw.uniform(0, 360), draw.uniform(*ELEVATIONS)
+    shape = _deformation(draw) if draw.random() < DEFORMED else np.eye(3)
     if up == "z":
         shape = Z_TO_Y.T @ shape @ Z_TO_Y
     parts = [replace(part, vertices=part.vertices @ shape.T) for part in parts]
     mesh = place_parts(path, parts, up, yaw, [])
-    scale = draw.uniform(SMALLEST, 1)
+    scale = draw.uniform(SMALLEST, 1) if draw.random() < DEFORMED else 1
     away = np.array([draw.gauss(0, 1) for _ in range(3)])
     away *= draw.random() * (1 - scale) * np.abs(mesh.vertices).max() / np.linalg.norm(away)
     mesh = replace(mesh, vertices=(scale * mesh.vertices + away).astype(np.float32))
     light = _light(draw) if draw.random() < LIT else None
-    rig = replace(settings, elevation=None, seed=draw.getrandbits(31)).cameras(name)
+    rig = replace(settings, elevation=elevation, seed=draw.getrandbits(31)).cameras(name)
     views = render_mesh(mesh, rig, settings.size, settings.supersample, settings.views, depth=False, light=light)
     return replace(views, name=name)
 

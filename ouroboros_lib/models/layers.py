@@ -60,15 +60,19 @@ class NoiseEmbedding(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions and a residual, (N, in, H, W) to (N, out, H, W); an embedding scales and shifts between."""
+    """Two 3x3 convolutions and a residual, (N, in, H, W) to (N, out, H, W); an embedding scales and shifts between.
 
-    def __init__(self, channels_in: int, channels_out: int, embedding: int = 0):
+    hidden: channels between the convolutions; 0: as many as leave.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int = 0, hidden: int = 0):
         super().__init__()
-        self.norm1, self.conv1 = group_norm(channels_in), nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = group_norm(channels_out)
-        self.conv2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        hidden = hidden or channels_out
+        self.norm1, self.conv1 = group_norm(channels_in), nn.Conv2d(channels_in, hidden, 3, padding=1)
+        self.norm2 = group_norm(hidden)
+        self.conv2 = zero_init(nn.Conv2d(hidden, channels_out, 3, padding=1))
         self.skip = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        self.modulation = nn.Linear(embedding, 2 * channels_out) if embedding else None
+        self.modulation = nn.Linear(embedding, 2 * hidden) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
@@ -153,10 +157,10 @@ class UNetStage(nn.Module):
     """
 
     def __init__(self, channels_in: int, channels: int, embedding: int, depth: int,
-                 attention: Callable[[int], nn.Module] | None, skip_channels: int = 0):
+                 attention: Callable[[int], nn.Module] | None, skip_channels: int = 0, hidden: int = 0):
         super().__init__()
         widths = [channels_in] + [channels] * (depth - 1)
-        self.blocks = nn.ModuleList(ResBlock(width + skip_channels, channels, embedding) for width in widths)
+        self.blocks = nn.ModuleList(ResBlock(width + skip_channels, channels, embedding, hidden) for width in widths)
         self.attentions = nn.ModuleList(attention(channels) for _ in widths) if attention else None
 
     def forward(self, x: Tensor, embedding: Tensor, num_views: int, skips: list[Tensor] | None = None):
@@ -174,23 +178,26 @@ class UNet:
     """What the networks of F and G share: layers to add to a module of their own, and the way through these."""
 
     def add_unet(self, channels: tuple[int, ...], channels_out: int, embedding: int, depths: tuple[int, ...],
-                 depth_up: int, attention: tuple[bool, ...], kind: Callable[[int], nn.Module] = MultiviewAttention
-                 ) -> None:
+                 depth_up: int, attention: tuple[bool, ...], kind: Callable[[int], nn.Module] = MultiviewAttention,
+                 hidden: Sequence[int] = ()) -> None:
         """Make the layers of all stages, from fine to coarse and back.
 
         depths: blocks of each stage on the way down; depth_up: of all on the way up. attention: which stages have it,
-        beside the middle; kind: makes it for so many channels.
+        beside the middle; kind: makes it for so many channels. hidden: of the residual blocks of each stage.
         """
+        hidden = hidden or (0,) * len(channels)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         for stage, width in enumerate(channels):
-            self.down.append(UNetStage(width, width, embedding, depths[stage], kind if attention[stage] else None))
+            self.down.append(UNetStage(width, width, embedding, depths[stage], kind if attention[stage] else None,
+                                       hidden=hidden[stage]))
             if stage + 1 < len(channels):
                 self.shrink.append(nn.Conv2d(width, channels[stage + 1], 3, stride=2, padding=1))
-        self.middle = ResBlock(channels[-1], channels[-1], embedding)
+        self.middle = ResBlock(channels[-1], channels[-1], embedding, hidden[-1])
         self.middle_attention = kind(channels[-1])
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         for stage, width in reversed(list(enumerate(channels))):
-            self.up.append(UNetStage(width, width, embedding, depth_up, kind if attention[stage] else None, width))
+            self.up.append(UNetStage(width, width, embedding, depth_up, kind if attention[stage] else None, width,
+                                     hidden[stage]))
             if stage:
                 self.grow.append(nn.Conv2d(width, channels[stage - 1], 3, padding=1))
         self.output_norm = group_norm(channels[0])

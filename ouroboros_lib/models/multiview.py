@@ -21,14 +21,15 @@ class MultiviewUNet(ModelMixin, ConfigMixin, UNet):
     Pluecker coordinates of the cameras, added at the input of every stage; features of the fed-back RGB and CCM
     renders, added at the input of every stage on the way down. `feedback` names the encoders that exist.
     view_attention: "joint", over all pixels of all views, or "factorised" into space and views, as in SVD.
-    head_channels: of attention; 0: 48 where they divide the channels, else 32.
+    head_channels: of attention; 0: 48 where they divide the channels, else 32. hidden_channels: between the two
+    convolutions of a residual block, of each stage; None: as `channels`.
     """
 
     @register_to_config
     def __init__(self, latent_channels: int = 8, image_size: int = 128, channels: tuple[int, ...] = (96, 128, 160),
                  attention: tuple[bool, ...] = (True, True, True), depth: int = 2, embedding: int = 160,
                  camera_octaves: int = 2, feedback: str = "both", feedback_width: int = 64,
-                 view_attention: str = "joint", head_channels: int = 0):
+                 view_attention: str = "joint", head_channels: int = 0, hidden_channels: tuple[int, ...] | None = None):
         super().__init__()
         self.input = nn.Conv2d(2 * latent_channels, channels[0], 3, padding=1)
         self.noise_embedding = NoiseEmbedding(embedding)
@@ -44,7 +45,7 @@ class MultiviewUNet(ModelMixin, ConfigMixin, UNet):
             name: FeedbackEncoder(tuple(channels), feedback_width) for name in feedback_names(feedback)})
 
         self.add_unet(channels, latent_channels, embedding, (depth,) * len(channels), depth, attention,
-                      partial(VIEW_ATTENTIONS[view_attention], head_channels=head_channels))
+                      partial(VIEW_ATTENTIONS[view_attention], head_channels=head_channels), hidden_channels or ())
 
     @property
     def feedbacks(self) -> tuple[str, ...]:

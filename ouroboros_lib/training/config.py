@@ -72,6 +72,7 @@ class TrainingConfig:
     condition_noise_std: NotNegative = 0.5
     image_loss: ImageLoss = "mixed"  # of renders: L1 + 2 MSE + structure + alpha; mse: the paper's; l1: the code's
     lpips: Lpips = "off"  # added to it: alex (released code) or vgg (paper), where its weights can be had
+    lpips_weight: NotNegative = 1.0  # of LPIPS beside the other terms
     lpips_size: Count = 256  # pixels a side for LPIPS at most, as in LGM: larger VGG activations outweigh G's
     orbit_supervision: Share = 0.5  # share of the orbit's views, drawn at random, that renders are compared with
     clean_sigma: Positive = 0.002  # the noise level that G is given with ground-truth views
@@ -87,6 +88,7 @@ class TrainingConfig:
     procedural_share: Share = 0.0  # of --data: share of a batch that is procedural; above 0, `objects` of both kinds
     # are kept to draw from, those of --data with other colours, and replaced as fast as `workers` bring new ones
     held_out: Natural = 0  # of meshes in --data: how many are never trained on (those of `data render --held-out`)
+    household_share: Share = 0.0  # of meshes in --data: share that household things with labels take the place of
     swatches: str = ""  # of meshes in --data: a folder of pictures to paint flat-coloured ones with
     workers: Natural = 2  # processes that read --data, or render its meshes, for each process that trains
     shuffle: Natural = 64  # objects of a shard that are kept to draw from

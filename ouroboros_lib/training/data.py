@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..data.batches import MultiviewBatch
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
-from ..data.fresh import find_swatches, fresh_views
+from ..data.fresh import find_swatches, fresh_views, household_views
 from ..data.layouts import find_meshes, holds_meshes
 from ..data.meshes import load_mesh, render_mesh
 from ..data.renders import RenderSettings, held_out
@@ -271,7 +271,10 @@ class _Meshes(_Objects):
 
     def endless(self, reader: int, readers: int, skip: int) -> Iterator[MultiviewObject | InputError]:
         for draw, name in self.in_epochs(self.names, reader + skip * readers, readers):
-            yield attempt(fresh_views, name, self.meshes[name], self.render, draw, self.swatches)
+            if draw.random() < self.config.household_share:
+                yield household_views(self.render, draw, self.swatches)
+            else:
+                yield attempt(fresh_views, name, self.meshes[name], self.render, draw, self.swatches)
 
     def _as_it_is(self, name: str) -> MultiviewObject:
         return render_mesh(load_mesh(self.meshes[name]), self.render.cameras(name), self.render.size,

@@ -8,8 +8,9 @@ from torch import Tensor
 from ..evaluation.backbones import lpips_network
 
 
-def perceptual_loss(backbone: str, device, largest: int = 256) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean LPIPS (Zhang et al. 2018) of images (N, 3, S, S) in [0, 1]; gradient reaches the first argument.
+def perceptual_loss(backbone: str, device, largest: int = 256, weight: float = 1.0
+                    ) -> Callable[[Tensor, Tensor], Tensor]:
+    """`weight` times the mean LPIPS (Zhang et al. 2018) of images (N, 3, S, S) in [0, 1]; with gradient for the first.
 
     backbone: alex or vgg. largest: pixels a side that are compared at most. Raises InputError as `lpips_network` does.
     """
@@ -19,6 +20,6 @@ def perceptual_loss(backbone: str, device, largest: int = 256) -> Callable[[Tens
         if prediction.shape[-1] > largest:
             prediction, target = (F.interpolate(images, (largest, largest), mode="bilinear", align_corners=False)
                                   for images in (prediction, target))
-        return network(prediction * 2 - 1, target * 2 - 1).mean()
+        return weight * network(prediction * 2 - 1, target * 2 - 1).mean()
 
     return distance

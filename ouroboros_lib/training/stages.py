@@ -34,7 +34,7 @@ def next_losses(run: Run, part: int = 0, backward: fast.Backward = None) -> dict
     config, pipe = run.config, run.pipe
     if config.stage == "autoencoder":  # the batch size counts pictures here
         objects = run.source.batch(-(-config.batch_size // run.source.views))
-        return autoencoder_losses(run.networks["autoencoder"], objects, config)
+        return autoencoder_losses(run.networks["autoencoder"], objects, config, run.perceptual)
     if config.stage == "reconstructor":
         batch = run.source.batch(config.batch_size)
         return reconstructor_losses(run.networks["reconstructor"], batch, config, run.perceptual)
@@ -82,11 +82,13 @@ def noised_condition(pipe: Ouroboros3DPipeline, images: Tensor, config: Training
     return Condition(latents, tokens, torch.cat([fixed, strength[:, None]], dim=1))
 
 
-def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfig) -> dict[str, Tensor]:
+def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfig,
+                       perceptual: Perceptual = None) -> dict[str, Tensor]:
     """Reconstruction and KL of all views of a few objects; a decoder alone learns from the posterior's mean."""
     images = batch.images.flatten(0, 1)
     reconstruction, kl = autoencoder(images, sample=config.train_encoder)
-    return {"reconstruction": image_loss(reconstruction, images, squared=20.0), "kl": 1e-4 * kl}
+    losses = {"reconstruction": image_loss(reconstruction, images, squared=20.0), "kl": 1e-4 * kl}
+    return losses if perceptual is None else losses | {"lpips": perceptual(reconstruction, images)}
 
 
 def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig,

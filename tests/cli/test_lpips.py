@@ -93,6 +93,7 @@ def test_the_metric_and_the_loss(networks, hub):
     loss(moving, clean[0]).backward()
     assert_close(loss(moving, clean[0]), theirs[0].mean())
     assert moving.grad.abs().max() > 0
+    assert_close(perceptual_loss("alex", "cpu", weight=0.25)(moving, clean[0]), theirs[0].mean() / 4)
     large = torch.rand(1, 3, 512, 512, generator=seeded())
     half = [torch.nn.functional.interpolate(t, (256, 256), mode="bilinear") for t in (large, 1 - large)]
     assert_close(loss(large, 1 - large), loss(*half))

@@ -341,10 +341,10 @@ def test_random_models_follow_the_seed_alone():
 
 
 def test_small_fits_its_weights_budget():
-    """Forty megabytes in half precision for all three models."""
+    """33 megabytes in half precision for all three models; LPIPS's AlexNet and the background remover take seven."""
     with torch.device("meta"):
         models = [load_preset("small").create(name) for name in ("autoencoder", "multiview", "reconstructor")]
-    assert 38e6 < 2 * sum(parameter.numel() for model in models for parameter in model.parameters()) < 40e6
+    assert 32e6 < 2 * sum(parameter.numel() for model in models for parameter in model.parameters()) < 33.2e6
     assert models[1].middle_attention.heads == 3 and models[0].encoder[0].weight.shape == (48, 12, 3, 3)
     assert models[0].decoder[0].weight.shape == (160, 8, 3, 3)
 

@@ -15,7 +15,7 @@ from ouroboros_lib.cameras import Cameras
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.buffer import ObjectBuffer
 from ouroboros_lib.data.folders import write_object
-from ouroboros_lib.data.fresh import fresh_views
+from ouroboros_lib.data.fresh import fresh_views, household_views
 from ouroboros_lib.data.renders import held_out
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.presets import load_preset
@@ -98,6 +98,23 @@ def test_meshes_are_drawn_anew_and_those_held_out_never(meshes, monkeypatch):
     assert torch.equal(again.batch(3).rgba, batches[1].rgba)
     with pytest.raises(InputError, match="holds 4 meshes, of which 4 are kept out"):
         RenderedObjects(meshes, TINY, settings(held_out=9), "cpu")
+
+
+def test_household_things_take_the_place_of_a_share(meshes, monkeypatch):
+    made = {"mesh": 0, "thing": 0}
+
+    def counted(kind, function):
+        return lambda *given: made.__setitem__(kind, made[kind] + 1) or function(*given)
+
+    monkeypatch.setattr(data_module, "fresh_views", counted("mesh", fresh_views))
+    monkeypatch.setattr(data_module, "household_views", counted("thing", household_views))
+    for share, fits in ((0.0, lambda: not made["thing"]), (1.0, lambda: not made["mesh"]),
+                        (0.5, lambda: min(made.values()) > 3)):
+        made.update(mesh=0, thing=0)
+        source = RenderedObjects(meshes, TINY, settings(household_share=share), "cpu")
+        source.fill()
+        source.batch(16)
+        assert sum(made.values()) >= 16 and fits(), (share, made)
 
 
 def test_colours_change_alike_in_all_views_and_on_the_object_alone():

@@ -135,7 +135,9 @@ def test_the_stages_before(tiny, objects):
     losses = autoencoder_losses(tiny.autoencoder, objects, TrainingConfig())
     encoder = {name for name in everything(tiny.autoencoder) if name.startswith("encoder")}
     assert reached(losses["reconstruction"], tiny.autoencoder) == everything(tiny.autoencoder)
-    assert reached(losses["kl"], tiny.autoencoder) == encoder
+    assert reached(losses["kl"], tiny.autoencoder) == encoder and set(losses) == {"reconstruction", "kl"}
+    losses = autoencoder_losses(tiny.autoencoder, objects, TrainingConfig(), lambda a, b: (a - b).abs().mean())
+    assert reached(losses["lpips"], tiny.autoencoder) == everything(tiny.autoencoder)
 
 
 def test_a_reconstructor_of_single_views_sees_no_other(tiny, objects):
