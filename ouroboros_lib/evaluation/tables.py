@@ -162,7 +162,7 @@ def _table_1(published: dict, found: list[Measurement]) -> Table:
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
     if any(cell == NOT_MEASURED for rows in lines.values() for row in rows if row[-1] for cell in row[6:9]):
-        notes.append("LPIPS n/a: the weights of its backbone were not at hand.")
+        notes.append("LPIPS n/a: it was not measured there. `ouroboros evaluate` measures it unless told --lpips off.")
     columns = ["task", "method", "pixels", "PSNR", "SSIM", "LPIPS", "measured PSNR", "measured SSIM", "measured LPIPS",
                "n", "protocol", "file"]
     return Table("Table 1 (GSO), published and measured", columns, [row for rows in lines.values() for row in rows],
