@@ -44,8 +44,8 @@ def reconstruction_loss(reconstructor, gaussians: Gaussians, batch: MultiviewBat
 
 def rendering_loss(gaussians: Gaussians, batch: MultiviewBatch, config, perceptual: Perceptual = None) -> Tensor:
     """Of Gaussians (B, N) against ground-truth images at a share of the orbit views, drawn at random, and all novel
-    ones. The paper's is MSE and LPIPS at all of them. The structural term of the mixed loss stands in for LPIPS, whose
-    backbone's weights cannot be had everywhere."""
+    ones. The paper's is MSE and LPIPS at all of them. The structural term of the mixed loss stands in for the paper's
+    LPIPS, whose VGG16 does not ship."""
     orbit, views = batch.num_orbit_views, batch.rgba.shape[1]
     share = int(orbit * config.orbit_supervision)
     chosen = torch.cat([torch.randperm(orbit)[:share], torch.arange(orbit, views)]).to(batch.rgba.device)

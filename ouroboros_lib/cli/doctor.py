@@ -74,7 +74,7 @@ def run_checks() -> list[Check]:
               for extra, (purpose, modules) in EXTRAS.items()),
             _check("Meshes", _embree, "off", "`ouroboros data render` cannot run: pip install -e '.[eval]' (embreex is "
                    "not there for Linux on ARM)"),
-            _check("LPIPS", _lpips, "off", "only its column in evaluations stays empty"),
+            _check("LPIPS", _lpips, "off", "`evaluate` needs --lpips off"),
             _check("Cut-outs", _cut_outs, "off", "backgrounds are guessed from the border of the picture: "
                    "pip install onnxruntime"),
             _check("rembg", _rembg, "off", "a larger model for --background u2net: pip install -e '.[photo]', then "
@@ -188,9 +188,11 @@ def _embree() -> str:
 
 
 def _lpips() -> str:
-    from ..evaluation.metrics import load_lpips
+    from ..evaluation.backbones import SHIPPED, lpips_network, weight_files
 
-    return f"backbone {load_lpips().backbone}"
+    lpips_network("alex")
+    file = next(file for file in weight_files("alex") if file.is_file())
+    return "AlexNet, which ships" if file == SHIPPED else f"AlexNet, {file}"
 
 
 def _cut_outs() -> str:

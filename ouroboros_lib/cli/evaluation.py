@@ -62,7 +62,8 @@ def evaluate(
                                        "the rows say so.")] = Config.align,
     meshes: Annotated[list[str] | None, typer.Option(metavar="PATH", show_default=False, help="True meshes of --data, "
                                                      "repeatable: compare 3D with them.")] = None,
-    lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS, if its backbone is here.")] = Config.lpips,
+    lpips: Annotated[str, typer.Option(metavar="alex|vgg|off", help="LPIPS by this network; alex ships.")
+                     ] = Config.lpips,
     flip: Annotated[bool, typer.Option("--flip", help="Measure FLIP as well: 8 ms a picture.")] = Config.flip,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to run.")] = Config.device,
 ) -> None:
@@ -138,10 +139,7 @@ def _metrics(config: Config, device: torch.device) -> dict:
 
     found = {"flip": flip} if config.flip else {}
     if config.lpips != "off":
-        try:
-            found["lpips"] = load_lpips(config.lpips, device)
-        except InputError as missing:
-            print(f"{missing}; its column stays empty")
+        found["lpips"] = load_lpips(config.lpips, device)
     return found
 
 

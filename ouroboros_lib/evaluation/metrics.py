@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import needs
+from ..errors import InputError, needs
 from ..losses import psnr as psnr
-from .backbones import lpips_network
+from .backbones import BACKBONES, lpips_network
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
@@ -39,13 +39,17 @@ def flip(prediction: Tensor, target: Tensor) -> Tensor:
 def load_lpips(backbone: str = "alex", device="cpu") -> Callable[[Tensor, Tensor], Tensor]:
     """LPIPS (Zhang et al. 2018) of images in [0, 1], 0 is best: a function (..., 3, H, W) twice to (...).
 
-    The function's attribute `backbone` says which. Raises InputError as `lpips_network` does.
+    The function's attribute `backbone` says which. It raises InputError for pictures that the backbone is too coarse
+    for: less than 31 pixels a side (alex) or 16 (vgg). Raises InputError as `lpips_network` does.
     """
     network = lpips_network(backbone, device)
 
     @torch.no_grad()
     def distance(prediction: Tensor, target: Tensor) -> Tensor:
-        lead = prediction.shape[:-3]
+        lead, side = prediction.shape[:-3], min(prediction.shape[-2:])
+        if side < (least := BACKBONES[backbone].smallest):
+            raise InputError(f"LPIPS ({backbone}) needs pictures of {least} pixels, not {side}; --lpips off leaves "
+                             "it out")
         pair = (images.float().to(device).flatten(0, -4) * 2 - 1 for images in (prediction, target))
         return network(*pair).view(lead)
 

@@ -35,12 +35,21 @@ class Interval(TypedDict):
 
 Quantities = TypedDict("Quantities", dict.fromkeys(COMPARED, Interval), total=False)
 Shapes = TypedDict("Shapes", {"objects": Natural, "training seeds": list[Natural], **dict.fromkeys(SHAPES, Interval)})
-_Compared = TypedDict("_Compared", {"label": str, "training seeds": list[Natural]})
+_Seeds = TypedDict("_Seeds", {"training seeds": list[Natural]})
 
 
-class Comparison(_Compared, Quantities, total=False):
-    """One of an ablation's; only what both of its cells have."""
+class Differences(_Seeds, Quantities, total=False):
+    """Of one metric; only the quantities that both cells have."""
 
+
+class _Compared(Differences):
+    label: str
+
+
+class Comparison(_Compared, total=False):
+    """One of an ablation's, by PSNR; only what both of its cells have."""
+
+    lpips: Differences
     geometry: Shapes
 
 
@@ -157,12 +166,13 @@ def _table_1(published: dict, found: list[Measurement]) -> Table:
     if found:
         notes += ["Measured: mean over the views that the protocol counts (on procedural objects all but the input) "
                   "[95 % interval over objects and seeds of the noise]. No measured line is on the paper's objects, "
-                  "which it does not name, nor with its cameras: compare only lines that name the same file.",
+                  "which it does not name, nor with its cameras: compare only lines that name the same file. LPIPS "
+                  "is by AlexNet where the file's command does not say --lpips vgg.",
                   *dict.fromkeys(measurement.note for measurement in found)]
     else:
         notes.append("Nothing measured yet: `ouroboros evaluate --out RESULTS/NAME` makes measurements.")
     if any(cell == NOT_MEASURED for rows in lines.values() for row in rows if row[-1] for cell in row[6:9]):
-        notes.append("LPIPS n/a: the weights of its backbone were not at hand.")
+        notes.append("LPIPS n/a: it was not measured there. `ouroboros evaluate` measures it unless told --lpips off.")
     columns = ["task", "method", "pixels", "PSNR", "SSIM", "LPIPS", "measured PSNR", "measured SSIM", "measured LPIPS",
                "n", "protocol", "file"]
     return Table("Table 1 (GSO), published and measured", columns, [row for rows in lines.values() for row in rows],
@@ -209,11 +219,16 @@ def _cell(value: dict | None, metric: str) -> str:
 
 
 def _comparisons(ablations: dict[str, dict]) -> list[Table]:
-    """By PSNR, and by geometry if any was measured."""
-    rows, shapes = [], []
+    """By PSNR, and by LPIPS and geometry if any was measured."""
+    def line(label: str, differences: dict, digits: int, file: str) -> list[str]:
+        return [label, str(len(differences["training seeds"])),
+                *(_interval(differences.get(quantity), digits, "+") for quantity in COMPARED), file]
+
+    rows, perceptual, shapes = [], [], []
     for file, entry in ((file, entry) for file, ablation in ablations.items() for entry in ablation["comparisons"]):
-        rows.append([entry["label"], str(len(entry["training seeds"])),
-                     *(_interval(entry.get(quantity), 2, "+") for quantity in COMPARED), file])
+        rows.append(line(entry["label"], entry, 2, file))
+        if lpips := entry.get("lpips"):
+            perceptual.append(line(entry["label"], lpips, 4, file))
         if shape := entry.get("geometry"):
             shapes.append([entry["label"], str(shape["objects"]), str(len(shape["training seeds"])),
                            *(_interval(shape[name], 4, "+") for name in SHAPES), file])
@@ -222,6 +237,9 @@ def _comparisons(ablations: dict[str, dict]) -> list[Table]:
     if missing := set.intersection(*(set(ablation["missing"]) for ablation in ablations.values())):
         notes.append("Not measured yet: " + ", ".join(sorted(missing)) + ".")
     found = [Table("Comparisons", ["what", "seeds", *COMPARED, "file"], rows, notes)]
+    if perceptual:
+        found.append(Table("Comparisons by LPIPS", ["what", "seeds", *COMPARED, "file"], perceptual, [
+            "Differences of LPIPS, paired likewise; smaller is better."]))
     if shapes:
         found.append(Table("Shapes", ["what", "objects", "seeds", *SHAPES, "file"], shapes, [
             "Differences of the splats' surface against the exact one; Chamfer distances in world units: smaller is "

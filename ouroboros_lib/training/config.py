@@ -71,7 +71,7 @@ class TrainingConfig:
     condition_noise_mean: float = -3.0  # SVD's condition view is noised, log sigma ~ N(mean, std^2) in range [-1, 1]
     condition_noise_std: NotNegative = 0.5
     image_loss: ImageLoss = "mixed"  # of renders: L1 + 2 MSE + structure + alpha; mse: the paper's; l1: the code's
-    lpips: Lpips = "off"  # added to it: alex (released code) or vgg (paper), where its weights can be had
+    lpips: Lpips = "off"  # added to it: alex (released code; ships) or vgg (paper; `convert lpips` brings it)
     lpips_weight: NotNegative = 1.0  # of LPIPS beside the other terms
     lpips_size: Count = 256  # pixels a side for LPIPS at most, as in LGM: larger VGG activations outweigh G's
     orbit_supervision: Share = 0.5  # share of the orbit's views, drawn at random, that renders are compared with

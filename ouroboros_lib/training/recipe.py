@@ -23,6 +23,7 @@ from typing import Annotated, Literal, TypedDict
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from ..errors import InputError
+from ..evaluation.backbones import lpips_network
 from ..evaluation.config import ON_THE_FLY, EvaluationConfig
 from ..files import read_json, termination_cleans_up, where
 from ..files.one_writer import Lock, only_writer
@@ -251,6 +252,9 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
     visible = visible_gpus(gpus)
     for stage in stages:
         stage.keep_global_batch(min(stage.gpus, max(gpus, 1)))
+    left = [stage for stage in stages if not stage.result(out).is_file()]
+    for backbone in {stage.settings.get("lpips", "off") for stage in left} - {"off"}:
+        lpips_network(backbone)  # raises now what a later stage would raise after minutes of the others
     out.mkdir(parents=True, exist_ok=True)
     with termination_cleans_up(), where(out), only_writer(out) as lock:
         if lock.orphans:

@@ -22,7 +22,8 @@ def test_doctor_names_what_is_missing(run, monkeypatch):
 
 def test_doctor_checks_this_machine(monkeypatch):
     checks = {check.name: check for check in doctor.run_checks()}
-    for name in ("Python", "torch", "diffusers", "numba", "PIL", "ffmpeg", "Weights small", "One step", "[eval]"):
+    for name in ("Python", "torch", "diffusers", "numba", "PIL", "ffmpeg", "Weights small", "One step", "[eval]",
+                 "LPIPS"):
         assert checks[name].state == "ok", checks[name]
     assert checks["torch"].found == metadata.version("torch")
     assert {"GPU", "gsplat", "Meshes", "LPIPS", "Cut-outs", "rembg"} <= set(checks)

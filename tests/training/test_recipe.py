@@ -171,6 +171,18 @@ def test_side_by_side_on_gpus_of_their_own_and_after_their_predecessors(monkeypa
     assert events() == lines and capsys.readouterr().out.count("done before") == 3
 
 
+def test_lpips_that_cannot_be_had_is_said_before_the_first_stage(monkeypatch, tmp_path):
+    events = stub(monkeypatch, tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    plan = stages(tmp_path, {"name": "a"}, {"name": "b", "init": ["a"], "settings": {"lpips": "vgg"}})
+    with pytest.raises(InputError, match=r"LPIPS \(vgg\)"):
+        run_recipe(plan, tmp_path / "out", gpus=1)
+    assert not (tmp_path / "events").exists()
+    plan = stages(tmp_path, {"name": "a"}, {"name": "b", "init": ["a"], "settings": {"lpips": "alex"}})
+    run_recipe(plan, tmp_path / "out", gpus=1)
+    assert len(events()) == 4
+
+
 def test_stages_that_share_gpus_are_spread_evenly(monkeypatch, tmp_path):
     wait = 'while (folder / "events").read_text().count("start") < 4:\n    time.sleep(0.1)'  # for all that fit
     events = stub(monkeypatch, tmp_path, wait)
