@@ -92,7 +92,7 @@ figures: $(STAMP)  ## make all pictures in figures/ again
 		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \
 		$$name; done
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
-	for notebook in $(filter-out notebooks/00%,$(NOTEBOOKS)) notebooks/solutions/03_solutions.ipynb; do \
+	for notebook in $(filter-out notebooks/00%,$(NOTEBOOKS)) notebooks/solutions/04_solutions.ipynb; do \
 		echo "papermill $$notebook"; \
 		$(PAPERMILL) --cwd "$$(dirname "$$notebook")" -p figure_folder "$(CURDIR)/figures" \
 			"$$notebook" "$$folder/$$(basename "$$notebook")"; \
