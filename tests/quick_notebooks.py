@@ -10,6 +10,7 @@ import pytest
 
 QUICK = {
     "00_quickstart": {"steps": 5, "preset": "tiny"},
+    "01_diffusion_of_a_number": {"steps": 5},
     "02_multiview_diffusion": {"steps": 2},
     "03_gaussian_reconstruction": {"fit_steps": 100, "fit_count": 3000},
     "04_self_conditioning_feedback": {"steps": 2},

@@ -1,56 +1,21 @@
-"""Exercises of 02: diffusion of a number, its schedule and solvers, guidance, and the rays of a camera."""
+"""Exercises of 02: where cameras stand, their rays, views that agree, attention over all of them, and guidance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..noise import EDMNoise
 from .checking import Exercise
+from .lesson_01 import _ideal, _numbers
 
-MODE, SPREAD = 0.97, math.sqrt(1 - 0.97**2)  # of the notebook's two modes
-
-
-def _ideal(x: Tensor, sigma: float, right: float = 0.5) -> Tensor:
-    """The posterior mean of two modes, of which the right one has this probability."""
-    v = SPREAD**2 + sigma**2
-    share = torch.sigmoid(2 * MODE * x / v + math.log(right / (1 - right)))
-    return (SPREAD**2 * x + sigma**2 * MODE * (2 * share - 1)) / v
+COINS = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
 
 
-def _numbers() -> Tensor:
-    return torch.linspace(-3, 3, 7, dtype=torch.float64)
-
-
-def _estimates() -> list[tuple]:
-    return [(_numbers(), _ideal(_numbers(), sigma), sigma) for sigma in (0.5, 4.0)]
-
-
-def _steps() -> list[tuple]:
-    return [(_numbers() * sigma, sigma, sigma_next, _ideal) for sigma, sigma_next in ((4.0, 2.0), (1.0, 0.4))]
-
-
-def _schedule(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
-    return EDMNoise(sigma_min=sigma_min, sigma_max=sigma_max, rho=rho).sigmas(steps)
-
-
-def _euler(x: Tensor, sigma: float, sigma_next: float, denoiser: Callable) -> Tensor:
-    return x + (sigma_next - sigma) * (x - denoiser(x, sigma)) / sigma
-
-
-def _heun(x: Tensor, sigma: float, sigma_next: float, denoiser: Callable, level: int = 1, mean: float = 0.5) -> Tensor:
-    slope = (x - denoiser(x, sigma)) / sigma
-    there = x + (sigma_next - sigma) * slope
-    at = (sigma, sigma_next)[level]
-    return x + (sigma_next - sigma) * ((1 - mean) * slope + mean * (there - denoiser(there, at)) / at)
-
-
-def _preconditioning(sigma: float, sigma_data: float) -> tuple[float, float, float]:
-    total = sigma**2 + sigma_data**2
-    return sigma_data**2 / total, sigma * sigma_data / math.sqrt(total), 1 / math.sqrt(total)
+def _camera(azimuth: float, elevation: float, radius: float) -> Tensor:
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return radius * torch.tensor([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
 
 
 def _rays() -> list[tuple]:
@@ -63,61 +28,60 @@ def _pluecker(origin: Tensor, direction: Tensor) -> Tensor:
     return torch.cat([torch.linalg.cross(origin, unit), unit], dim=-1)
 
 
+def _pairs_of_rays() -> list[tuple]:
+    """Lines as moment and direction; of the two pairs one turns to the left and one to the right."""
+    first, second, third = (_pluecker(*torch.randn(2, 3, generator=torch.Generator().manual_seed(seed),
+                                                   dtype=torch.float64)) for seed in range(3))
+    return [(first, second), (first, third), (second, third)]
+
+
+def _crossing(first: Tensor, second: Tensor) -> Tensor:
+    return first[3:] @ second[:3] + second[3:] @ first[:3]
+
+
+def _sine(first: Tensor, second: Tensor) -> Tensor:
+    return torch.linalg.cross(first[3:], second[3:]).norm()
+
+
+def _views_of_coins() -> list[tuple]:
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return [(x, sigma, same) for sigma in (0.6, 1.5) for same in (0.9, 0.6)]
+
+
+def _coins(x: Tensor, sigma: float, same: float) -> Tensor:
+    prior = torch.tensor([same, same, 1 - same, 1 - same], dtype=torch.float64) / 2
+    return (prior.log() - torch.cdist(x, COINS).square() / (2 * sigma**2)).softmax(dim=1) @ COINS
+
+
+def _tokens() -> list[tuple]:
+    generator = torch.Generator().manual_seed(0)
+    return [tuple(torch.randn(3, 2, 5, 4, generator=generator, dtype=torch.float64))]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, scaled: bool = True, over: int = -1) -> Tensor:
+    """Each pixel attends to all; q, k, v (V, N, C)."""
+    scores = q.flatten(0, 1) @ k.flatten(0, 1).mT / (math.sqrt(q.shape[-1]) if scaled else 1)
+    return (scores.softmax(dim=over) @ v.flatten(0, 1)).view_as(v)
+
+
+def _in_each_view(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
+
+
 EXERCISES = {
     "1": Exercise(
-        examples=_estimates, solution=lambda x, estimate, sigma: (estimate - x) / sigma**2,
+        examples=lambda: [(90.0, 20.0, 1.742), (45.0, -5.0, 2.0), (315.0, 30.0, 1.5)], solution=_camera,
         mistakes=[
-            (lambda x, estimate, sigma: (x - estimate) / sigma**2,
-             "the sign: the score points to where numbers are more likely, towards the estimate."),
-            (lambda x, estimate, sigma: (estimate - x) / sigma,
-             "divided by sigma this is the direction of the noise; the score has sigma squared."),
+            (lambda a, e, r: _camera(math.degrees(a), math.degrees(e), r),
+             "the angles are degrees; `math.sin` wants radians."),
+            (lambda a, e, r: _camera(90 - a, e, r),
+             "at azimuth 0 the camera stands on the z axis, and it moves towards +x from there."),
+            (lambda a, e, r: _camera(a, e, r)[[0, 2, 1]], "y is up: the elevation belongs into the second number."),
+            (lambda a, e, r: _camera(a, 0.0, r) + _camera(0.0, e, r) * torch.tensor([0.0, 1.0, 0.0]),
+             "the higher it stands, the nearer to the axis: the other two numbers shrink by the elevation's cosine."),
         ],
-        says="Tweedie's formula. A network that denoises knows the score, though it was never told of it."),
+        says="A point of a sphere. Eight of them, 45 degrees apart at one elevation, are the rig of the course."),
     "2": Exercise(
-        examples=lambda: [(3, 1.0, 9.0, 2.0), (25, 0.05, 80.0, 7.0)], solution=_schedule,
-        mistakes=[
-            (lambda *given: _schedule(*given)[:-1],
-             "the last level is 0: `steps` steps go between `steps + 1` levels."),
-            (lambda *given: _schedule(*given)[:-1].flip(0), "the levels fall, from sigma_max on, and end at 0."),
-            (lambda steps, low, high, rho: _schedule(steps, low, high, 1.0),
-             "these levels are evenly spaced; the formula spaces their rho-th roots evenly."),
-        ],
-        says="Karras et al., equation 5. With rho = 7 half of 25 levels from 80 to 0.05 lie below 4; spaced evenly, "
-             "two would."),
-    "3": Exercise(
-        examples=_steps, solution=_heun,
-        mistakes=[
-            (_euler, "this is the Euler step. Heun estimates once more where that step ended."),
-            (lambda *given: _heun(*given, mean=1.0),
-             "this takes the second slope alone; Heun takes the mean of both."),
-            (lambda *given: _heun(*given, level=0),
-             "the second estimate is made at the new level: denoiser(there, sigma_next), and divided by sigma_next."),
-        ],
-        says="Two estimates a step, whose error is of the third order in its length, not the second. Whether that "
-             "pays is a question below, under Go further."),
-    "4": Exercise(
-        examples=lambda: [(_ideal(_numbers(), 1.0, 0.9), _ideal(_numbers(), 1.0), scale) for scale in (1.0, 3.0)],
-        solution=lambda conditional, unconditional, scale: unconditional + scale * (conditional - unconditional),
-        mistakes=[
-            (lambda conditional, unconditional, scale: conditional + scale * (conditional - unconditional),
-             "this is guidance of scale + 1: scale 1 has to give back the conditional estimate."),
-            (lambda conditional, unconditional, scale: conditional + scale * (unconditional - conditional),
-             "it pushes away from the condition, not towards it."),
-        ],
-        says="Classifier-free guidance. Scale 1 changes nothing, 0 forgets the condition, more than 1 exaggerates it."),
-    "5": Exercise(
-        examples=lambda: [(0.5, 1.0), (2.0, 0.5), (80.0, 0.5)], solution=_preconditioning,
-        mistakes=[
-            (lambda sigma, sigma_data: _preconditioning(sigma, 1.0),
-             "this is for data of unit variance. Write sigma_data**2 wherever the variance of x_0 stood."),
-            (lambda sigma, sigma_data: (lambda a, b, c: (a, -b, c))(*_preconditioning(sigma, sigma_data)),
-             "right but for the sign of c_out: minus is what Stable Video Diffusion takes. Give the positive one."),
-            (lambda sigma, sigma_data: (lambda a, b, c: (a, b**2, c**2))(*_preconditioning(sigma, sigma_data)),
-             "c_out and c_in are square roots: they scale numbers, not variances."),
-        ],
-        says="Equation 7 for any data. Karras et al. use sigma_data = 0.5, for pictures in [-1, 1]. Our latents have "
-             "1."),
-    "6": Exercise(
         examples=_rays, solution=_pluecker,
         mistakes=[
             (lambda o, d: torch.cat([torch.linalg.cross(o, d), d], dim=-1),
@@ -129,16 +93,49 @@ EXERCISES = {
              "all of them."),
         ],
         says="Add any multiple of d to o: the moment stays. So the coordinates name a ray, whoever looks along it."),
-    "7": Exercise(
-        examples=lambda: [(_numbers(), sigma, right) for sigma in (0.4, 2.0) for right in (0.2, 0.5, 0.9)],
-        solution=_ideal,
+    "3": Exercise(
+        examples=_pairs_of_rays, solution=lambda first, second: _crossing(first, second).abs() / _sine(first, second),
         mistakes=[
-            (lambda x, sigma, right: _ideal(x, sigma),
-             "this is the estimate for two equal modes: `right` is not used. Seen nothing but noise, the best guess is "
-             "the mean of the data, which is not 0 any more."),
-            (lambda x, sigma, right: _ideal(x, sigma, 1 - right),
-             "the two modes are exchanged: `right` is that of +m."),
+            (lambda first, second: _crossing(first, second) / _sine(first, second),
+             "a distance is never below 0. The sign says on which side the second ray passes."),
+            (lambda first, second: _crossing(first, second).abs(),
+             "this is 0 for rays that meet, but no distance yet: divide by the sine of the angle between them, "
+             "|d1 x d2|."),
+            (lambda first, second: (first[:3] @ second[:3] + first[3:] @ second[3:]).abs() / _sine(first, second),
+             "the moment of one goes with the direction of the other."),
         ],
-        says="The prior moves the bend, and the more noise, the more. An image model does the same: what it has seen "
-             "often is what it guesses."),
+        says="0 where two pixels can see one and the same point. It is a dot product of their coordinates, which a "
+             "network's first layers can compute."),
+    "4": Exercise(
+        examples=_views_of_coins, solution=_coins,
+        mistakes=[
+            (lambda x, sigma, same: torch.tanh(x / sigma**2),
+             "each view is guessed by itself: what the other shows is not used."),
+            (lambda x, sigma, same: torch.tanh(x.sum(1, keepdim=True) / sigma**2).expand(-1, 2),
+             "this is for views that always agree. Now a pair of different sides has a probability, too."),
+            (lambda x, sigma, same: _coins(x, sigma, 1 - same),
+             "`same` is the probability that both show the same side; it is exchanged with that of different sides."),
+        ],
+        says="With same = 1/2 each view stands alone, with 1 they are one coin. What a joint denoiser knows more than "
+             "two single ones is how views hang together."),
+    "5": Exercise(
+        examples=_tokens, solution=_attend,
+        mistakes=[
+            (_in_each_view, "each pixel attends to its own view alone. Put all views into one sequence first."),
+            (lambda q, k, v: _attend(q, k, v, scaled=False),
+             "divide the scores by the root of the number of channels, or large ones take everything."),
+            (lambda q, k, v: _attend(q, k, v, over=0),
+             "for each pixel that asks, the weights of those that answer add up to 1: softmax over the last axis."),
+        ],
+        says="One long sequence of all pixels of all views. Nothing else in F lets views see each other."),
+    "6": Exercise(
+        examples=lambda: [(_ideal(_numbers(), 1.0, 0.9), _ideal(_numbers(), 1.0), scale) for scale in (1.0, 3.0)],
+        solution=lambda conditional, unconditional, scale: unconditional + scale * (conditional - unconditional),
+        mistakes=[
+            (lambda conditional, unconditional, scale: conditional + scale * (conditional - unconditional),
+             "this is guidance of scale + 1: scale 1 has to give back the conditional estimate."),
+            (lambda conditional, unconditional, scale: conditional + scale * (unconditional - conditional),
+             "it pushes away from the condition, not towards it."),
+        ],
+        says="Classifier-free guidance. Scale 1 changes nothing, 0 forgets the condition, more than 1 exaggerates it."),
 }

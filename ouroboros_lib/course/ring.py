@@ -43,6 +43,7 @@ PARTS = frozenset(STATIONS) | frozenset(OUTSIDE)
 
 LESSONS: dict[str, frozenset[str]] = {
     "00": PARTS,
+    "01": frozenset({"x_t", "F", "pred_x", "solver"}),
     "02": frozenset({"x_t", "cond", "F", "pred_x", "solver", "decoder", "pred_i"}),
     "03": frozenset({"pred_i", "G", "splat", "render"}),
     "04": frozenset({"F", "splat", "render", "self_cond"}),
