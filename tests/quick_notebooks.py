@@ -16,7 +16,7 @@ QUICK = {
     "04_self_conditioning_feedback": {"steps": 2},
     "05_joint_training": {"autoencoder_steps": 30, "joint_steps": 10},
     "06_gso_evaluation": {"samples": 2, "steps": 2},
-    "07_paper_scale": {"steps": 2},
+    "07_paper_scale": {"object_number": 2},
 }
 
 

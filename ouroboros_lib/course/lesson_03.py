@@ -222,7 +222,7 @@ EXERCISES = {
         mistakes=[
             (lambda *given: _depth(*given, divided=False),
              "this is the accumulated depth. Divide by the sum of the weights, or faint pixels seem to be near. (The "
-             "released code stops here, see notebook 04.)"),
+             "released code stops here, see notebook 07.)"),
             (lambda alphas, depths: (alphas * depths).sum() / alphas.sum().clamp_min(1e-9),
              "weighted by opacity alone: a splat behind others counts too much. The weight is T times alpha."),
             (lambda alphas, depths: depths[0] if alphas.sum() else alphas.sum(),
@@ -231,19 +231,6 @@ EXERCISES = {
         says="The expected depth: one number for a pixel in which several splats show. At an outline it lies between "
              "object and what is behind it, where there is nothing at all."),
     "7": Exercise(
-        examples=lambda: [(8,), (12,)],
-        solution=lambda count: (torch.arange(count) + 0.5) * (360.0 / count),
-        mistakes=[
-            (lambda count: torch.arange(count) * (360.0 / count),
-             "these are the fitted views. On them a fit is always good; that says nothing of other views."),
-            (lambda count: torch.arange(count) * (360.0 / count) + 22.5,
-             "22.5 degrees are half a gap if there are eight views. With twelve a gap is 30 degrees."),
-            (lambda count: torch.linspace(0, 360, count),
-             "0 and 360 degrees are the same view, and it is a fitted one."),
-        ],
-        says="Half-way between its neighbours a view is as new as it can be. The notebook judges G on such views, at "
-             "other elevations, too."),
-    "8": Exercise(
         examples=_raw_numbers, solution=_activated,
         mistakes=[
             (_activated_but(distance=lambda raw, pixel: RADIUS + DEPTH_RANGE * raw[0]),

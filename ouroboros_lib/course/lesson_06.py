@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..cameras import FOV, RADIUS
 from ..evaluation.conventions import load_convention
 from .checking import Exercise, curve
 
@@ -78,22 +76,8 @@ def _error(values: np.ndarray) -> float:
     return values.std(ddof=1) / math.sqrt(len(values))
 
 
-def _needed(first: np.ndarray, second: np.ndarray, half_width: float) -> tuple[float, float]:
-    spreads = (first - second).var(ddof=1), first.var(ddof=1) + second.var(ddof=1)
-    return tuple(math.ceil(1.96**2 * variance / half_width**2) for variance in spreads)
-
-
 def _points() -> list[tuple]:
     return [(_random().normal(size=(5, 3)), np.array(load_convention("TripoSR").axes), scale) for scale in (1.0, 0.8)]
-
-
-def _scale(radius: float, fov: float, their_radius: float, their_fov: float) -> float:
-    theirs = replace(load_convention("LGM"), radius=their_radius, fov=their_fov)
-    return theirs.rig(radius, fov)[0] / their_radius
-
-
-def _half(fov: float) -> float:
-    return math.tan(math.radians(fov) / 2)
 
 
 EXERCISES = {
@@ -180,21 +164,6 @@ EXERCISES = {
         ],
         says="Efron's bootstrap of pairs. The objects' own spread has left it: both methods had the same ones."),
     "6": Exercise(
-        examples=lambda: [(*_scores(), half_width) for half_width in (0.1, 0.5)], solution=_needed, tolerance=0.06,
-        mistakes=[
-            (lambda first, second, half_width: tuple(math.sqrt(n) for n in _needed(first, second, half_width)),
-             "solve for n: 1.96 s / sqrt(n) = half_width, so n is a square."),
-            (lambda first, second, half_width: tuple(n / 1.96**2 for n in _needed(first, second, half_width)),
-             "95 % lie within 1.96 standard errors, not within one."),
-            (lambda first, second, half_width: _needed(first, second, half_width)[::-1],
-             "exchanged: pairs need fewer objects. Their differences spread less."),
-            (lambda first, second, half_width: (
-                _needed(first, second, half_width)[0],
-                math.ceil(1.96**2 * first.var(ddof=1) / half_width**2)),
-             "without pairs both means are uncertain: their variances add up."),
-        ],
-        says="Here forty times as many objects without the pairs. That is why results are published object by object."),
-    "7": Exercise(
         examples=_points, solution=lambda points, axes, scale: scale * points @ axes.T,
         mistakes=[
             (lambda points, axes, scale: scale * points @ axes,
@@ -205,21 +174,4 @@ EXERCISES = {
             (lambda points, axes, scale: points @ axes.T, "the scale is missing."),
         ],
         says="z up has become y up. A mesh that is read without this scores like a very bad method, about 8 dB."),
-    "8": Exercise(
-        examples=lambda: [(RADIUS, FOV, 1.5, 49.1), (RADIUS, FOV, 1.9, 40.0)], solution=_scale,
-        mistakes=[
-            (lambda radius, fov, their_radius, their_fov: radius / their_radius,
-             "the radii alone: a wider lens makes the object smaller in the picture. The tangents of half the fields "
-             "of view belong to it."),
-            (lambda *given: 1 / _scale(*given), "the inverse: this leads from ours to theirs."),
-            (lambda radius, fov, their_radius, their_fov: radius * fov / (their_radius * their_fov),
-             "angles do not divide; the tangents of their halves do."),
-            (lambda radius, fov, their_radius, their_fov: radius * _half(their_fov) / (their_radius * _half(fov)),
-             "the tangents are exchanged: what fills the picture is radius * tan(fov / 2) wide."),
-            (lambda radius, fov, their_radius, their_fov: (radius * math.tan(math.radians(fov))
-                                                           / (their_radius * math.tan(math.radians(their_fov)))),
-             "half of the field of view lies on either side: the tangent is of fov / 2."),
-        ],
-        says="Both cameras see the object equally large now. 5 % off would cost more decibels than most methods differ "
-             "by: trap 2."),
 }

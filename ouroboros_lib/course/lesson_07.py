@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from diffusers.models.attention_processor import Attention
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -23,11 +22,6 @@ def _count(layer: nn.Module) -> int:
 
 def _convolution(side: int, channels_in: int, channels_out: int, bias: bool = True) -> int:
     return _count(nn.Conv2d(channels_in, channels_out, side, bias=bias, device="meta"))
-
-
-def _attention(channels: int, token: int, bias: bool = False) -> int:
-    with torch.device("meta"):
-        return _count(Attention(channels, cross_attention_dim=token, heads=5, dim_head=channels // 5, bias=bias))
 
 
 def _shapes(views: int, pixels: int, channels: int = 4, fold: int = 8, first: int = 1) -> tuple:
@@ -49,10 +43,6 @@ def _training(trained: float, frozen: float, weight: int = 4, gradients: int = 4
               frozen_gradients: int = 0, frozen_weight: int = 2) -> dict[str, float]:
     return {"weights": weight * trained + frozen_weight * frozen,
             "gradients": gradients * trained + frozen_gradients * frozen, "moments": moments * trained}
-
-
-def _activations(pixels: int, widths: tuple[int, ...], size: int, hidden: int = 2, last: int = 0) -> int:
-    return size * pixels * (widths[0] + hidden * sum(widths[1:-1]) + last * widths[-1])
 
 
 def _segments(memory: Callable[[int], float], longest: int = LAYERS) -> Figure:
@@ -104,19 +94,6 @@ EXERCISES = {
         says="The size of the picture is not in it: a convolution costs memory for its weights once, and time at every "
              "pixel."),
     "2": Exercise(
-        examples=lambda: [(320, 1024), (1280, 1024), (640, 640)], solution=_attention,
-        mistakes=[
-            (lambda channels, token: _attention(channels, token, bias=True),
-             "queries, keys and values have no bias here; only the last layer has."),
-            (lambda channels, token: _attention(channels, channels),
-             "keys and values are made of the tokens, which have a width of their own."),
-            (lambda channels, token: _attention(channels, token) - channels**2 - channels,
-             "a fourth layer is missing: it leads from all heads together back to the channels, with a bias."),
-            (lambda channels, token: _attention(channels, token) - channels, "the last layer has a bias."),
-        ],
-        says="The number of heads is not in it, nor the number of tokens: heads share the channels out. The pairs of "
-             "tokens cost time and memory, no parameters."),
-    "3": Exercise(
         examples=lambda: [(8, 512), (4, 256)], solution=_shapes,
         mistakes=[
             (lambda views, pixels: _shapes(views, pixels, channels=3),
@@ -129,7 +106,7 @@ EXERCISES = {
              "the autoencoder folds 8 x 8 pixels into one place, so 512 become 64."),
         ],
         says="From 8 x 3 x 512 x 512 to 8 x 4 x 64 x 64: 48 times fewer numbers, on which F works 25 times."),
-    "4": Exercise(
+    "3": Exercise(
         examples=_names, solution=lambda file, model: model | _renamed(file),
         mistakes=[
             (lambda file, model: model | file,
@@ -145,7 +122,7 @@ EXERCISES = {
         ],
         says="At full size 1,428 names get the prefix and 144 stay fresh. A name that fits nowhere has to be an error: "
              "skipped quietly, it leaves random numbers in the model."),
-    "5": Exercise(
+    "4": Exercise(
         examples=lambda: [(2189.0, 729.9), (100.0, 0.0)], solution=_training,
         mistakes=[
             (lambda *sizes: _training(*sizes, weight=2, gradients=2, moments=4),
@@ -159,21 +136,7 @@ EXERCISES = {
         ],
         says="16 bytes for each trained parameter, whatever the layers compute in. What bfloat16 saves are activations "
              "and time."),
-    "6": Exercise(
-        examples=lambda: [(32768, (78, 320, 320), 4), (1024, (64, 256, 256, 3), 2)], solution=_activations,
-        mistakes=[
-            (lambda *sizes: _activations(*sizes, hidden=1),
-             "between two layers two tensors are kept: what goes into the SiLU, and what comes out of it."),
-            (lambda *sizes: _activations(*sizes, last=1),
-             "what comes out last is not needed to go back through these layers: a linear layer keeps its input."),
-            (lambda pixels, widths, size: _activations(pixels, (0, *widths[1:]), size),
-             "the first layer keeps its input, too: its weights' gradient is made of it."),
-            (lambda pixels, widths, size: _activations(pixels, widths, 1),
-             "these are numbers; multiply by the bytes of each."),
-        ],
-        says="It grows with pixels and views, not with parameters: the first camera MLP has half a megabyte of weights "
-             "and keeps 90 MiB."),
-    "7": Exercise(
+    "5": Exercise(
         solution=lambda: _segments(lambda length: LAYERS / length + length),
         mistakes=[
             (lambda: _segments(lambda length: LAYERS / length + length, 16),
@@ -199,7 +162,7 @@ EXERCISES = {
         ],
         says="Smallest at the square root: 16 instead of 64 inputs, for one more forward pass. A backward pass costs "
              "about two forward ones, so a step takes 4 in place of 3."),
-    "8": Exercise(
+    "6": Exercise(
         examples=_pixels, solution=_coordinates,
         mistakes=[
             (lambda *given: _by_hand(*given, per_pixel=False),
