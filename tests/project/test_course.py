@@ -24,7 +24,7 @@ WORDS = ("F", "G", "view", "condition view", "latent", "noise level", "sigma", "
          "solver", "decoder", "Gaussian", "splat", "render", "rasterizer", "RGB", "CCM", "feedback", "self_cond",
          "recursion", "plan", "PSNR", "self-consistency", "elevation")
 CODE_CELLS, WORDS_OF_TEXT = 40, 2200  # of a lesson, exercises among them
-LONGER = {"04": (40, 3910), "05": (43, 3300)}  # being rewritten: no longer than now
+LONGER = ("04", "05")  # which are still to be cut
 MARK = r"#.*?\blines? (\d)"  # of an algorithm's line
 
 
@@ -176,11 +176,10 @@ def test_the_course_is_small():
 @lesson
 def test_a_lesson_is_read_in_one_sitting(path):
     notebook = read(path)
-    length = words("\n".join(text(notebook)))
-    if path.name[:2] in LONGER:
-        assert len(code(notebook)) <= LONGER[path.name[:2]][0] and length <= LONGER[path.name[:2]][1]
-        pytest.xfail("to be cut")
-    assert len(code(notebook)) <= CODE_CELLS and length <= WORDS_OF_TEXT, (len(code(notebook)), length)
+    sizes = len(code(notebook)), words("\n".join(text(notebook)))
+    if sizes[0] > CODE_CELLS or sizes[1] > WORDS_OF_TEXT:
+        assert path.name[:2] in LONGER, sizes
+        pytest.xfail("not yet cut")
 
 
 @pytest.mark.parametrize("markdown, count", [
