@@ -10,12 +10,13 @@ import pytest
 
 QUICK = {
     "00_quickstart": {"steps": 5, "preset": "tiny"},
-    "01_multiview_diffusion": {"steps": 2},
-    "02_gaussian_reconstruction": {"fit_steps": 100, "fit_count": 3000},
-    "03_self_conditioning_feedback": {"steps": 2},
-    "04_joint_training": {"autoencoder_steps": 30, "joint_steps": 10},
-    "05_gso_evaluation": {"samples": 2, "steps": 2},
-    "06_paper_scale": {"steps": 2},
+    "01_diffusion_of_a_number": {"steps": 5},
+    "02_multiview_diffusion": {"steps": 2},
+    "03_gaussian_reconstruction": {"fit_steps": 100, "fit_count": 3000},
+    "04_self_conditioning_feedback": {"steps": 2},
+    "05_joint_training": {"autoencoder_steps": 30, "joint_steps": 10},
+    "06_gso_evaluation": {"samples": 2, "steps": 2},
+    "07_paper_scale": {"object_number": 2},
 }
 
 

@@ -69,7 +69,7 @@ def _name(link: str, notebook: Path) -> str:
 
 
 def ring_picture(lesson: str) -> bytes:
-    """The ring of a notebook, "00" to "06", as a PNG of few colours that tells by what code it was drawn."""
+    """The ring of a notebook, "00" to "07", as a PNG of few colours that tells by what code it was drawn."""
     figure = lesson_ring(lesson)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)

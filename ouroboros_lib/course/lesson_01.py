@@ -1,4 +1,4 @@
-"""Exercises of 01: diffusion of a number, its schedule and solvers, guidance, and the rays of a camera."""
+"""Exercises of 01: the score of a number, schedule and solver, and what a network's answer says of the clean one."""
 
 from __future__ import annotations
 
@@ -53,14 +53,12 @@ def _preconditioning(sigma: float, sigma_data: float) -> tuple[float, float, flo
     return sigma_data**2 / total, sigma * sigma_data / math.sqrt(total), 1 / math.sqrt(total)
 
 
-def _rays() -> list[tuple]:
-    generator = torch.Generator().manual_seed(0)
-    return [tuple(torch.randn(2, 5, 3, generator=generator, dtype=torch.float64))]
+def _answers() -> list[tuple]:
+    return [(_numbers(), _numbers().cos(), sigma) for sigma in (0.3, 2.0)]
 
 
-def _pluecker(origin: Tensor, direction: Tensor) -> Tensor:
-    unit = direction / direction.norm(dim=-1, keepdim=True)
-    return torch.cat([torch.linalg.cross(origin, unit), unit], dim=-1)
+def _clean(noisy: Tensor, v: Tensor, sigma: float, sign: int = -1) -> Tensor:
+    return (noisy + sign * sigma * math.sqrt(1 + sigma**2) * v) / (1 + sigma**2)
 
 
 EXERCISES = {
@@ -96,16 +94,6 @@ EXERCISES = {
         says="Two estimates a step, whose error is of the third order in its length, not the second. Whether that "
              "pays is a question below, under Go further."),
     "4": Exercise(
-        examples=lambda: [(_ideal(_numbers(), 1.0, 0.9), _ideal(_numbers(), 1.0), scale) for scale in (1.0, 3.0)],
-        solution=lambda conditional, unconditional, scale: unconditional + scale * (conditional - unconditional),
-        mistakes=[
-            (lambda conditional, unconditional, scale: conditional + scale * (conditional - unconditional),
-             "this is guidance of scale + 1: scale 1 has to give back the conditional estimate."),
-            (lambda conditional, unconditional, scale: conditional + scale * (unconditional - conditional),
-             "it pushes away from the condition, not towards it."),
-        ],
-        says="Classifier-free guidance. Scale 1 changes nothing, 0 forgets the condition, more than 1 exaggerates it."),
-    "5": Exercise(
         examples=lambda: [(0.5, 1.0), (2.0, 0.5), (80.0, 0.5)], solution=_preconditioning,
         mistakes=[
             (lambda sigma, sigma_data: _preconditioning(sigma, 1.0),
@@ -117,19 +105,19 @@ EXERCISES = {
         ],
         says="Equation 7 for any data. Karras et al. use sigma_data = 0.5, for pictures in [-1, 1]. Our latents have "
              "1."),
-    "6": Exercise(
-        examples=_rays, solution=_pluecker,
+    "5": Exercise(
+        examples=_answers, solution=_clean,
         mistakes=[
-            (lambda o, d: torch.cat([torch.linalg.cross(o, d), d], dim=-1),
-             "make the direction one unit long first, or one ray has many coordinates."),
-            (lambda o, d: torch.cat([-_pluecker(o, d)[..., :3], _pluecker(o, d)[..., 3:]], dim=-1),
-             "the moment is o x d, not d x o: the cross product changes its sign with the order."),
-            (lambda o, d: torch.cat([o, _pluecker(o, d)[..., 3:]], dim=-1),
-             "a point and a direction: but every point of a ray gives other numbers then. The moment is the same for "
-             "all of them."),
+            (lambda noisy, v, sigma: _clean(noisy, v, sigma, 1),
+             "the sign of v: at little noise it is the noise, and noise is taken off."),
+            (lambda noisy, v, sigma: noisy - sigma * v,
+             "this takes v for the noise n. At much noise v says minus the clean number."),
+            (lambda noisy, v, sigma: (noisy - sigma * v) / (1 + sigma**2),
+             "v is divided by a root: multiply it by sqrt(1 + sigma**2) again."),
         ],
-        says="Add any multiple of d to o: the moment stays. So the coordinates name a ray, whoever looks along it."),
-    "7": Exercise(
+        says="c_skip times the noisy number plus c_out times v. At little noise v is the noise, at much noise the "
+             "clean number, negated: so a network's answer is of size 1 at every level."),
+    "6": Exercise(
         examples=lambda: [(_numbers(), sigma, right) for sigma in (0.4, 2.0) for right in (0.2, 0.5, 0.9)],
         solution=_ideal,
         mistakes=[

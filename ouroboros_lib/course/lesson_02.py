@@ -1,270 +1,141 @@
-"""Exercises of 02: a Gaussian in a picture, pixels that blend, views that judge, and what G's numbers become."""
+"""Exercises of 02: where cameras stand, their rays, views that agree, attention over all of them, and guidance."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..cameras import RADIUS, Cameras, orbit_cameras
-from ..gaussians import quaternion_to_matrix
-from ..models.reconstructor import DEPTH_RANGE, GaussianReconstructor
-from ..rasterization.projection import BLUR
-from .checking import Exercise, curve
+from .checking import Exercise
+from .lesson_01 import _ideal, _numbers
 
-SPLATS, OPACITY = 10, 0.3  # of the ray whose transmittance is drawn
-LEFT_OVER = [(1 - OPACITY)**passed for passed in range(SPLATS + 1)]
+COINS = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
 
 
-def _draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+def _camera(azimuth: float, elevation: float, radius: float) -> Tensor:
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return radius * torch.tensor([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
 
 
-def _quaternions() -> list[tuple]:
-    drawn = _draw(2, 4)
-    return [(F.normalize(drawn[0], dim=0),), (3 * drawn[1],)]
-
-
-def _matrix_as_it_stands(q: Tensor) -> Tensor:
-    w, x, y, z = q
-    return torch.eye(3) + 2 * torch.stack([
-        -y * y - z * z, x * y - w * z, x * z + w * y, x * y + w * z, -x * x - z * z, y * z - w * x,
-        x * z - w * y, y * z + w * x, -x * x - y * y]).view(3, 3)
-
-
-def _points() -> list[tuple]:
-    cameras = orbit_cameras([30.0, 200.0], [20.0, -5.0])
-    return [(0.2 * _draw(3), c2w, float(k[0, 0]) * size, size)
-            for c2w, k, size in zip(cameras.c2w, cameras.intrinsics, (64, 128), strict=True)]
-
-
-def pinhole(c2w: Tensor, focal: float) -> Cameras:
-    """One camera (1,) of this focal length in image sides."""
-    return Cameras(c2w[None], torch.tensor([[[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]]]))
-
-
-def _image_point(point: Tensor, c2w: Tensor, f: float, size: int) -> Tensor:
-    uv, depth = pinhole(c2w, f / size).project(point[None])
-    return torch.cat([uv[0, 0] * size, depth[0]])
-
-
-def _other_point(c2w_inverted: bool = True, divided: bool = True, middle: float = 0.5, down: int = 1):
-    def place(point: Tensor, c2w: Tensor, f: float, size: int) -> Tensor:
-        pose = torch.linalg.inv(c2w) if c2w_inverted else c2w
-        x, y, z = pose[:3, :3] @ point + pose[:3, 3]
-        by = z if divided else 1
-        return torch.stack([f * x / by + middle * size, down * f * y / by + middle * size, z])
-    return place
-
-
-def _covariances() -> list[tuple]:
-    half = 0.1 * _draw(2, 3, 3)
-    world_to_camera = orbit_cameras([30.0, 200.0], [20.0, -5.0]).world_to_camera()
-    return [(a @ a.mT, pose[:3, :3], torch.tensor(centre), 89.0)
-            for a, pose, centre in zip(half, world_to_camera, ([0.3, -0.2, 1.6], [-0.1, 0.4, 1.9]), strict=True)]
-
-
-def _image_covariance(covariance: Tensor, W: Tensor, centre: Tensor, f: float, blur: float = BLUR,
-                      tilt: float = 1.0) -> Tensor:
-    x, y, z = centre.tolist()
-    J = f / z * torch.tensor([[1, 0, -tilt * x / z], [0, 1, -tilt * y / z]])  # eq. 5
-    return J @ W @ covariance @ W.mT @ J.mT + blur * torch.eye(2)
-
-
-def _line(heights: list[float]) -> Axes:
-    axis = Figure().subplots()
-    axis.plot(range(len(heights)), heights)
-    return axis
-
-
-FALLING = (
-    (lambda answer: len(curve(answer)) == SPLATS + 1,
-     f"expected {SPLATS + 1} points: in front of each splat, and behind the last."),
-    (lambda answer: abs(curve(answer)[0, 1] - 1) < 1e-3,
-     "in front of the first splat all the light is left: the curve starts at 1. What was taken starts at 0."),
-    (lambda answer: (curve(answer)[:, 1] >= 0).all(),
-     "there is never less light than none. Each splat takes its share of what is left, not of all the light."),
-    (lambda answer: (curve(answer)[1:, 1] <= curve(answer)[:-1, 1]).all(),
-     "no splat gives light back: the curve never rises."),
-    (lambda answer: abs(curve(answer)[-1, 1] - LEFT_OVER[-1]) < 1e-3,
-     f"the curve ends at the wrong height: each splat leaves {1 - OPACITY:g} of what reaches it."),
-    (lambda answer: np.allclose(curve(answer)[:, 1], LEFT_OVER, atol=1e-3),
-     f"both ends are right, the way between them is not: each splat leaves {1 - OPACITY:g} of what reaches it."),
-)
-
-
-def _transmittance(alphas: Tensor) -> Tensor:
-    """In front of each, and behind the last: (N + 1,)."""
-    return torch.cat([alphas.new_ones(1), torch.cumprod(1 - alphas, dim=0)])
-
-
-def _pixels() -> list[tuple]:
+def _rays() -> list[tuple]:
     generator = torch.Generator().manual_seed(0)
-    opacities, depths = (torch.rand(2, 5, generator=generator) for _ in range(2))
-    colors = torch.rand(2, 5, 3, generator=generator)
-    return [(o, c, 1.5 + z, background) for o, c, z, background in zip(opacities, colors, depths, (1.0, 0.2),
-                                                                       strict=True)]
+    return [tuple(torch.randn(2, 5, 3, generator=generator, dtype=torch.float64))]
 
 
-def _blend(opacities: Tensor, colors: Tensor, depths: Tensor, background: float, sign: int = 1, own: int = 0,
-           behind: float = 1.0) -> Tensor:
-    order = torch.argsort(sign * depths)
-    left = _transmittance(opacities[order])
-    weights = left[own:len(order) + own] * opacities[order]
-    return weights @ colors[order] + behind * left[-1] * background  # eq. 3
+def _pluecker(origin: Tensor, direction: Tensor) -> Tensor:
+    unit = direction / direction.norm(dim=-1, keepdim=True)
+    return torch.cat([torch.linalg.cross(origin, unit), unit], dim=-1)
 
 
-def _sorted_pixels() -> list[tuple]:
-    pixels = [(opacities, depths.sort().values) for opacities, _, depths, _ in _pixels()]
-    return [*pixels, (torch.zeros(2), torch.tensor([1.5, 1.7]))]
+def _pairs_of_rays() -> list[tuple]:
+    """Lines as moment and direction; of the two pairs one turns to the left and one to the right."""
+    first, second, third = (_pluecker(*torch.randn(2, 3, generator=torch.Generator().manual_seed(seed),
+                                                   dtype=torch.float64)) for seed in range(3))
+    return [(first, second), (first, third), (second, third)]
 
 
-def _depth(alphas: Tensor, depths: Tensor, divided: bool = True) -> Tensor:
-    left = _transmittance(alphas)
-    accumulated = (left[:-1] * alphas * depths).sum()
-    return accumulated / (1 - left[-1]).clamp_min(1e-9) if divided else accumulated
+def _crossing(first: Tensor, second: Tensor) -> Tensor:
+    return first[3:] @ second[:3] + second[3:] @ first[:3]
 
 
-def _raw_numbers() -> list[tuple]:
-    return [(raw, pixel) for raw, pixel in zip(_draw(2, 14), (0.02, 0.04), strict=True)]
+def _sine(first: Tensor, second: Tensor) -> Tensor:
+    return torch.linalg.cross(first[3:], second[3:]).norm()
 
 
-def _activated(raw: Tensor, pixel: float) -> tuple[Tensor, ...]:
-    """By the library, of a picture of one grid pixel, whose ray is the camera's axis."""
-    camera = orbit_cameras([0.0], [0.0])[None]
-    grey = torch.full((1, 1, 3, 2, 2), 0.5)
-    one = GaussianReconstructor.to_gaussians(raw.view(1, 1, 14, 1, 1), grey, camera)[0, 0]
-    position, forward = camera.positions[0, 0], camera.c2w[0, 0, :3, 2]
-    of_one = RADIUS / camera.intrinsics[0, 0, 0, 0]  # the only grid pixel's side
-    return (one.means - position) @ forward, one.opacities, one.scales * pixel / of_one, one.quaternions
+def _views_of_coins() -> list[tuple]:
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return [(x, sigma, same) for sigma in (0.6, 1.5) for same in (0.9, 0.6)]
 
 
-def _activated_but(**changes: Any):
-    """Like `_activated`, but for some of distance, opacity, scales and quaternion: functions of raw and pixel."""
-    def activate(raw: Tensor, pixel: float) -> tuple:
-        names = ("distance", "opacity", "scales", "quaternion")
-        return tuple(changes[name](raw, pixel) if name in changes else right
-                     for name, right in zip(names, _activated(raw, pixel), strict=True))
-    return activate
+def _coins(x: Tensor, sigma: float, same: float) -> Tensor:
+    prior = torch.tensor([same, same, 1 - same, 1 - same], dtype=torch.float64) / 2
+    return (prior.log() - torch.cdist(x, COINS).square() / (2 * sigma**2)).softmax(dim=1) @ COINS
+
+
+def _tokens() -> list[tuple]:
+    generator = torch.Generator().manual_seed(0)
+    return [tuple(torch.randn(3, 2, 5, 4, generator=generator, dtype=torch.float64))]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, scaled: bool = True, over: int = -1) -> Tensor:
+    """Each pixel attends to all; q, k, v (V, N, C)."""
+    scores = q.flatten(0, 1) @ k.flatten(0, 1).mT / (math.sqrt(q.shape[-1]) if scaled else 1)
+    return (scores.softmax(dim=over) @ v.flatten(0, 1)).view_as(v)
+
+
+def _in_each_view(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
 
 
 EXERCISES = {
     "1": Exercise(
-        examples=_quaternions, solution=quaternion_to_matrix,
+        examples=lambda: [(90.0, 20.0, 1.742), (45.0, -5.0, 2.0), (315.0, 30.0, 1.5)], solution=_camera,
         mistakes=[
-            (_matrix_as_it_stands,
-             "right for unit quaternions. The second example is longer: bring q to unit length first, or what comes "
-             "out is no rotation."),
-            (lambda q: quaternion_to_matrix(q.roll(1)),
-             "the order of the four: w comes first here. Other programs put it last."),
-            (lambda q: quaternion_to_matrix(q).mT, "this turns the other way: it is the transposed matrix."),
+            (lambda a, e, r: _camera(math.degrees(a), math.degrees(e), r),
+             "the angles are degrees; `math.sin` wants radians."),
+            (lambda a, e, r: _camera(90 - a, e, r),
+             "at azimuth 0 the camera stands on the z axis, and it moves towards +x from there."),
+            (lambda a, e, r: _camera(a, e, r)[[0, 2, 1]], "y is up: the elevation belongs into the second number."),
+            (lambda a, e, r: _camera(a, 0.0, r) + _camera(0.0, e, r) * torch.tensor([0.0, 1.0, 0.0]),
+             "the higher it stands, the nearer to the axis: the other two numbers shrink by the elevation's cosine."),
         ],
-        says="A network may answer any four numbers; after the division by their length they are a rotation."),
+        says="A point of a sphere. Eight of them, 45 degrees apart at one elevation, are the rig of the course."),
     "2": Exercise(
-        examples=_points, solution=_image_point,
+        examples=_rays, solution=_pluecker,
         mistakes=[
-            (_other_point(c2w_inverted=False),
-             "c2w leads from the camera to the world. The point has to go the other way, so invert it first."),
-            (lambda point, c2w, f, size: _image_point(point + c2w[:3, 3] - c2w[:3, :3] @ c2w[:3, 3], c2w, f, size),
-             "the camera's place has to be turned, too: R.T @ (point - place), or the inverse of the whole c2w."),
-            (_other_point(divided=False), "divide x and y by the depth z: what is far away is small."),
-            (_other_point(middle=0.0),
-             "(0, 0) is the upper left corner of the picture. What lies straight ahead lands in its middle, size / 2."),
-            (_other_point(down=-1),
-             "v is mirrored: the camera's y axis points down here, and so does v. Do not flip it."),
+            (lambda o, d: torch.cat([torch.linalg.cross(o, d), d], dim=-1),
+             "make the direction one unit long first, or one ray has many coordinates."),
+            (lambda o, d: torch.cat([-_pluecker(o, d)[..., :3], _pluecker(o, d)[..., 3:]], dim=-1),
+             "the moment is o x d, not d x o: the cross product changes its sign with the order."),
+            (lambda o, d: torch.cat([o, _pluecker(o, d)[..., 3:]], dim=-1),
+             "a point and a direction: but every point of a ray gives other numbers then. The moment is the same for "
+             "all of them."),
         ],
-        says="A pinhole camera. The depth is z along the camera's axis, not the distance to the point."),
+        says="Add any multiple of d to o: the moment stays. So the coordinates name a ray, whoever looks along it."),
     "3": Exercise(
-        examples=_covariances, solution=_image_covariance,
+        examples=_pairs_of_rays, solution=lambda first, second: _crossing(first, second).abs() / _sine(first, second),
         mistakes=[
-            (lambda *given: _image_covariance(*given, blur=0.0),
-             "add the low-pass filter, 0.3 times the identity."),
-            (lambda covariance, W, centre, f: _image_covariance(covariance, torch.eye(3), centre, f),
-             "the covariance is still in world axes: turn it into the camera's, W on the left and W.T on the right."),
-            (lambda covariance, W, centre, f: _image_covariance(covariance, W.mT, centre, f),
-             "W and its transpose are exchanged: it is W @ covariance @ W.T."),
-            (lambda *given: _image_covariance(*given, tilt=0.0),
-             "this J has no third column, as if the projection were parallel. A point that comes nearer also moves "
-             "away from the middle: -x/z and -y/z."),
+            (lambda first, second: _crossing(first, second) / _sine(first, second),
+             "a distance is never below 0. The sign says on which side the second ray passes."),
+            (lambda first, second: _crossing(first, second).abs(),
+             "this is 0 for rays that meet, but no distance yet: divide by the sine of the angle between them, "
+             "|d1 x d2|."),
+            (lambda first, second: (first[:3] @ second[:3] + first[3:] @ second[3:]).abs() / _sine(first, second),
+             "the moment of one goes with the direction of the other."),
         ],
-        says="Equation 5 of 3D Gaussian splatting: three dimensions, a turn and a linear map, two dimensions."),
+        says="0 where two pixels can see one and the same point. It is a dot product of their coordinates, which a "
+             "network's first layers can compute."),
     "4": Exercise(
-        solution=lambda: _line(LEFT_OVER),
+        examples=_views_of_coins, solution=_coins,
         mistakes=[
-            (lambda: _line(LEFT_OVER[1:]), FALLING[0][1]),
-            (lambda: _line([1 - left for left in LEFT_OVER]), FALLING[1][1]),
-            (lambda: _line([1 - OPACITY * passed for passed in range(SPLATS + 1)]), FALLING[2][1]),
-            (lambda: _line([1.0, *LEFT_OVER[:0:-1]]), FALLING[3][1]),
-            (lambda: _line([max(0.0, 1 - OPACITY * passed) for passed in range(SPLATS + 1)]), FALLING[4][1]),
+            (lambda x, sigma, same: torch.tanh(x / sigma**2),
+             "each view is guessed by itself: what the other shows is not used."),
+            (lambda x, sigma, same: torch.tanh(x.sum(1, keepdim=True) / sigma**2).expand(-1, 2),
+             "this is for views that always agree. Now a pair of different sides has a probability, too."),
+            (lambda x, sigma, same: _coins(x, sigma, 1 - same),
+             "`same` is the probability that both show the same side; it is exchanged with that of different sides."),
         ],
-        properties=FALLING,
-        says="It falls geometrically: behind ten splats of opacity 0.3 some 3 % are left. What lies further back "
-             "hardly shows, and hardly learns."),
+        says="With same = 1/2 each view stands alone, with 1 they are one coin. What a joint denoiser knows more than "
+             "two single ones is how views hang together."),
     "5": Exercise(
-        examples=_pixels, solution=_blend,
+        examples=_tokens, solution=_attend,
         mistakes=[
-            (lambda opacities, colors, depths, background: _blend(opacities, colors, torch.arange(5), background),
-             "blended in the order in which they came. Sort by depth first."),
-            (lambda *given: _blend(*given, sign=-1),
-             "the farthest comes first here. The nearest takes its share before the others."),
-            (lambda *given: _blend(*given, own=1),
-             "a splat does not dim itself: its transmittance is that of the splats before it."),
-            (lambda *given: _blend(*given, behind=0.0), "what is left behind the last splat shows the background."),
+            (_in_each_view, "each pixel attends to its own view alone. Put all views into one sequence first."),
+            (lambda q, k, v: _attend(q, k, v, scaled=False),
+             "divide the scores by the root of the number of channels, or large ones take everything."),
+            (lambda q, k, v: _attend(q, k, v, over=0),
+             "for each pixel that asks, the weights of those that answer add up to 1: softmax over the last axis."),
         ],
-        says="Equation 3 of 3D Gaussian splatting. The sum of the weights and what is left is 1: no light gets lost."),
+        says="One long sequence of all pixels of all views. Nothing else in F lets views see each other."),
     "6": Exercise(
-        examples=_sorted_pixels, solution=_depth,
+        examples=lambda: [(_ideal(_numbers(), 1.0, 0.9), _ideal(_numbers(), 1.0), scale) for scale in (1.0, 3.0)],
+        solution=lambda conditional, unconditional, scale: unconditional + scale * (conditional - unconditional),
         mistakes=[
-            (lambda *given: _depth(*given, divided=False),
-             "this is the accumulated depth. Divide by the sum of the weights, or faint pixels seem to be near. (The "
-             "released code stops here, see notebook 03.)"),
-            (lambda alphas, depths: (alphas * depths).sum() / alphas.sum().clamp_min(1e-9),
-             "weighted by opacity alone: a splat behind others counts too much. The weight is T times alpha."),
-            (lambda alphas, depths: depths[0] if alphas.sum() else alphas.sum(),
-             "this is the depth of the nearest splat, however faint it is."),
+            (lambda conditional, unconditional, scale: conditional + scale * (conditional - unconditional),
+             "this is guidance of scale + 1: scale 1 has to give back the conditional estimate."),
+            (lambda conditional, unconditional, scale: conditional + scale * (unconditional - conditional),
+             "it pushes away from the condition, not towards it."),
         ],
-        says="The expected depth: one number for a pixel in which several splats show. At an outline it lies between "
-             "object and what is behind it, where there is nothing at all."),
-    "7": Exercise(
-        examples=lambda: [(8,), (12,)],
-        solution=lambda count: (torch.arange(count) + 0.5) * (360.0 / count),
-        mistakes=[
-            (lambda count: torch.arange(count) * (360.0 / count),
-             "these are the fitted views. On them a fit is always good; that says nothing of other views."),
-            (lambda count: torch.arange(count) * (360.0 / count) + 22.5,
-             "22.5 degrees are half a gap if there are eight views. With twelve a gap is 30 degrees."),
-            (lambda count: torch.linspace(0, 360, count),
-             "0 and 360 degrees are the same view, and it is a fitted one."),
-        ],
-        says="Half-way between its neighbours a view is as new as it can be. The notebook judges G on such views, at "
-             "other elevations, too."),
-    "8": Exercise(
-        examples=_raw_numbers, solution=_activated,
-        mistakes=[
-            (_activated_but(distance=lambda raw, pixel: RADIUS + DEPTH_RANGE * raw[0]),
-             "the distance has no tanh: a large number would put the Gaussian behind the camera, or far outside of the "
-             "object."),
-            (_activated_but(opacity=lambda raw, pixel: torch.sigmoid(raw[3])),
-             "the opacity is sigmoid(o - 1): with the 1 an untrained G starts with faint Gaussians."),
-            (_activated_but(scales=lambda raw, pixel: 0.6 * pixel * raw[4:7]),
-             "a scale is a standard deviation and cannot be negative: take the exponential of the number."),
-            (_activated_but(quaternion=lambda raw, pixel: F.normalize(raw[7:11], dim=0)),
-             "add (1, 0, 0, 0) before you normalise. Without it four zeros, which an untrained G answers, would be no "
-             "rotation."),
-            (_activated_but(quaternion=lambda raw, pixel: raw[7:11] + torch.eye(4)[0]),
-             "the quaternion is not of unit length yet."),
-            (_activated_but(distance=lambda raw, pixel: _activated(raw, pixel)[0][None],
-                            opacity=lambda raw, pixel: _activated(raw, pixel)[1][None]),
-             "distance and opacity are single numbers: take them without an axis, raw[0] and raw[3]."),
-            (lambda raw, pixel: _activated(torch.cat([raw[:1], raw[3:4], raw[1:3], raw[4:]]), pixel),
-             "the order of the 14: depth, two of the shift, opacity, three scales, four of the rotation, three of the "
-             "colour. The opacity is number 3, counted from 0."),
-        ],
-        says="Whatever 14 numbers the network answers, a valid Gaussian comes out, near the object and about as large "
-             "as a pixel."),
+        says="Classifier-free guidance. Scale 1 changes nothing, 0 forgets the condition, more than 1 exaggerates it."),
 }

@@ -1,9 +1,7 @@
-"""Exercises of 03: Algorithm 2 with small functions in the place of F and G, what a plan changes in it, and the CCM."""
+"""Exercises of 03: a Gaussian in a picture, pixels that blend, views that judge, and what G's numbers become."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,298 +11,247 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..algorithms import recursion
-from ..cameras import orbit_cameras, to_canonical
-from ..evaluation.metrics import psnr
-from ..models.feedback import Renders
-from ..noise import EDMNoise, c_in
-from ..plans import PLANS, Plan
-from .checking import Exercise, curve, numbers
-from .lesson_02 import pinhole
+from ..cameras import RADIUS, Cameras, orbit_cameras
+from ..gaussians import quaternion_to_matrix
+from ..models.reconstructor import DEPTH_RANGE, GaussianReconstructor
+from ..rasterization.projection import BLUR
+from .checking import Exercise, curve
 
-GREY = 0.5  # the true value of each of eight views
-SIGMAS = EDMNoise(sigma_min=0.05, sigma_max=80.0).sigmas(25)
-BALL = 0.5  # world units
+SPLATS, OPACITY = 10, 0.3  # of the ray whose transmittance is drawn
+LEFT_OVER = [(1 - OPACITY)**passed for passed in range(SPLATS + 1)]
 
 
 def _draw(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def _targets() -> list[tuple]:
-    pred_x, prior = _draw(2, 4)
-    return [(pred_x, prior, sigma, above, share)
-            for sigma, above, share in ((2.0, 0.3, 0.25), (0.1, 0.3, 0.25), (5.0, 1.0, 1.0), (0.5, 1.0, 1.0))]
+def _quaternions() -> list[tuple]:
+    drawn = _draw(2, 4)
+    return [(F.normalize(drawn[0], dim=0),), (3 * drawn[1],)]
 
 
-def _target(pred_x: Tensor, prior: Tensor, sigma: float, above: float, share: float) -> Tensor:
-    return Plan(project_above=above, project_share=share).target(pred_x, sigma, prior, None)
+def _matrix_as_it_stands(q: Tensor) -> Tensor:
+    w, x, y, z = q
+    return torch.eye(3) + 2 * torch.stack([
+        -y * y - z * z, x * y - w * z, x * z + w * y, x * y + w * z, -x * x - z * z, y * z - w * x,
+        x * z - w * y, y * z + w * x, -x * x - y * y]).view(3, 3)
 
 
-def _estimate(x_t: Tensor, sigma: Tensor, self_cond: dict[str, Tensor] | None) -> Tensor:
-    """Stands for F: None is zero maps, and the noisier x_t is, the more the maps count."""
-    maps = torch.zeros_like(x_t) if self_cond is None else 0.4 * self_cond["rgb"] + 0.2 * self_cond["ccm"]
-    return torch.tanh(x_t / (1 + sigma) + maps)
+def _points() -> list[tuple]:
+    cameras = orbit_cameras([30.0, 200.0], [20.0, -5.0])
+    return [(0.2 * _draw(3), c2w, float(k[0, 0]) * size, size)
+            for c2w, k, size in zip(cameras.c2w, cameras.intrinsics, (64, 128), strict=True)]
 
 
-def _reconstruct(views: Tensor, sigma: Tensor) -> Tensor:
-    """Stands for G: the noisier the views, the more it takes their mean."""
-    return views.mean() + (views - views.mean()) / (1 + sigma)
+def pinhole(c2w: Tensor, focal: float) -> Cameras:
+    """One camera (1,) of this focal length in image sides."""
+    return Cameras(c2w[None], torch.tensor([[[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]]]))
 
 
-def _solver(x_t: Tensor, pred_x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    return EDMNoise().step(x_t, pred_x, sigma, sigma_next)
+def _image_point(point: Tensor, c2w: Tensor, f: float, size: int) -> Tensor:
+    uv, depth = pinhole(c2w, f / size).project(point[None])
+    return torch.cat([uv[0, 0] * size, depth[0]])
 
 
-def _toys() -> list[tuple]:
-    """F, decode, G, render, solver, noise and sigmas, for views that are one number each."""
-    return [(_estimate, lambda latents: 0.5 + 0.4 * latents, _reconstruct,
-             lambda gaussians: Renders(rgb=gaussians, ccm=gaussians**2), _solver, _draw(4), sigmas)
-            for sigmas in (EDMNoise(sigma_min=0.1, sigma_max=8.0).sigmas(4), torch.tensor([3.0, 1.0, 0.0]))]
+def _other_point(c2w_inverted: bool = True, divided: bool = True, middle: float = 0.5, down: int = 1):
+    def place(point: Tensor, c2w: Tensor, f: float, size: int) -> Tensor:
+        pose = torch.linalg.inv(c2w) if c2w_inverted else c2w
+        x, y, z = pose[:3, :3] @ point + pose[:3, 3]
+        by = z if divided else 1
+        return torch.stack([f * x / by + middle * size, down * f * y / by + middle * size, z])
+    return place
 
 
-def _algorithm_2(F, decode, G, render, solver, noise: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
-    """By the library, which is given the small functions as a pipeline."""
-    pipe = SimpleNamespace(estimate=lambda x_t, sigma, cond, cameras, self_cond: F(x_t, sigma, self_cond),
-                           decode=decode, reconstruct=lambda views, cameras, sigma: G(views, sigma),
-                           render=lambda gaussians, cameras: render(gaussians),
-                           scheduler=SimpleNamespace(step=lambda *line_6: solver(*line_6[:4])))
-    nothing: Any = None  # no condition view and no cameras
-    *_, last = recursion(pipe, nothing, nothing, sigmas, Plan(), lambda: noise)
-    return last.views, last.gaussians
+def _covariances() -> list[tuple]:
+    half = 0.1 * _draw(2, 3, 3)
+    world_to_camera = orbit_cameras([30.0, 200.0], [20.0, -5.0]).world_to_camera()
+    return [(a @ a.mT, pose[:3, :3], torch.tensor(centre), 89.0)
+            for a, pose, centre in zip(half, world_to_camera, ([0.3, -0.2, 1.6], [-0.1, 0.4, 1.9]), strict=True)]
 
 
-def _slip(slip: str):
-    """Algorithm 2 with one line wrong."""
-    def algorithm(F, decode, G, render, solver, noise, sigmas):
-        x_t, self_cond = noise if slip == "level" else sigmas[0] * noise, None
-        if slip == "first":
-            self_cond = render(G(decode(x_t), sigmas[0]))
-        for sigma, sigma_next in pairwise(sigmas):
-            pred_x = F(x_t, sigma, None if slip == "forgets" else self_cond)
-            views = decode(x_t if slip == "noisy" else pred_x)
-            gaussians = G(views, sigma_next if slip == "next" else sigma)
-            self_cond = render(gaussians)
-            if slip == "same":
-                pred_x = F(x_t, sigma, self_cond)
-            x_t = solver(x_t, self_cond["rgb"] if slip == "render" else pred_x, sigma, sigma_next)
-        return views, gaussians
-    return algorithm
+def _image_covariance(covariance: Tensor, W: Tensor, centre: Tensor, f: float, blur: float = BLUR,
+                      tilt: float = 1.0) -> Tensor:
+    x, y, z = centre.tolist()
+    J = f / z * torch.tensor([[1, 0, -tilt * x / z], [0, 1, -tilt * y / z]])  # eq. 5
+    return J @ W @ covariance @ W.mT @ J.mT + blur * torch.eye(2)
 
 
-def _pixels(answer: Any) -> Tensor:
-    """Eight numbers as pictures of one pixel, (8, 1, 1, 1)."""
-    return torch.as_tensor(numbers(answer)).reshape(8, 1, 1, 1)
-
-
-def _agreement(answer: Any) -> float:
-    """With the mean of all views, in the place of what G makes of them."""
-    views = _pixels(answer)
-    return float(psnr(views, views.mean(dim=0, keepdim=True).expand(8, 1, 1, 1)).mean())
-
-
-def _quality(answer: Any) -> float:
-    return float(psnr(_pixels(answer), torch.full((8, 1, 1, 1), GREY)).mean())
-
-
-def _eight(answer: Any) -> bool:
-    values = numbers(answer)
-    return values is not None and values.shape == (8,) and bool(((values >= 0) & (values <= 1)).all())
-
-
-ONE_OBJECT = (
-    (_eight, "expected eight numbers between 0 and 1."),
-    (lambda answer: _quality(answer) <= 10,
-     "these views are close to the truth. Move them away from it, to 10 dB or less."),
-    (lambda answer: _agreement(answer) >= 40,
-     "wrong enough, but these views disagree: their mean, which stands for the 3D, is like none of them."),
-)
-
-
-def _reach() -> Tensor:
-    """By how much a target that is 1 further off moves the scaled x_next, at each step."""
-    moved = torch.stack([EDMNoise().step(0.0, 1.0, *levels) for levels in pairwise(SIGMAS)])
-    return moved * c_in(SIGMAS[1:])
-
-
-def _over_levels(answer: Any) -> np.ndarray:
-    """The points of the curve (N, 2), highest noise level first, whichever way they were drawn."""
-    points = curve(answer)
-    return points[np.argsort(-points[:, 0])]
-
-
-RISING = (
-    (lambda answer: len(_over_levels(answer)) == 25, "expected 25 points, one for each step."),
-    (lambda answer: np.allclose(_over_levels(answer)[:, 0], SIGMAS[:-1], rtol=1e-3),
-     "put the noise level of each step, before it is taken, on the horizontal axis."),
-    (lambda answer: (np.diff(_over_levels(answer)[:, 1]) >= 0).all(),
-     "the curve falls from step to step. sigma_next / sigma is what x_t keeps; the target gets the rest."),
-    (lambda answer: _over_levels(answer)[0, 1] < 0.01,
-     "too high at the first step. There x_next is nearly all noise: divide by its size, sqrt(1 + sigma_next**2)."),
-    (lambda answer: abs(_over_levels(answer)[-1, 1] - 1) < 1e-3,
-     "the last step lands on its target: the curve ends at 1. Divide by the size of x_next, not of x_t."),
-    (lambda answer: np.allclose(_over_levels(answer)[:, 1], _reach(), atol=1e-2),
-     "both ends are right, the way between them is not: it is (1 - sigma_next / sigma) / sqrt(1 + sigma_next**2)."),
-)
-
-
-def _line(heights: Tensor, across: Any = SIGMAS[:-1]) -> Axes:
+def _line(heights: list[float]) -> Axes:
     axis = Figure().subplots()
-    axis.semilogx(across, heights)
+    axis.plot(range(len(heights)), heights)
     return axis
 
 
-def _ball() -> list[tuple]:
-    """The z-depth of a ball about the origin, 0 beside it, with the pose and the focal length of the camera."""
-    cameras = orbit_cameras([45.0, 180.0], [20.0, 0.0])
-    origins, directions = cameras.rays(16)
-    middle = -(origins * directions).sum(-1)
-    beside = origins.square().sum(-1) - middle**2  # squared distance of the ray from the origin
-    distance = middle - (BALL**2 - beside).clamp_min(0).sqrt()
-    forward = cameras.c2w[:, None, None, :3, 2]
-    depth = distance * (directions * forward).sum(-1) * (beside < BALL**2)
-    return [(one, c2w, float(k[0, 0])) for one, c2w, k in zip(depth, cameras.c2w, cameras.intrinsics, strict=True)]
+FALLING = (
+    (lambda answer: len(curve(answer)) == SPLATS + 1,
+     f"expected {SPLATS + 1} points: in front of each splat, and behind the last."),
+    (lambda answer: abs(curve(answer)[0, 1] - 1) < 1e-3,
+     "in front of the first splat all the light is left: the curve starts at 1. What was taken starts at 0."),
+    (lambda answer: (curve(answer)[:, 1] >= 0).all(),
+     "there is never less light than none. Each splat takes its share of what is left, not of all the light."),
+    (lambda answer: (curve(answer)[1:, 1] <= curve(answer)[:-1, 1]).all(),
+     "no splat gives light back: the curve never rises."),
+    (lambda answer: abs(curve(answer)[-1, 1] - LEFT_OVER[-1]) < 1e-3,
+     f"the curve ends at the wrong height: each splat leaves {1 - OPACITY:g} of what reaches it."),
+    (lambda answer: np.allclose(curve(answer)[:, 1], LEFT_OVER, atol=1e-3),
+     f"both ends are right, the way between them is not: each splat leaves {1 - OPACITY:g} of what reaches it."),
+)
 
 
-def _seen() -> list[tuple]:
-    return [(pinhole(c2w, focal).unproject(depth[None, None])[0], depth[None]) for depth, c2w, focal in _ball()]
+def _transmittance(alphas: Tensor) -> Tensor:
+    """In front of each, and behind the last: (N + 1,)."""
+    return torch.cat([alphas.new_ones(1), torch.cumprod(1 - alphas, dim=0)])
 
 
-def _coordinate_map(depth: Tensor, c2w: Tensor, focal: float) -> Tensor:
-    return pinhole(c2w, focal).canonical_map(depth[None, None])[0]
+def _pixels() -> list[tuple]:
+    generator = torch.Generator().manual_seed(0)
+    opacities, depths = (torch.rand(2, 5, generator=generator) for _ in range(2))
+    colors = torch.rand(2, 5, 3, generator=generator)
+    return [(o, c, 1.5 + z, background) for o, c, z, background in zip(opacities, colors, depths, (1.0, 0.2),
+                                                                       strict=True)]
 
 
-def _other_map(half: float = 0.5, sides: bool = True, along_ray: bool = False, swapped: bool = False,
-               to_world: bool = True, background: bool = True):
-    def coordinate_map(depth: Tensor, c2w: Tensor, focal: float) -> Tensor:
-        size = len(depth)
-        places = (torch.arange(size) + half) / (size if sides else 1)
-        v, u = torch.meshgrid(places, places, indexing="xy" if swapped else "ij")
-        ray = torch.stack([(u - 0.5) / focal, (v - 0.5) / focal, torch.ones_like(u)])
-        ray = F.normalize(ray, dim=0) if along_ray else ray
-        rotation = c2w[:3, :3] if to_world else c2w[:3, :3].mT
-        points = c2w[:3, 3, None, None] + depth * torch.einsum("ij,jhw->ihw", rotation, ray)
-        return to_canonical(points) * ((depth > 0) if background else 1)
-    return coordinate_map
+def _blend(opacities: Tensor, colors: Tensor, depths: Tensor, background: float, sign: int = 1, own: int = 0,
+           behind: float = 1.0) -> Tensor:
+    order = torch.argsort(sign * depths)
+    left = _transmittance(opacities[order])
+    weights = left[own:len(order) + own] * opacities[order]
+    return weights @ colors[order] + behind * left[-1] * background  # eq. 3
 
 
-def _renders_seen(steps: int, every: int, itself: bool = False) -> list[int]:
-    plan, seen, last = Plan(every=every), [], -1
-    for t in range(steps):
-        before = last
-        if plan.reconstructs(t, [1.0] * (steps + 1)):
-            last = t
-        seen.append(last if itself else before)
-    return seen
+def _sorted_pixels() -> list[tuple]:
+    pixels = [(opacities, depths.sort().values) for opacities, _, depths, _ in _pixels()]
+    return [*pixels, (torch.zeros(2), torch.tensor([1.5, 1.7]))]
+
+
+def _depth(alphas: Tensor, depths: Tensor, divided: bool = True) -> Tensor:
+    left = _transmittance(alphas)
+    accumulated = (left[:-1] * alphas * depths).sum()
+    return accumulated / (1 - left[-1]).clamp_min(1e-9) if divided else accumulated
+
+
+def _raw_numbers() -> list[tuple]:
+    return [(raw, pixel) for raw, pixel in zip(_draw(2, 14), (0.02, 0.04), strict=True)]
+
+
+def _activated(raw: Tensor, pixel: float) -> tuple[Tensor, ...]:
+    """By the library, of a picture of one grid pixel, whose ray is the camera's axis."""
+    camera = orbit_cameras([0.0], [0.0])[None]
+    grey = torch.full((1, 1, 3, 2, 2), 0.5)
+    one = GaussianReconstructor.to_gaussians(raw.view(1, 1, 14, 1, 1), grey, camera)[0, 0]
+    position, forward = camera.positions[0, 0], camera.c2w[0, 0, :3, 2]
+    of_one = RADIUS / camera.intrinsics[0, 0, 0, 0]  # the only grid pixel's side
+    return (one.means - position) @ forward, one.opacities, one.scales * pixel / of_one, one.quaternions
+
+
+def _activated_but(**changes: Any):
+    """Like `_activated`, but for some of distance, opacity, scales and quaternion: functions of raw and pixel."""
+    def activate(raw: Tensor, pixel: float) -> tuple:
+        names = ("distance", "opacity", "scales", "quaternion")
+        return tuple(changes[name](raw, pixel) if name in changes else right
+                     for name, right in zip(names, _activated(raw, pixel), strict=True))
+    return activate
 
 
 EXERCISES = {
     "1": Exercise(
-        examples=lambda: [(1.0, 4.0, 1.0), (0.5, 80.0, 60.0), (2.0, 0.3, 0.0)],
-        solution=lambda delta, sigma, sigma_next: EDMNoise().step(0.0, delta, sigma, sigma_next),
+        examples=_quaternions, solution=quaternion_to_matrix,
         mistakes=[
-            (lambda delta, sigma, sigma_next: delta,
-             "a step lands on its target only if sigma_next is 0. Before that it goes a part of the way."),
-            (lambda delta, sigma, sigma_next: delta * sigma_next / sigma,
-             "sigma_next / sigma is the share that x_t keeps. The target gets the rest."),
-            (lambda delta, sigma, sigma_next: delta * (sigma - sigma_next),
-             "divide by sigma: the slope is (x_t - target) / sigma."),
+            (_matrix_as_it_stands,
+             "right for unit quaternions. The second example is longer: bring q to unit length first, or what comes "
+             "out is no rotation."),
+            (lambda q: quaternion_to_matrix(q.roll(1)),
+             "the order of the four: w comes first here. Other programs put it last."),
+            (lambda q: quaternion_to_matrix(q).mT, "this turns the other way: it is the transposed matrix."),
         ],
-        says="While sigma falls slowly, where a step goes hardly matters. In the last step it is all that matters."),
+        says="A network may answer any four numbers; after the division by their length they are a rotation."),
     "2": Exercise(
-        examples=_targets, solution=_target,
+        examples=_points, solution=_image_point,
         mistakes=[
-            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, sigma, above, 1 - share),
-             "the share is counted from F's estimate: 0 stays with it, 1 is the render."),
-            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, above, sigma, share),
-             "the other way round: while sigma is large the target is pulled, below `above` it is F's estimate."),
-            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, sigma, above, 1.0),
-             "this always goes all the way to the render. Go by the share."),
-            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, 2 * above, above, share),
-             "at low noise the render would cost F's details: below `above` the target is F's estimate."),
+            (_other_point(c2w_inverted=False),
+             "c2w leads from the camera to the world. The point has to go the other way, so invert it first."),
+            (lambda point, c2w, f, size: _image_point(point + c2w[:3, 3] - c2w[:3, :3] @ c2w[:3, 3], c2w, f, size),
+             "the camera's place has to be turned, too: R.T @ (point - place), or the inverse of the whole c2w."),
+            (_other_point(divided=False), "divide x and y by the depth z: what is far away is small."),
+            (_other_point(middle=0.0),
+             "(0, 0) is the upper left corner of the picture. What lies straight ahead lands in its middle, size / 2."),
+            (_other_point(down=-1),
+             "v is mirrored: the camera's y axis points down here, and so does v. Do not flip it."),
         ],
-        says="`Plan.target` in one line. Share 1 is design (b), and a quarter is what `calm` takes. Share 0 is the "
-             "paper's plan."),
+        says="A pinhole camera. The depth is z along the camera's axis, not the distance to the point."),
     "3": Exercise(
-        examples=_toys, solution=_algorithm_2,
+        examples=_covariances, solution=_image_covariance,
         mistakes=[
-            (_slip("forgets"),
-             "F is given None in every step: these are the two stages of design (a). Set self_cond to None once, "
-             "before the loop, and hand it to F."),
-            (_slip("same"),
-             "F is asked again with the renders of the same step. They wait for the F of the next step."),
-            (_slip("render"),
-             "the solver goes to the render: this is design (b). In Algorithm 2 it goes to F's estimate, pred_x."),
-            (_slip("first"),
-             "in the first step there is no reconstruction yet: self_cond is None, which F reads as zero maps."),
-            (_slip("noisy"), "decode F's estimate pred_x, not the noisy x_t: G is made for clean views."),
-            (_slip("next"), "tell G the noise level of this step, sigma: that is what its views were made from."),
-            (_slip("level"), "x_t starts at the highest noise level: sigmas[0] times noise of unit variance."),
+            (lambda *given: _image_covariance(*given, blur=0.0),
+             "add the low-pass filter, 0.3 times the identity."),
+            (lambda covariance, W, centre, f: _image_covariance(covariance, torch.eye(3), centre, f),
+             "the covariance is still in world axes: turn it into the camera's, W on the left and W.T on the right."),
+            (lambda covariance, W, centre, f: _image_covariance(covariance, W.mT, centre, f),
+             "W and its transpose are exchanged: it is W @ covariance @ W.T."),
+            (lambda *given: _image_covariance(*given, tilt=0.0),
+             "this J has no third column, as if the projection were parallel. A point that comes nearer also moves "
+             "away from the middle: -x/z and -y/z."),
         ],
-        says="Algorithm 2. The library's `recursion`, given the same small functions, ends in the same views and "
-             "Gaussians."),
+        says="Equation 5 of 3D Gaussian splatting: three dimensions, a turn and a linear map, two dimensions."),
     "4": Exercise(
-        solution=lambda: torch.ones(8),
+        solution=lambda: _line(LEFT_OVER),
         mistakes=[
-            (lambda: torch.full((8,), 2.0), ONE_OBJECT[0][1]),
-            (lambda: torch.ones(1), ONE_OBJECT[0][1]),
-            (lambda: torch.full((8,), GREY), ONE_OBJECT[1][1]),
-            (lambda: torch.tensor([0.0, 1.0] * 4), ONE_OBJECT[2][1]),
+            (lambda: _line(LEFT_OVER[1:]), FALLING[0][1]),
+            (lambda: _line([1 - left for left in LEFT_OVER]), FALLING[1][1]),
+            (lambda: _line([1 - OPACITY * passed for passed in range(SPLATS + 1)]), FALLING[2][1]),
+            (lambda: _line([1.0, *LEFT_OVER[:0:-1]]), FALLING[3][1]),
+            (lambda: _line([max(0.0, 1 - OPACITY * passed) for passed in range(SPLATS + 1)]), FALLING[4][1]),
         ],
-        properties=ONE_OBJECT,
-        says="Eight views of one object, and not of this one. Self-consistency never asks for the truth, so read it "
-             "beside quality."),
+        properties=FALLING,
+        says="It falls geometrically: behind ten splats of opacity 0.3 some 3 % are left. What lies further back "
+             "hardly shows, and hardly learns."),
     "5": Exercise(
-        solution=lambda: _line(_reach()),
+        examples=_pixels, solution=_blend,
         mistakes=[
-            (lambda: _line(_reach()[:-1], SIGMAS[:-2]), RISING[0][1]),
-            (lambda: _line(_reach(), range(25)), RISING[1][1]),
-            (lambda: _line(SIGMAS[1:] / SIGMAS[:-1]), RISING[2][1]),
-            (lambda: _line(1 - SIGMAS[1:] / SIGMAS[:-1]), RISING[3][1]),
-            (lambda: _line((1 - SIGMAS[1:] / SIGMAS[:-1]) * c_in(SIGMAS[:-1])), RISING[4][1]),
+            (lambda opacities, colors, depths, background: _blend(opacities, colors, torch.arange(5), background),
+             "blended in the order in which they came. Sort by depth first."),
+            (lambda *given: _blend(*given, sign=-1),
+             "the farthest comes first here. The nearest takes its share before the others."),
+            (lambda *given: _blend(*given, own=1),
+             "a splat does not dim itself: its transmittance is that of the splats before it."),
+            (lambda *given: _blend(*given, behind=0.0), "what is left behind the last splat shows the background."),
         ],
-        properties=RISING,
-        says="At much noise a step hardly feels where it goes. This is why design (b) starts to differ from (a) so "
-             "late. What F is given works at every level."),
+        says="Equation 3 of 3D Gaussian splatting. The sum of the weights and what is left is 1: no light gets lost."),
     "6": Exercise(
-        examples=_seen, solution=lambda points, depth: to_canonical(points) * (depth > 0),
+        examples=_sorted_pixels, solution=_depth,
         mistakes=[
-            (lambda points, depth: to_canonical(points),
-             "the background has to be 0. Where the depth is 0, `points` is the place of the camera."),
-            (lambda points, depth: to_canonical(points * (depth > 0)),
-             "the background became 0.5, the middle of the box, where surface may be. Map first, then mask."),
-            (lambda points, depth: (points + 0.55) / 0.55 * (depth > 0),
-             "the box is 1.1 wide, from -0.55 to 0.55: this runs from 0 to 2."),
-            (lambda points, depth: points / 1.1 * (depth > 0),
-             "this runs from -0.5 to 0.5. A picture runs from 0 to 1: shift it."),
+            (lambda *given: _depth(*given, divided=False),
+             "this is the accumulated depth. Divide by the sum of the weights, or faint pixels seem to be near. (The "
+             "released code stops here, see notebook 07.)"),
+            (lambda alphas, depths: (alphas * depths).sum() / alphas.sum().clamp_min(1e-9),
+             "weighted by opacity alone: a splat behind others counts too much. The weight is T times alpha."),
+            (lambda alphas, depths: depths[0] if alphas.sum() else alphas.sum(),
+             "this is the depth of the nearest splat, however faint it is."),
         ],
-        says="A place in the object's box is a colour. The background is 0, the colour of a corner of the box that no "
-             "object reaches."),
+        says="The expected depth: one number for a pixel in which several splats show. At an outline it lies between "
+             "object and what is behind it, where there is nothing at all."),
     "7": Exercise(
-        examples=_ball, solution=_coordinate_map,
+        examples=_raw_numbers, solution=_activated,
         mistakes=[
-            (_other_map(background=False), "the background has to be 0: multiply by depth > 0 at the end."),
-            (_other_map(half=0.0),
-             "this takes the corners of the pixels. Their centres lie half a pixel further: (j + 0.5) / S."),
-            (_other_map(half=0.0, sides=False),
-             "pixel indices, but the focal length is in image sides: divide by S. The released code slips here."),
-            (_other_map(along_ray=True), "depth is measured along the camera's axis, so leave the ray's z at 1."),
-            (_other_map(swapped=True), "rows and columns are exchanged: u goes with the column j, v with the row i."),
-            (_other_map(to_world=False), "c2w turns the camera's axes into the world's: no transpose."),
+            (_activated_but(distance=lambda raw, pixel: RADIUS + DEPTH_RANGE * raw[0]),
+             "the distance has no tanh: a large number would put the Gaussian behind the camera, or far outside of the "
+             "object."),
+            (_activated_but(opacity=lambda raw, pixel: torch.sigmoid(raw[3])),
+             "the opacity is sigmoid(o - 1): with the 1 an untrained G starts with faint Gaussians."),
+            (_activated_but(scales=lambda raw, pixel: 0.6 * pixel * raw[4:7]),
+             "a scale is a standard deviation and cannot be negative: take the exponential of the number."),
+            (_activated_but(quaternion=lambda raw, pixel: F.normalize(raw[7:11], dim=0)),
+             "add (1, 0, 0, 0) before you normalise. Without it four zeros, which an untrained G answers, would be no "
+             "rotation."),
+            (_activated_but(quaternion=lambda raw, pixel: raw[7:11] + torch.eye(4)[0]),
+             "the quaternion is not of unit length yet."),
+            (_activated_but(distance=lambda raw, pixel: _activated(raw, pixel)[0][None],
+                            opacity=lambda raw, pixel: _activated(raw, pixel)[1][None]),
+             "distance and opacity are single numbers: take them without an axis, raw[0] and raw[3]."),
+            (lambda raw, pixel: _activated(torch.cat([raw[:1], raw[3:4], raw[1:3], raw[4:]]), pixel),
+             "the order of the 14: depth, two of the shift, opacity, three scales, four of the rotation, three of the "
+             "colour. The opacity is number 3, counted from 0."),
         ],
-        says="The CCM, derived: pixel, ray, place in the world, colour. Both cameras paint a point of this ball in the "
-             "same colour, if both see it."),
-    "8": Exercise(
-        examples=lambda: [(12, 5), (25, 5), (6, 1), (10, 20)], solution=_renders_seen,
-        mistakes=[
-            *((wrong, "off by one: F comes before G. In step `every` it is still given the renders of step 0.")
-              for wrong in (lambda steps, every: _renders_seen(steps, every, itself=True),
-                            lambda steps, every: [every * (t // every) for t in range(steps)])),
-            (lambda steps, every: _renders_seen(steps, 1),
-             "this is the paper's plan, which renders in every step. Here G is called in steps 0, every, 2 * every."),
-            (lambda steps, every: [max(0, t) for t in _renders_seen(steps, every)],
-             "in step 0 nothing has been rendered yet: -1."),
-        ],
-        says=f"`calm` has every = {PLANS['calm'].every}. The solver comes after G: it goes towards new renders in "
-             "the very step that made them."),
+        says="Whatever 14 numbers the network answers, a valid Gaussian comes out, near the object and about as large "
+             "as a pixel."),
 }

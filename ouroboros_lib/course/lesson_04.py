@@ -1,281 +1,310 @@
-"""Exercises of 04: losses and weights of a training run, what several parts of a batch average, and Algorithm 1."""
+"""Exercises of 04: Algorithm 2 with small functions in the place of F and G, what a plan changes in it, and the CCM."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..losses import denoising_loss
-from ..noise import EDMNoise
-from ..training.fast.averages import WeightAverages
-from ..training.loop import learning_rate_factor
-from .checking import Exercise, curve
+from ..algorithms import recursion
+from ..cameras import orbit_cameras, to_canonical
+from ..evaluation.metrics import psnr
+from ..models.feedback import Renders
+from ..noise import EDMNoise, c_in
+from ..plans import PLANS, Plan
+from .checking import Exercise, curve, numbers
+from .lesson_03 import pinhole
 
-STEPS, WARMUP, PEAK = 1000, 50, 6e-4  # of the run whose learning rate is drawn
-
-
-def _random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _estimates() -> list[tuple]:
-    x, sigma = _random(4, 2, 1, 3, 3), torch.tensor([0.1, 0.5, 2.0, 20.0])
-    return [(x + sigma.reshape(4, 1, 1, 1, 1) * _random(*x.shape, seed=1), x, sigma)]
+GREY = 0.5  # the true value of each of eight views
+SIGMAS = EDMNoise(sigma_min=0.05, sigma_max=80.0).sigmas(25)
+BALL = 0.5  # world units
 
 
-def _rates(rate: Callable[[float], float] = lambda done: learning_rate_factor(done, WARMUP / STEPS), scale: float = PEAK
-           ) -> Figure:
-    figure = Figure()
-    figure.subplots().plot([scale * rate(step / STEPS) for step in range(STEPS)])
-    return figure
+def _draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def _warmed(fall: Callable[[float], float]) -> Callable[[float], float]:
-    return lambda done: min(1.0, done * STEPS / WARMUP) * fall(done)
+def _targets() -> list[tuple]:
+    pred_x, prior = _draw(2, 4)
+    return [(pred_x, prior, sigma, above, share)
+            for sigma, above, share in ((2.0, 0.3, 0.25), (0.1, 0.3, 0.25), (5.0, 1.0, 1.0), (0.5, 1.0, 1.0))]
 
 
-def _at(answer: Any, step: float) -> float:
-    """The learning rate at a step, in shares of the peak."""
-    return float(np.interp(step, *curve(answer).T)) / PEAK
+def _target(pred_x: Tensor, prior: Tensor, sigma: float, above: float, share: float) -> Tensor:
+    return Plan(project_above=above, project_share=share).target(pred_x, sigma, prior, None)
 
 
-def _averaged(weights: Tensor, decay: float) -> Tensor:
-    averages = WeightAverages([nn.Parameter(weights[0])], decay)
-    for later in weights[1:]:
-        averages.step([nn.Parameter(later)])
-    return averages.shadow_params[0]
+def _estimate(x_t: Tensor, sigma: Tensor, self_cond: dict[str, Tensor] | None) -> Tensor:
+    """Stands for F: None is zero maps, and the noisier x_t is, the more the maps count."""
+    maps = torch.zeros_like(x_t) if self_cond is None else 0.4 * self_cond["rgb"] + 0.2 * self_cond["ccm"]
+    return torch.tanh(x_t / (1 + sigma) + maps)
 
 
-def _averaged_by_hand(weights: Tensor, decay: Callable[[int], float]) -> Tensor:
-    average = weights[0]
-    for update, later in enumerate(weights[1:]):
-        average = decay(update) * average + (1 - decay(update)) * later
-    return average
+def _reconstruct(views: Tensor, sigma: Tensor) -> Tensor:
+    """Stands for G: the noisier the views, the more it takes their mean."""
+    return views.mean() + (views - views.mean()) / (1 + sigma)
 
 
-def _parts() -> list[tuple]:
-    return [(_random(len(sizes), 3), torch.tensor(sizes)) for sizes in ((4, 4), (6, 2), (8, 8, 1))]
+def _solver(x_t: Tensor, pred_x: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    return EDMNoise().step(x_t, pred_x, sigma, sigma_next)
 
 
-def _processes() -> list[tuple]:
-    return [(_random(3), size * _random(processes, 3, seed=1), 0.1, 1.0)
-            for processes, size in ((2, 4.0), (4, 3.0), (2, 0.1))]
+def _toys() -> list[tuple]:
+    """F, decode, G, render, solver, noise and sigmas, for views that are one number each."""
+    return [(_estimate, lambda latents: 0.5 + 0.4 * latents, _reconstruct,
+             lambda gaussians: Renders(rgb=gaussians, ccm=gaussians**2), _solver, _draw(4), sigmas)
+            for sigmas in (EDMNoise(sigma_min=0.1, sigma_max=8.0).sigmas(4), torch.tensor([3.0, 1.0, 0.0]))]
 
 
-def _clipped(gradient: Tensor, clip: float) -> Tensor:
-    return gradient * (clip / gradient.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+def _algorithm_2(F, decode, G, render, solver, noise: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+    """By the library, which is given the small functions as a pipeline."""
+    pipe = SimpleNamespace(estimate=lambda x_t, sigma, cond, cameras, self_cond: F(x_t, sigma, self_cond),
+                           decode=decode, reconstruct=lambda views, cameras, sigma: G(views, sigma),
+                           render=lambda gaussians, cameras: render(gaussians),
+                           scheduler=SimpleNamespace(step=lambda *line_6: solver(*line_6[:4])))
+    nothing: Any = None  # no condition view and no cameras
+    *_, last = recursion(pipe, nothing, nothing, sigmas, Plan(), lambda: noise)
+    return last.views, last.gaussians
 
 
-class _Toys:
-    """F, decoder, G and renderer of a few numbers each; `given`: how many examples each call of F was for."""
-
-    def __init__(self):
-        self.of_F, self.of_G = (torch.tensor(value, requires_grad=True) for value in (0.7, 1.3))
-        self.given: list[int] = []
-
-    def F(self, noisy_x: Tensor, sigma: Tensor, cond: Tensor, cameras: Tensor, self_cond: Tensor | float | None = None
-          ) -> Tensor:
-        self.given.append(len(noisy_x))
-        maps = 0.0 if self_cond is None else self_cond
-        known = cond[:, None] + cameras.reshape(*cameras.shape, 1, 1, 1)
-        return noisy_x / (1 + sigma.reshape(-1, 1, 1, 1, 1) ** 2) + self.of_F * torch.tanh(known + maps)
-
-    def decode(self, pred_x: Tensor) -> Tensor:
-        return torch.sigmoid(pred_x)
-
-    def G(self, views: Tensor, cameras: Tensor, sigma: Tensor) -> Tensor:
-        return self.of_G * views / (1 + 0.1 * sigma.reshape(-1, 1, 1, 1, 1))
-
-    def render(self, gaussians: Tensor, cameras: Tensor) -> Tensor:
-        return gaussians * torch.cos(cameras).reshape(*cameras.shape, 1, 1, 1)
-
-    def gradients(self, loss: Tensor) -> list[float]:
-        weights = (self.of_F, self.of_G)
-        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) if loss.requires_grad else ()
-        return [float(value) if value is not None else 0.0 for value in found] or [0.0, 0.0]
+def _slip(slip: str):
+    """Algorithm 2 with one line wrong."""
+    def algorithm(F, decode, G, render, solver, noise, sigmas):
+        x_t, self_cond = noise if slip == "level" else sigmas[0] * noise, None
+        if slip == "first":
+            self_cond = render(G(decode(x_t), sigmas[0]))
+        for sigma, sigma_next in pairwise(sigmas):
+            pred_x = F(x_t, sigma, None if slip == "forgets" else self_cond)
+            views = decode(x_t if slip == "noisy" else pred_x)
+            gaussians = G(views, sigma_next if slip == "next" else sigma)
+            self_cond = render(gaussians)
+            if slip == "same":
+                pred_x = F(x_t, sigma, self_cond)
+            x_t = solver(x_t, self_cond["rgb"] if slip == "render" else pred_x, sigma, sigma_next)
+        return views, gaussians
+    return algorithm
 
 
-class _Batch:
-    """Four examples of two views, the first `again` of them for line 5."""
-
-    def __init__(self, again: int):
-        x, cameras = _random(4, 2, 3, 2, 2), torch.tensor([0.0, 0.8]).expand(4, 2)
-        sigma, images = torch.tensor([3.0, 0.4, 1.0, 9.0]), _random(*x.shape, seed=1).sigmoid()
-        self.given = x, images, cameras, x[:, 0], sigma, _random(*x.shape, seed=2), again
-
-    def __str__(self) -> str:
-        return f"a batch of 4 with again = {self.given[-1]}"
+def _pixels(answer: Any) -> Tensor:
+    """Eight numbers as pictures of one pixel, (8, 1, 1, 1)."""
+    return torch.as_tensor(numbers(answer)).reshape(8, 1, 1, 1)
 
 
-def _train(answer: Callable[..., Any], batch: _Batch) -> Any:
-    """What Algorithm 1 does with toys: its losses, their gradients, and what F was called for."""
-    toys = _Toys()
-    with torch.enable_grad():
-        losses = answer(toys.F, toys.decode, toys.G, toys.render, *batch.given)
-        if not (isinstance(losses, (tuple, list)) and len(losses) == 2 and all(map(torch.is_tensor, losses))):
-            return losses
-        return {"how many examples each call of F is for": toys.given, "loss_mv": losses[0], "loss_recon": losses[1],
-                "gradients of loss_mv in F and G": toys.gradients(losses[0]),
-                "gradients of loss_recon in F and G": toys.gradients(losses[1])}
+def _agreement(answer: Any) -> float:
+    """With the mean of all views, in the place of what G makes of them."""
+    views = _pixels(answer)
+    return float(psnr(views, views.mean(dim=0, keepdim=True).expand(8, 1, 1, 1)).mean())
 
 
-def _algorithm_1(*given: Any, slip: str = "") -> tuple[Tensor, Tensor]:
-    """(loss_mv, loss_recon) with one of the mistakes of `SLIPS`, or none."""
-    F, decode, G, render, x, images, cameras, cond, sigma, noise, again = given
-    noisy_x = EDMNoise.add_noise(x, noise, sigma)                                             # line 1
-    pred_x = first = F(noisy_x, sigma, cond, cameras)                                         # line 2
-    views = decode(first if slip == "line 3 not detached" else first.detach())                # line 3
-    renders = render(G(views, cameras, sigma), cameras)                                       # line 4
-    self_cond = renders if slip == "maps not detached" else renders.detach()
-    if slip != "no line 5":
-        rows = slice(0, len(x) if slip == "line 5 for all" else again)
-        start = first.detach() if slip == "starts from the estimate" else noisy_x
-        second = F(start[rows], sigma[rows], cond[rows], cameras[rows], self_cond[rows])      # line 5
-        pred_x = first if slip == "loss on the first" else torch.cat([second, first[rows.stop:]])
-    if slip == "loss on the second":
-        pred_x, x, sigma = second, x[rows], sigma[rows]
-    loss_mv = (pred_x - x).square().mean() if slip == "no weight" else denoising_loss(pred_x, x, sigma)  # line 6
-    return loss_mv, ((self_cond if slip == "loss on detached renders" else renders) - images).square().mean()
+def _quality(answer: Any) -> float:
+    return float(psnr(_pixels(answer), torch.full((8, 1, 1, 1), GREY)).mean())
 
 
-SLIPS = {
-    "no line 5": "F is called once only. Line 5 calls it again for the first `again` examples, with the renders as "
-                 "self_cond.",
-    "line 5 for all": "line 5 is for the first `again` examples alone. F has to work without maps too: in the first "
-                      "step of sampling there are none.",
-    "maps not detached": "the maps are not detached: loss_mv has a gradient in G. In this library the renders are fed "
-                         "back without gradient.",
-    "line 3 not detached": "pred_x goes into the decoder with its gradient: loss_recon reaches F. In this library each "
-                           "loss trains its own model: detach pred_x in line 3.",
-    "loss on detached renders": "loss_recon has no gradient: G learns nothing. Detach the copy that is fed back, not "
-                                "the renders that the loss compares.",
-    "loss on the first": "F is called twice, but loss_mv is of the first estimates. Put the second ones in their place "
-                         "for the first `again` examples.",
-    "loss on the second": "loss_mv is of the first `again` examples alone. The others count as well, with their "
-                          "first estimate.",
-    "starts from the estimate": "the second call is given pred_x. Line 5 denoises the same noisy_x again; only the "
-                                "maps are new.",
-    "no weight": "loss_mv is not weighted: use denoising_loss, with lambda(sigma).",
-}
+def _eight(answer: Any) -> bool:
+    values = numbers(answer)
+    return values is not None and values.shape == (8,) and bool(((values >= 0) & (values <= 1)).all())
+
+
+ONE_OBJECT = (
+    (_eight, "expected eight numbers between 0 and 1."),
+    (lambda answer: _quality(answer) <= 10,
+     "these views are close to the truth. Move them away from it, to 10 dB or less."),
+    (lambda answer: _agreement(answer) >= 40,
+     "wrong enough, but these views disagree: their mean, which stands for the 3D, is like none of them."),
+)
+
+
+def _reach() -> Tensor:
+    """By how much a target that is 1 further off moves the scaled x_next, at each step."""
+    moved = torch.stack([EDMNoise().step(0.0, 1.0, *levels) for levels in pairwise(SIGMAS)])
+    return moved * c_in(SIGMAS[1:])
+
+
+def _over_levels(answer: Any) -> np.ndarray:
+    """The points of the curve (N, 2), highest noise level first, whichever way they were drawn."""
+    points = curve(answer)
+    return points[np.argsort(-points[:, 0])]
+
+
+RISING = (
+    (lambda answer: len(_over_levels(answer)) == 25, "expected 25 points, one for each step."),
+    (lambda answer: np.allclose(_over_levels(answer)[:, 0], SIGMAS[:-1], rtol=1e-3),
+     "put the noise level of each step, before it is taken, on the horizontal axis."),
+    (lambda answer: (np.diff(_over_levels(answer)[:, 1]) >= 0).all(),
+     "the curve falls from step to step. sigma_next / sigma is what x_t keeps; the target gets the rest."),
+    (lambda answer: _over_levels(answer)[0, 1] < 0.01,
+     "too high at the first step. There x_next is nearly all noise: divide by its size, sqrt(1 + sigma_next**2)."),
+    (lambda answer: abs(_over_levels(answer)[-1, 1] - 1) < 1e-3,
+     "the last step lands on its target: the curve ends at 1. Divide by the size of x_next, not of x_t."),
+    (lambda answer: np.allclose(_over_levels(answer)[:, 1], _reach(), atol=1e-2),
+     "both ends are right, the way between them is not: it is (1 - sigma_next / sigma) / sqrt(1 + sigma_next**2)."),
+)
+
+
+def _line(heights: Tensor, across: Any = SIGMAS[:-1]) -> Axes:
+    axis = Figure().subplots()
+    axis.semilogx(across, heights)
+    return axis
+
+
+def _ball() -> list[tuple]:
+    """The z-depth of a ball about the origin, 0 beside it, with the pose and the focal length of the camera."""
+    cameras = orbit_cameras([45.0, 180.0], [20.0, 0.0])
+    origins, directions = cameras.rays(16)
+    middle = -(origins * directions).sum(-1)
+    beside = origins.square().sum(-1) - middle**2  # squared distance of the ray from the origin
+    distance = middle - (BALL**2 - beside).clamp_min(0).sqrt()
+    forward = cameras.c2w[:, None, None, :3, 2]
+    depth = distance * (directions * forward).sum(-1) * (beside < BALL**2)
+    return [(one, c2w, float(k[0, 0])) for one, c2w, k in zip(depth, cameras.c2w, cameras.intrinsics, strict=True)]
+
+
+def _seen() -> list[tuple]:
+    return [(pinhole(c2w, focal).unproject(depth[None, None])[0], depth[None]) for depth, c2w, focal in _ball()]
+
+
+def _coordinate_map(depth: Tensor, c2w: Tensor, focal: float) -> Tensor:
+    return pinhole(c2w, focal).canonical_map(depth[None, None])[0]
+
+
+def _other_map(half: float = 0.5, sides: bool = True, along_ray: bool = False, swapped: bool = False,
+               to_world: bool = True, background: bool = True):
+    def coordinate_map(depth: Tensor, c2w: Tensor, focal: float) -> Tensor:
+        size = len(depth)
+        places = (torch.arange(size) + half) / (size if sides else 1)
+        v, u = torch.meshgrid(places, places, indexing="xy" if swapped else "ij")
+        ray = torch.stack([(u - 0.5) / focal, (v - 0.5) / focal, torch.ones_like(u)])
+        ray = F.normalize(ray, dim=0) if along_ray else ray
+        rotation = c2w[:3, :3] if to_world else c2w[:3, :3].mT
+        points = c2w[:3, 3, None, None] + depth * torch.einsum("ij,jhw->ihw", rotation, ray)
+        return to_canonical(points) * ((depth > 0) if background else 1)
+    return coordinate_map
+
+
+def _renders_seen(steps: int, every: int, itself: bool = False) -> list[int]:
+    plan, seen, last = Plan(every=every), [], -1
+    for t in range(steps):
+        before = last
+        if plan.reconstructs(t, [1.0] * (steps + 1)):
+            last = t
+        seen.append(last if itself else before)
+    return seen
 
 
 EXERCISES = {
     "1": Exercise(
-        examples=_estimates, solution=denoising_loss,
+        examples=lambda: [(1.0, 4.0, 1.0), (0.5, 80.0, 60.0), (2.0, 0.3, 0.0)],
+        solution=lambda delta, sigma, sigma_next: EDMNoise().step(0.0, delta, sigma, sigma_next),
         mistakes=[
-            (lambda pred_x, x, sigma: (pred_x - x).square().mean(),
-             "this is the plain mean squared error: multiply each object's error by its lambda(sigma)."),
-            (lambda pred_x, x, sigma: (
-                (pred_x - x).square().mean(dim=(1, 2, 3, 4)) / EDMNoise.loss_weight(sigma)).mean(),
-             "divided by lambda, not multiplied: c_out squared is its inverse."),
-            (lambda pred_x, x, sigma: (
-                (pred_x - x).square().mean(dim=(1, 2, 3, 4)) * EDMNoise.loss_weight(sigma)**2).mean(),
-             "the weight is squared too: take the square of the error alone, then multiply."),
-            (lambda pred_x, x, sigma: (pred_x - x).square().mean() * EDMNoise.loss_weight(sigma).mean(),
-             "one mean weight for all objects: each object has its own noise level, and so its own weight."),
+            (lambda delta, sigma, sigma_next: delta,
+             "a step lands on its target only if sigma_next is 0. Before that it goes a part of the way."),
+            (lambda delta, sigma, sigma_next: delta * sigma_next / sigma,
+             "sigma_next / sigma is the share that x_t keeps. The target gets the rest."),
+            (lambda delta, sigma, sigma_next: delta * (sigma - sigma_next),
+             "divide by sigma: the slope is (x_t - target) / sigma."),
         ],
-        says="At sigma 0.1 an error counts 101 times, at 20 hardly more than once. In F's raw output both "
-             "are the same error."),
+        says="While sigma falls slowly, where a step goes hardly matters. In the last step it is all that matters."),
     "2": Exercise(
-        solution=_rates,
+        examples=_targets, solution=_target,
         mistakes=[
-            (lambda: _rates(scale=1.0),
-             "the highest value is not 6e-4: multiply the factor by the peak."),
-            (lambda: _rates(lambda done: 0.5 + 0.5 * np.cos(np.pi * done)),
-             "it starts high. Warm-up: rise from about 0, along a line, in the first 50 steps."),
-            (lambda: _rates(_warmed(lambda done: 1.0)),
-             "it does not end near 0: after the warm-up a cosine leads down to 0."),
-            (lambda: _rates(_warmed(lambda done: 1.0 - done)),
-             "this falls along a line. A cosine falls slowly at first: 0.5 + 0.5 cos(pi * share of the run)."),
+            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, sigma, above, 1 - share),
+             "the share is counted from F's estimate: 0 stays with it, 1 is the render."),
+            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, above, sigma, share),
+             "the other way round: while sigma is large the target is pulled, below `above` it is F's estimate."),
+            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, sigma, above, 1.0),
+             "this always goes all the way to the render. Go by the share."),
+            (lambda pred_x, prior, sigma, above, share: _target(pred_x, prior, 2 * above, above, share),
+             "at low noise the render would cost F's details: below `above` the target is F's estimate."),
         ],
-        properties=[
-            (lambda answer: len(curve(answer)) >= 100, "too few points: draw a value for each of the 1000 steps."),
-            (lambda answer: 950 <= np.ptp(curve(answer)[:, 0]) <= 1000 and abs(curve(answer)[0, 0]) <= 1,
-             "the horizontal axis has to be the step, from 0 to 1000."),
-            (lambda answer: abs(curve(answer)[:, 1].max() / PEAK - 1) < 0.06,
-             "the highest value is not 6e-4: multiply the factor by the peak."),
-            (lambda answer: _at(answer, 1) < 0.2 and 0.4 < _at(answer, 25) < 0.6 and _at(answer, 50) > 0.9,
-             "it starts high. Warm-up: rise from about 0, along a line, in the first 50 steps."),
-            (lambda answer: abs(_at(answer, 999)) < 0.02,
-             "it does not end near 0: after the warm-up a cosine leads down to 0."),
-            (lambda answer: (np.diff(curve(answer)[55:, 1]) <= 0).all() and (curve(answer)[:, 1] >= 0).all(),
-             "after the warm-up it has to fall all the way, and never below 0."),
-            (lambda answer: _at(answer, 287) > 0.78,
-             "this falls along a line. A cosine falls slowly at first: 0.5 + 0.5 cos(pi * share of the run)."),
-            (lambda answer: abs(_at(answer, 525) - 0.5) < 0.06, "half-way it should have fallen to about a half."),
-        ],
-        says="The rise protects AdamW, whose moments know nothing yet. The fall lets the weights settle: near the end "
-             "steps are so small that noise of single batches averages out."),
+        says="`Plan.target` in one line. Share 1 is design (b), and a quarter is what `calm` takes. Share 0 is the "
+             "paper's plan."),
     "3": Exercise(
-        examples=lambda: [(_random(40, 3, seed=seed).cumsum(0), decay) for seed, decay in ((0, 0.5), (1, 0.9))],
-        solution=_averaged,
+        examples=_toys, solution=_algorithm_2,
         mistakes=[
-            (lambda weights, decay: _averaged_by_hand(weights, lambda update: decay),
-             "the decay does not rise: use min(decay, 1 - (1 + n)**-0.75) for update n = 0, 1, 2, ..."),
-            (lambda weights, decay: _averaged_by_hand(weights, lambda n: 1 - min(decay, 1 - (1 + n)**-0.75)),
-             "the shares are exchanged: the average keeps `decay` of itself, and takes the rest from the new weights."),
-            (lambda weights, decay: _averaged_by_hand(weights, lambda n: min(decay, 1 - (2 + n)**-0.75)),
-             "the first update is n = 0. It keeps nothing of the random start."),
-            (lambda weights, decay: weights.mean(0), "the plain mean counts the first steps as much as the last ones."),
+            (_slip("forgets"),
+             "F is given None in every step: these are the two stages of design (a). Set self_cond to None once, "
+             "before the loop, and hand it to F."),
+            (_slip("same"),
+             "F is asked again with the renders of the same step. They wait for the F of the next step."),
+            (_slip("render"),
+             "the solver goes to the render: this is design (b). In Algorithm 2 it goes to F's estimate, pred_x."),
+            (_slip("first"),
+             "in the first step there is no reconstruction yet: self_cond is None, which F reads as zero maps."),
+            (_slip("noisy"), "decode F's estimate pred_x, not the noisy x_t: G is made for clean views."),
+            (_slip("next"), "tell G the noise level of this step, sigma: that is what its views were made from."),
+            (_slip("level"), "x_t starts at the highest noise level: sigmas[0] times noise of unit variance."),
         ],
-        says="A decay of 0.999 remembers about 1000 steps. Without the rise, a short run's average would still hold "
-             "the random start."),
+        says="Algorithm 2. The library's `recursion`, given the same small functions, ends in the same views and "
+             "Gaussians."),
     "4": Exercise(
-        examples=_parts, solution=lambda gradients, sizes: (gradients * sizes[:, None]).sum(0) / sizes.sum(),
+        solution=lambda: torch.ones(8),
         mistakes=[
-            (lambda gradients, sizes: gradients.sum(0),
-             "added up, not averaged: the step would be as many times too long as there are parts."),
-            (lambda gradients, sizes: gradients.mean(0),
-             "right for equal parts only. Of 6 and 2 examples, the larger part counts three times as much."),
-            (lambda gradients, sizes: (gradients * sizes[:, None]).sum(0),
-             "divide by the number of all examples: the loss is a mean over them."),
+            (lambda: torch.full((8,), 2.0), ONE_OBJECT[0][1]),
+            (lambda: torch.ones(1), ONE_OBJECT[0][1]),
+            (lambda: torch.full((8,), GREY), ONE_OBJECT[1][1]),
+            (lambda: torch.tensor([0.0, 1.0] * 4), ONE_OBJECT[2][1]),
         ],
-        says="Gradients of means add up to the gradient of the whole mean, so a small GPU can take a large batch in "
-             "parts. Layers that look across the batch, as batch norm does, would break this; F and G have none."),
+        properties=ONE_OBJECT,
+        says="Eight views of one object, and not of this one. Self-consistency never asks for the truth, so read it "
+             "beside quality."),
     "5": Exercise(
-        examples=_processes,
-        solution=lambda weights, gradients, rate, clip: weights - rate * _clipped(gradients.mean(0), clip),
+        solution=lambda: _line(_reach()),
         mistakes=[
-            (lambda weights, gradients, rate, clip: weights - rate * gradients.mean(0),
-             "the mean is not clipped: scale it down to the length `clip` where it is longer."),
-            (lambda weights, gradients, rate, clip: weights - rate * _clipped(gradients, clip).mean(0),
-             "clipped before the average. The processes exchange whole gradients; all clip the same mean."),
-            (lambda weights, gradients, rate, clip: weights - rate * _clipped(gradients.sum(0), clip),
-             "a sum: distributed data parallel takes the mean over the processes."),
-            (lambda weights, gradients, rate, clip: weights - rate * _clipped(gradients[0], clip),
-             "this is what process 0 would do alone. The copies of the model would drift apart."),
+            (lambda: _line(_reach()[:-1], SIGMAS[:-2]), RISING[0][1]),
+            (lambda: _line(_reach(), range(25)), RISING[1][1]),
+            (lambda: _line(SIGMAS[1:] / SIGMAS[:-1]), RISING[2][1]),
+            (lambda: _line(1 - SIGMAS[1:] / SIGMAS[:-1]), RISING[3][1]),
+            (lambda: _line((1 - SIGMAS[1:] / SIGMAS[:-1]) * c_in(SIGMAS[:-1])), RISING[4][1]),
         ],
-        says="All processes take the same step, so their weights stay equal and are never sent. The mean of "
-             "more objects is less noisy; it does not make the step longer."),
+        properties=RISING,
+        says="At much noise a step hardly feels where it goes. This is why design (b) starts to differ from (a) so "
+             "late. What F is given works at every level."),
     "6": Exercise(
-        examples=lambda: [(through, detach) for through in (False, True) for detach in (False, True)],
-        solution=lambda decoder_gradient, detach_feedback: (not detach_feedback, decoder_gradient),
+        examples=_seen, solution=lambda points, depth: to_canonical(points) * (depth > 0),
         mistakes=[
-            (lambda decoder_gradient, detach_feedback: (detach_feedback, decoder_gradient),
-             "detach cuts: with detach_feedback=True nothing runs back through the maps."),
-            (lambda decoder_gradient, detach_feedback: (decoder_gradient, not detach_feedback),
-             "exchanged: loss_mv goes to G through the maps, loss_recon to F through the decoder."),
-            (lambda decoder_gradient, detach_feedback: (True, decoder_gradient),
-             "line 5 uses what G made, but detached maps are numbers to it: no gradient runs back."),
-            (lambda decoder_gradient, detach_feedback: (not detach_feedback, True),
-             "the path from loss_recon to F leads through the decoder, and is open with decoder_gradient alone."),
+            (lambda points, depth: to_canonical(points),
+             "the background has to be 0. Where the depth is 0, `points` is the place of the camera."),
+            (lambda points, depth: to_canonical(points * (depth > 0)),
+             "the background became 0.5, the middle of the box, where surface may be. Map first, then mask."),
+            (lambda points, depth: (points + 0.55) / 0.55 * (depth > 0),
+             "the box is 1.1 wide, from -0.55 to 0.55: this runs from 0 to 2."),
+            (lambda points, depth: points / 1.1 * (depth > 0),
+             "this runs from -0.5 to 0.5. A picture runs from 0 to 1: shift it."),
         ],
-        says="(False, False) is this library, (True, False) the released code, (False, True) the paper's pseudo-code: "
-             "compare the heat map."),
+        says="A place in the object's box is a colour. The background is 0, the colour of a corner of the box that no "
+             "object reaches."),
     "7": Exercise(
-        examples=lambda: [(_Batch(2),), (_Batch(3),)], observe=_train, solution=_algorithm_1,
+        examples=_ball, solution=_coordinate_map,
         mistakes=[
-            *((partial(_algorithm_1, slip=slip), explanation) for slip, explanation in SLIPS.items()),
-            (lambda *given: _algorithm_1(*given)[0], "return both losses, loss_mv and loss_recon."),
-            (lambda *given: tuple(loss.item() for loss in _algorithm_1(*given)),
-             "return the losses as tensors: numbers have no gradient, and nothing would be learned."),
+            (_other_map(background=False), "the background has to be 0: multiply by depth > 0 at the end."),
+            (_other_map(half=0.0),
+             "this takes the corners of the pixels. Their centres lie half a pixel further: (j + 0.5) / S."),
+            (_other_map(half=0.0, sides=False),
+             "pixel indices, but the focal length is in image sides: divide by S. The released code slips here."),
+            (_other_map(along_ray=True), "depth is measured along the camera's axis, so leave the ray's z at 1."),
+            (_other_map(swapped=True), "rows and columns are exchanged: u goes with the column j, v with the row i."),
+            (_other_map(to_world=False), "c2w turns the camera's axes into the world's: no transpose."),
         ],
-        says="Algorithm 1, in losses and gradients. Joint training is this: each model learns on what the other makes "
-             "now."),
+        says="The CCM, derived: pixel, ray, place in the world, colour. Both cameras paint a point of this ball in the "
+             "same colour, if both see it."),
+    "8": Exercise(
+        examples=lambda: [(12, 5), (25, 5), (6, 1), (10, 20)], solution=_renders_seen,
+        mistakes=[
+            *((wrong, "off by one: F comes before G. In step `every` it is still given the renders of step 0.")
+              for wrong in (lambda steps, every: _renders_seen(steps, every, itself=True),
+                            lambda steps, every: [every * (t // every) for t in range(steps)])),
+            (lambda steps, every: _renders_seen(steps, 1),
+             "this is the paper's plan, which renders in every step. Here G is called in steps 0, every, 2 * every."),
+            (lambda steps, every: [max(0, t) for t in _renders_seen(steps, every)],
+             "in step 0 nothing has been rendered yet: -1."),
+        ],
+        says=f"`calm` has every = {PLANS['calm'].every}. The solver comes after G: it goes towards new renders in "
+             "the very step that made them."),
 }

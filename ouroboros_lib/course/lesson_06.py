@@ -1,216 +1,177 @@
-"""Exercises of 06: sizes of layers, tensors and memory at the paper's scale, published names, and the released map."""
+"""Exercises of 06: metrics and means, intervals of pairs, and how another method's world lies in ours."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 
-import torch
-from diffusers.models.attention_processor import Attention
+import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor, nn
 
-from ..cameras import evenly_spaced_orbit
-from ..models.feedback import released_coordinate_map
+from ..evaluation.conventions import load_convention
 from .checking import Exercise, curve
 
-LAYERS = 64  # of the network whose memory is drawn
+CAP = 100.0  # dB, of identical pictures
+MEAN, SPREAD, SAMPLES = 20.0, 2.0, 16  # dB, of the scores from which the best is picked
 
 
-def _count(layer: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters())
+def _random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
-def _convolution(side: int, channels_in: int, channels_out: int, bias: bool = True) -> int:
-    return _count(nn.Conv2d(channels_in, channels_out, side, bias=bias, device="meta"))
+def _comparisons() -> list[tuple]:
+    return [(metric, first, second) for metric, scale in (("psnr", 30.0), ("ssim", 1.0), ("lpips", 1.0), ("flip", 1.0))
+            for first, second in ((0.8 * scale, 0.7 * scale), (0.1 * scale, 0.3 * scale))]
 
 
-def _attention(channels: int, token: int, bias: bool = False) -> int:
-    with torch.device("meta"):
-        return _count(Attention(channels, cross_attention_dim=token, heads=5, dim_head=channels // 5, bias=bias))
+def _better(metric: str, first: float, second: float, falling: tuple[str, ...] = ("lpips", "flip")) -> str:
+    return "first" if (first < second if metric in falling else first > second) else "second"
 
 
-def _shapes(views: int, pixels: int, channels: int = 4, fold: int = 8, first: int = 1) -> tuple:
-    side = pixels // fold
-    return (views, channels, side, side), [side // (first * 2**stage) for stage in range(4)]
+def _decibel(error: np.ndarray) -> np.ndarray:
+    return -10 * np.log10(error)
 
 
-def _names() -> list[tuple]:
-    file = {"conv_in.weight": 1.0, "conv_in.bias": 2.0, "mid_block.attn.weight": 3.0}
-    model = {f"unet.{name}": 0.0 for name in file} | {"camera_plucker.weight": 0.5, "cond_encoder.weight": 0.6}
-    return [(file, model)]
+def _view_scores() -> list[tuple]:
+    scores = _random().normal(24, 4, size=(6, 8))
+    scores[:, 0] += 10  # F nearly copies the input
+    return [(scores,)]
 
 
-def _renamed(file: Mapping[str, float]) -> dict[str, float]:
-    return {f"unet.{name}": value for name, value in file.items()}
+def _counted(scores: np.ndarray) -> tuple[float, float]:
+    copied = scores.copy()
+    copied[:, 0] = CAP
+    return scores[:, 1:].mean(), copied.mean()
 
 
-def _training(trained: float, frozen: float, weight: int = 4, gradients: int = 4, moments: int = 8,
-              frozen_gradients: int = 0, frozen_weight: int = 2) -> dict[str, float]:
-    return {"weights": weight * trained + frozen_weight * frozen,
-            "gradients": gradients * trained + frozen_gradients * frozen, "moments": moments * trained}
-
-
-def _activations(pixels: int, widths: tuple[int, ...], size: int, hidden: int = 2, last: int = 0) -> int:
-    return size * pixels * (widths[0] + hidden * sum(widths[1:-1]) + last * widths[-1])
-
-
-def _segments(memory: Callable[[int], float], longest: int = LAYERS) -> Figure:
-    figure, lengths = Figure(), range(1, longest + 1)
-    figure.subplots().plot(lengths, [memory(length) for length in lengths])
+def _best(pick=np.max, objects: int = 10_000) -> Figure:
+    scores = _random().normal(MEAN, SPREAD, size=(objects, SAMPLES))
+    numbers = range(1, SAMPLES + 1)
+    figure = Figure()
+    figure.subplots().plot(numbers, [pick(scores[:, :n], axis=1).mean() for n in numbers])
     return figure
 
 
-def _kept(answer: Figure, length: int) -> float:
-    """The memory that is drawn for the segments nearest to this length."""
-    return min(curve(answer).tolist(), key=lambda point: abs(point[0] - length))[1]
+def _scores(objects: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Of two methods, in dB: objects differ much more than methods do."""
+    random = _random(1)
+    difficulty = random.normal(22, 4, objects)
+    return difficulty + random.normal(0.3, 0.4, objects), difficulty + random.normal(0, 0.4, objects)
 
 
-def _focal() -> float:
-    return float(evenly_spaced_orbit(1, 0.0).intrinsics[0, 0, 0])
+def _resampled() -> list[tuple]:
+    first, second = _scores()
+    return [(first, second, _random(2).integers(len(first), size=(2000, len(first))))]
 
 
-def _pixels() -> list[tuple]:
-    return [(column, size, 1.7, _focal()) for column, size in ((3, 32), (100, 128), (450, 512))]
+def _interval(first: np.ndarray, second: np.ndarray, draws: np.ndarray, ends: tuple[float, float] = (2.5, 97.5)
+              ) -> np.ndarray:
+    return np.percentile((first - second)[draws].mean(1), ends)
 
 
-def _coordinates(column: int, size: int, depth: float, focal: float) -> tuple[Tensor, Tensor]:
-    """The x that the right and the released map have at a pixel of view 0."""
-    camera, depths = evenly_spaced_orbit(1, 0.0), torch.full((1, 1, size, size), depth)
-    return tuple(ccm[0, 0, 0, column] for ccm in (camera.canonical_map(depths),
-                                                  released_coordinate_map(depths, camera)))
+def _by_formula(mean: float, error: float) -> tuple[float, float]:
+    return mean - 1.96 * error, mean + 1.96 * error
 
 
-def _by_hand(column: int, size: int, depth: float, focal: float, half: float = 0.5, side: float = 1.1,
-             middle: float = 0.5, per_pixel: bool = True, clamped: bool = True) -> tuple[float, float]:
-    right = depth * ((column + half) / size - 0.5) / focal / side + middle
-    released = 0.001 * depth * (column / (1 if per_pixel else size) - 0.5) / focal + 0.5
-    return right, min(max(released, 0.0), 1.0) if clamped else released
+def _error(values: np.ndarray) -> float:
+    return values.std(ddof=1) / math.sqrt(len(values))
+
+
+def _points() -> list[tuple]:
+    return [(_random().normal(size=(5, 3)), np.array(load_convention("TripoSR").axes), scale) for scale in (1.0, 0.8)]
 
 
 EXERCISES = {
     "1": Exercise(
-        examples=lambda: [(3, 320, 640), (1, 640, 1280), (3, 192, 320)], solution=_convolution,
+        examples=_comparisons, solution=_better,
         mistakes=[
-            (lambda *sizes: _convolution(*sizes, bias=False),
-             "the bias is missing: one number for each channel that comes out."),
-            (lambda side, channels_in, channels_out: side * channels_in * channels_out + channels_out,
-             "the kernel has side x side places."),
-            (lambda side, channels_in, channels_out: (side**2 + 1) * channels_in * channels_out,
-             "one bias for each pair of channels is too much: one for each channel that comes out."),
-            (lambda side, channels_in, channels_out: side**2 * channels_in + channels_out,
-             "each channel that comes out has a kernel of its own over all that come in."),
+            (lambda *given: _better(*given, falling=()),
+             "LPIPS and FLIP are distances: 0 is best, so the smaller one is better."),
+            (lambda *given: _better(*given, falling=("lpips",)),
+             "FLIP is an error, too: what an observer notices who flips between two pictures."),
+            (lambda *given: _better(*given, falling=("ssim", "lpips", "flip")),
+             "SSIM is a similarity: 1 for the same picture."),
         ],
-        says="The size of the picture is not in it: a convolution costs memory for its weights once, and time at every "
-             "pixel."),
+        says="PSNR and SSIM rise, LPIPS and FLIP fall. Tables mark it with arrows; those without are misread."),
     "2": Exercise(
-        examples=lambda: [(320, 1024), (1280, 1024), (640, 640)], solution=_attention,
+        examples=lambda: [(np.array([0.001, 0.01, 0.03]),), (np.full(4, 0.02),)],
+        solution=lambda errors: (_decibel(errors).mean(), _decibel(errors.mean())),
         mistakes=[
-            (lambda channels, token: _attention(channels, token, bias=True),
-             "queries, keys and values have no bias here; only the last layer has."),
-            (lambda channels, token: _attention(channels, channels),
-             "keys and values are made of the tokens, which have a width of their own."),
-            (lambda channels, token: _attention(channels, token) - channels**2 - channels,
-             "a fourth layer is missing: it leads from all heads together back to the channels, with a bias."),
-            (lambda channels, token: _attention(channels, token) - channels, "the last layer has a bias."),
+            (lambda errors: (_decibel(errors.mean()), _decibel(errors).mean()),
+             "the order: first the mean of the PSNRs, then the PSNR of the mean error."),
+            (lambda errors: (_decibel(errors).mean(), _decibel(errors).mean()),
+             "both are the mean of PSNRs. For the second, take the mean of the errors first."),
+            (lambda errors: (-10 * np.log(errors).mean(), -10 * np.log(errors.mean())),
+             "decibels use the logarithm to the base 10; np.log is the natural one."),
         ],
-        says="The number of heads is not in it, nor the number of tokens: heads share the channels out. The pairs of "
-             "tokens cost time and memory, no parameters."),
+        says="The mean of PSNRs is never lower. Objects that are nearly right pull it up; objects that are wrong rule "
+             "the mean error."),
     "3": Exercise(
-        examples=lambda: [(8, 512), (4, 256)], solution=_shapes,
+        examples=_view_scores, solution=_counted,
         mistakes=[
-            (lambda views, pixels: _shapes(views, pixels, channels=3),
-             "latents have four channels: pictures have three."),
-            (lambda views, pixels: _shapes(views, pixels, channels=8),
-             "eight channels are those of the preset `small`; SVD's autoencoder has four."),
-            (lambda views, pixels: _shapes(views, pixels, first=2),
-             "the first stage works at the latents' own size; three times it is halved."),
-            (lambda views, pixels: _shapes(views, pixels, fold=16),
-             "the autoencoder folds 8 x 8 pixels into one place, so 512 become 64."),
+            (lambda scores: (scores[:, 1:].mean(), scores.mean()),
+             "the second is of the same method when it returns the input as view 0: that view scores 100 dB then."),
+            (lambda scores: (scores.mean(), _counted(scores)[1]),
+             "the first counts view 0 as well. Views 1 to 7 are the ones that the method has to invent."),
+            (lambda scores: (scores[:, :-1].mean(), _counted(scores)[1]),
+             "this leaves out the last view. The input is view 0, the first one."),
         ],
-        says="From 8 x 3 x 512 x 512 to 8 x 4 x 64 x 64: 48 times fewer numbers, on which F works 25 times."),
+        says="Nearly ten decibels for a copy of what was given: more than any two methods of the paper's table 1 lie "
+             "apart. So view 0 is left out."),
     "4": Exercise(
-        examples=_names, solution=lambda file, model: model | _renamed(file),
+        solution=_best,
         mistakes=[
-            (lambda file, model: model | file,
-             "the file's names lack the prefix: the model would look for unet.conv_in.weight and keep its random "
-             "numbers."),
-            (lambda file, model: _renamed(file),
-             "what the file lacks is missing: cameras and feedback keep the model's own values."),
-            (lambda file, model: _renamed(file) | model,
-             "the fresh values win: in a | b, those of b stay."),
-            (lambda file, model: {name.removeprefix("unet."): value
-                                  for name, value in (model | _renamed(file)).items()},
-             "the names have to be the model's. SVD's U-Net lies in it as `unet`: add the prefix to the file's names."),
-        ],
-        says="At full size 1,428 names get the prefix and 144 stay fresh. A name that fits nowhere has to be an error: "
-             "skipped quietly, it leaves random numbers in the model."),
-    "5": Exercise(
-        examples=lambda: [(2189.0, 729.9), (100.0, 0.0)], solution=_training,
-        mistakes=[
-            (lambda *sizes: _training(*sizes, weight=2, gradients=2, moments=4),
-             "not everything is in 16 bits: an update of a thousandth would be rounded away. What is trained stays in "
-             "float32."),
-            (lambda *sizes: _training(*sizes, moments=4),
-             "AdamW has two moments: the mean of the gradients, and that of their squares."),
-            (lambda *sizes: _training(*sizes, frozen_gradients=2), "frozen parameters have no gradients."),
-            (lambda *sizes: _training(*sizes, frozen_weight=4),
-             "what is not trained is read only, so it lies there in bfloat16: 2 bytes."),
-        ],
-        says="16 bytes for each trained parameter, whatever the layers compute in. What bfloat16 saves are activations "
-             "and time."),
-    "6": Exercise(
-        examples=lambda: [(32768, (78, 320, 320), 4), (1024, (64, 256, 256, 3), 2)], solution=_activations,
-        mistakes=[
-            (lambda *sizes: _activations(*sizes, hidden=1),
-             "between two layers two tensors are kept: what goes into the SiLU, and what comes out of it."),
-            (lambda *sizes: _activations(*sizes, last=1),
-             "what comes out last is not needed to go back through these layers: a linear layer keeps its input."),
-            (lambda pixels, widths, size: _activations(pixels, (0, *widths[1:]), size),
-             "the first layer keeps its input, too: its weights' gradient is made of it."),
-            (lambda pixels, widths, size: _activations(pixels, widths, 1),
-             "these are numbers; multiply by the bytes of each."),
-        ],
-        says="It grows with pixels and views, not with parameters: the first camera MLP has half a megabyte of weights "
-             "and keeps 90 MiB."),
-    "7": Exercise(
-        solution=lambda: _segments(lambda length: LAYERS / length + length),
-        mistakes=[
-            (lambda: _segments(lambda length: LAYERS / length + length, 16),
-             "draw all segment lengths from 1 to 64."),
-            (lambda: _segments(lambda length: LAYERS / length),
-             "it never rises again: while a segment is computed once more, all of its layers' inputs are in memory."),
-            (lambda: _segments(lambda length: length),
-             "it does not fall at first: one input is kept for each of the 64 / k segments."),
-            (lambda: _segments(lambda length: LAYERS / length + 2 * length),
-             "it is smallest elsewhere than at 8: count 64 / k kept inputs, and k of the one open segment."),
+            (lambda: _best(np.mean),
+             "it does not rise: take each object's largest score of the first n, not the mean."),
+            (lambda: _best(lambda scores, axis: scores.max()),
+             "this is the best of all objects. Pick for each object on its own, then take the mean over objects."),
+            (lambda: _best(np.max, objects=5),
+             "it does not start at 20, or does not end near 23.5: draw 10,000 objects, so that chance averages out."),
         ],
         properties=[
-            (lambda answer: curve(answer)[0, 0] == 1 and curve(answer)[-1, 0] == LAYERS,
-             "draw all segment lengths from 1 to 64."),
-            (lambda answer: _kept(answer, LAYERS) > 1.5 * curve(answer)[:, 1].min(),
-             "it never rises again: while a segment is computed once more, all of its layers' inputs are in memory."),
-            (lambda answer: _kept(answer, 1) > 1.5 * curve(answer)[:, 1].min(),
-             "it does not fall at first: one input is kept for each of the 64 / k segments."),
-            (lambda answer: 7 <= curve(answer)[curve(answer)[:, 1].argmin(), 0] <= 9,
-             "it is smallest elsewhere than at 8: count 64 / k kept inputs, and k of the one open segment."),
-            (lambda answer: math.isclose(curve(answer)[:, 1].min(), 16, rel_tol=0.05),
-             "the smallest value should be 16 inputs: 8 kept, and 8 of the open segment."),
+            (lambda answer: len(curve(answer)) == SAMPLES and np.allclose(curve(answer)[:, 0], range(1, SAMPLES + 1)),
+             "the horizontal axis has to be n = 1, 2, ..., 16."),
+            (lambda answer: curve(answer)[-1, 1] < MEAN + 3 * SPREAD,
+             "this is the best of all objects. Pick for each object on its own, then take the mean over objects."),
+            (lambda answer: np.ptp(curve(answer)[:, 1]) > SPREAD / 4,
+             "it does not rise: take each object's largest score of the first n, not the mean."),
+            (lambda answer: (np.diff(curve(answer)[:, 1]) >= 0).all(),
+             "it falls somewhere. The best of n + 1 is never worse than the best of n: keep the first n of the same "
+             "scores."),
+            (lambda answer: np.allclose(curve(answer)[[0, -1], 1], (MEAN, MEAN + 1.766 * SPREAD), atol=SPREAD / 10),
+             "it does not start at 20, or does not end near 23.5: draw 10,000 objects, so that chance averages out."),
+            (lambda answer: curve(answer)[3, 1] > MEAN + 0.9 * SPREAD,
+             "it rises along a line: the second sample gains most, each further one less."),
         ],
-        says="Smallest at the square root: 16 instead of 64 inputs, for one more forward pass. A backward pass costs "
-             "about two forward ones, so a step takes 4 in place of 3."),
-    "8": Exercise(
-        examples=_pixels, solution=_coordinates,
+        says="3.5 dB without any better method: the truth did the choosing. A table has to say how many samples there "
+             "were, and who chose."),
+    "5": Exercise(
+        examples=_resampled, solution=_interval,
         mistakes=[
-            (lambda *given: _by_hand(*given, per_pixel=False),
-             "the released index is not divided by the size: that is its flaw. The intrinsics are for an image of side "
-             "1, and the point lands `size` times too far out."),
-            (lambda *given: _by_hand(*given, clamped=False), "the released code clamps its map to [0, 1]."),
-            (lambda *given: _by_hand(*given, half=0.0),
-             "the right map looks through the pixel's centre: (column + 0.5) / size."),
-            (lambda *given: _by_hand(*given, side=1.0, middle=0.0),
-             "the right one is still in world units: map the box from -0.55 to 0.55 to [0, 1]."),
+            (lambda first, second, draws: _by_formula((first - second).mean(), math.hypot(_error(first),
+                                                                                          _error(second))),
+             "this ignores the pairs: the spread of the objects is in it twice. Take the differences first."),
+            (lambda first, second, draws: np.percentile(first - second, (2.5, 97.5)),
+             "this is where 95 % of the objects lie. The interval is for their mean: take means of draws first."),
+            (lambda first, second, draws: _interval(first, second, draws, (5, 95)),
+             "between 5 and 95 lie 90 %. Of 95 %, 2.5 are left out on either side."),
+            (lambda first, second, draws: _by_formula((first - second).mean(), _error(first - second)),
+             "the formula, and close; but asked for is the bootstrap, with `draws`."),
+            (lambda first, second, draws: (np.percentile(first[draws].mean(1), 2.5)
+                                           - np.percentile(second[draws].mean(1), 97.5),
+                                           np.percentile(first[draws].mean(1), 97.5)
+                                           - np.percentile(second[draws].mean(1), 2.5)),
+             "one interval minus the other: too wide. The same objects are in both, so take differences first."),
         ],
-        says="The released value is about 0.5 at 32 pixels and runs into 1 at 512, for the same surface: it tells the "
-             "pixel, not the place on the object."),
+        says="Efron's bootstrap of pairs. The objects' own spread has left it: both methods had the same ones."),
+    "6": Exercise(
+        examples=_points, solution=lambda points, axes, scale: scale * points @ axes.T,
+        mistakes=[
+            (lambda points, axes, scale: scale * points @ axes,
+             "this turns the other way. A row of `axes` is one of our axes, so its product with a point is our "
+             "coordinate: points @ axes.T."),
+            (lambda points, axes, scale: points @ axes.T / scale,
+             "multiply by the scale: it leads from theirs to ours."),
+            (lambda points, axes, scale: points @ axes.T, "the scale is missing."),
+        ],
+        says="z up has become y up. A mesh that is read without this scores like a very bad method, about 8 dB."),
 }

@@ -43,12 +43,13 @@ PARTS = frozenset(STATIONS) | frozenset(OUTSIDE)
 
 LESSONS: dict[str, frozenset[str]] = {
     "00": PARTS,
-    "01": frozenset({"x_t", "cond", "F", "pred_x", "solver", "decoder", "pred_i"}),
-    "02": frozenset({"pred_i", "G", "splat", "render"}),
-    "03": frozenset({"F", "splat", "render", "self_cond"}),
-    "04": PARTS - {"solver"},
-    "05": frozenset({"pred_i", "splat", "render"}),
-    "06": frozenset({"F", "decoder", "G"}),
+    "01": frozenset({"x_t", "F", "pred_x", "solver"}),
+    "02": frozenset({"x_t", "cond", "F", "pred_x", "solver", "decoder", "pred_i"}),
+    "03": frozenset({"pred_i", "G", "splat", "render"}),
+    "04": frozenset({"F", "splat", "render", "self_cond"}),
+    "05": PARTS - {"solver"},
+    "06": frozenset({"pred_i", "splat", "render"}),
+    "07": frozenset({"F", "decoder", "G"}),
 }
 
 # Algorithm 1: the arrows along which the gradients of its losses flow back
@@ -58,8 +59,8 @@ THROUGH_FEEDBACK = [("self_cond", "F"), ("render", "self_cond")]
 
 
 def lesson_ring(lesson: str) -> Figure:
-    """The ring of a notebook, "00" to "06"."""
-    if lesson == "04":
+    """The ring of a notebook, "00" to "07"."""
+    if lesson == "05":
         return ring(LESSONS[lesson], title="a training step:\none noise level", algorithm=1)
     return ring(LESSONS[lesson])
 
@@ -90,7 +91,7 @@ def gradient_ring(decoder_gradient: bool, detach_feedback: bool) -> Figure:
     """The ring of Algorithm 1 with the ways of its gradients under two switches of training, see `joint_losses`."""
     flows = OWN_LOSSES + THROUGH_DECODER * decoder_gradient + THROUGH_FEEDBACK * (not detach_feedback)
     words = ["through the decoder\ninto F"] * decoder_gradient + ["through the renders\ninto G"] * (not detach_feedback)
-    return ring(LESSONS["04"], flows, "gradients\n" + ("\nand ".join(words) or "of each model's\nown loss alone"), 1)
+    return ring(LESSONS["05"], flows, "gradients\n" + ("\nand ".join(words) or "of each model's\nown loss alone"), 1)
 
 
 def _thing(name: str) -> tuple[Point, Size]:

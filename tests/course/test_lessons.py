@@ -3,7 +3,7 @@
 import torch
 
 from ouroboros_lib.cameras import orbit_cameras
-from ouroboros_lib.course import lesson_02
+from ouroboros_lib.course import lesson_03
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.rasterization.projection import project
@@ -18,20 +18,20 @@ def test_covariances_in_the_picture_are_those_of_the_rasterizer():
                     torch.ones(1, 3))
     pose, f = CAMERA.world_to_camera()[0], float(CAMERA.intrinsics[0, 0, 0]) * SIZE
     centre = pose[:3, :3] @ one.means[0] + pose[:3, 3]
-    found = lesson_02._image_covariance(one.covariances()[0], pose[:3, :3], centre, f)
+    found = lesson_03._image_covariance(one.covariances()[0], pose[:3, :3], centre, f)
     p = project(one.map(lambda value: value[None]), CAMERA[None], SIZE)
     conic = torch.stack([p.conic_uu, p.conic_uv, p.conic_uv, p.conic_vv]).view(2, 2)
     torch.testing.assert_close(found, conic.inverse(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_pixel_is_blended_as_the_rasterizer_blends_it():
-    (opacities, colors, depths, background), _ = lesson_02._pixels()
+    (opacities, colors, depths, background), _ = lesson_03._pixels()
     middle = CAMERA.pixel_directions(SIZE)[0, SIZE // 2, SIZE // 2]
     splats = Gaussians(CAMERA.positions + depths[:, None] * middle, opacities, torch.full((5, 3), 0.1),
                        torch.tensor([1.0, 0, 0, 0]).repeat(5, 1), colors)
     drawn = rasterize(splats, CAMERA, SIZE, background=background, backend="dense")
     order = depths.argsort()
     torch.testing.assert_close(drawn.rgb[0, :, SIZE // 2, SIZE // 2],
-                               lesson_02._blend(opacities, colors, depths, background))
+                               lesson_03._blend(opacities, colors, depths, background))
     torch.testing.assert_close(drawn.depth[0, 0, SIZE // 2, SIZE // 2],
-                               lesson_02._depth(opacities[order], depths[order]))
+                               lesson_03._depth(opacities[order], depths[order]))

@@ -62,7 +62,7 @@ def test_each_page_is_shown_whole_without_a_network(browser, site):
 
 def test_the_explorer_search_and_folds_work(browser, site):
     page = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
-    page.goto((site / "notebooks" / "03_self_conditioning_feedback.html").as_uri())
+    page.goto((site / "notebooks" / "04_self_conditioning_feedback.html").as_uri())
     explorer = page.frame_locator("iframe.recursion-explorer")
     picture = explorer.locator(".picture canvas >> visible=true").first
     explorer.locator("body[data-step]").press("ArrowLeft")

@@ -23,6 +23,8 @@ END = ["What you learned", "Three questions", "Exercises", "Go further", "Refere
 WORDS = ("F", "G", "view", "condition view", "latent", "noise level", "sigma", "diffusion model", "denoising step",
          "solver", "decoder", "Gaussian", "splat", "render", "rasterizer", "RGB", "CCM", "feedback", "self_cond",
          "recursion", "plan", "PSNR", "self-consistency", "elevation")
+CODE_CELLS, WORDS_OF_TEXT = 40, 2200  # of a lesson, exercises among them
+LONGER = ("04", "05")  # which are still to be cut
 MARK = r"#.*?\blines? (\d)"  # of an algorithm's line
 
 
@@ -39,6 +41,13 @@ def code(notebook):
 
 def text(notebook):
     return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+
+
+def words(markdown):
+    """How many; a formula is one, and addresses, tags and what has neither letter nor digit are none."""
+    plain = re.sub(r"\$\$.+?\$\$|\$[^$\n]+?\$", " formula ", markdown, flags=re.DOTALL)
+    plain = re.sub(r"</?\w+>", " ", re.sub(r"\]\([^)]*\)", "]", plain))
+    return sum(any(map(str.isalnum, word)) for word in plain.split())
 
 
 def name_of(path):
@@ -95,8 +104,8 @@ def test_every_parameter_is_checked(path):
 
 
 @pytest.mark.parametrize("number, name, value", [
-    (0, "preset", "smal"), (1, "chosen_object", 12), (1, "steps", 1), (2, "fit_views", "many"), (3, "steps", 2.5),
-    (4, "joint_steps", 3), (4, "preset", "narrow"), (5, "evaluated", 10), (6, "preset", "small")])
+    (0, "preset", "smal"), (1, "steps", 1), (2, "chosen_object", 12), (2, "steps", 1), (3, "fit_views", "many"),
+    (4, "steps", 2.5), (5, "joint_steps", 3), (5, "preset", "narrow"), (6, "evaluated", 10), (7, "object_number", -1)])
 def test_wrong_parameters_end_in_one_line_before_anything_runs(number, name, value):
     cells, names = code(read(NOTEBOOKS[number])), {}
     exec(cells[1]["source"], names)
@@ -164,6 +173,22 @@ def test_the_course_is_small():
     assert sum(path.stat().st_size for path in NOTEBOOKS + SOLUTIONS) < 8_000_000
 
 
+@lesson
+def test_a_lesson_is_read_in_one_sitting(path):
+    notebook = read(path)
+    sizes = len(code(notebook)), words("\n".join(text(notebook)))
+    if sizes[0] > CODE_CELLS or sizes[1] > WORDS_OF_TEXT:
+        assert path.name[:2] in LONGER, sizes
+        pytest.xfail("not yet cut")
+
+
+@pytest.mark.parametrize("markdown, count", [
+    ("Two words", 2), ("a formula, $x + 1$, is one", 5), ("$$\nx = 1\n$$", 1), ("[a link](to/a/place.md#x) - | two", 3),
+    ("<details><summary>Hint</summary>\n\n`a = b` is code\n\n</details>", 5)])
+def test_what_counts_as_a_word(markdown, count):
+    assert words(markdown) == count
+
+
 @every
 def test_cells_are_short(path):
     lengths = [len(cell["source"].splitlines()) for cell in code(read(path))]
@@ -194,7 +219,7 @@ def test_no_notebook_writes_an_algorithm_out_again(path):
     assert all(len(set(re.findall(MARK, source))) < 4 for source in sources)
 
 
-@pytest.mark.parametrize("number, algorithm", [(3, recursion), (4, joint_losses)])
+@pytest.mark.parametrize("number, algorithm", [(4, recursion), (5, joint_losses)])
 def test_two_notebooks_show_the_algorithms_as_they_stand_now(number, algorithm):
     cells = code(read(NOTEBOOKS[number]))
     (cell,) = [cell for cell in cells if cell["source"] == f"show_source({algorithm.__name__})"]
