@@ -26,3 +26,20 @@ def test_a_folder_of_rendered_objects_makes_a_sheet_too(tmp_path):
     out = tmp_path / "sheet.png"
     families.main(["--data", str(tmp_path / "objects"), "--preset", "tiny", "--steps", "1", "--out", str(out)])
     assert 2 * 96 < np.asarray(Image.open(out)).shape[0] < 4 * 96
+
+
+def test_families_folders_and_photos_stand_in_one_sheet(tmp_path):
+    with pytest.raises(SystemExit):
+        main(["data", "objects", "--split", "test", "--count", "3", "--size", "32", "--out", str(tmp_path / "objects")])
+    picture = Image.new("RGBA", (40, 30))
+    picture.paste((200, 90, 40, 255), (10, 5, 30, 25))
+    picture.save(tmp_path / "brick.png")
+    out, heights = tmp_path / "sheet.png", []
+    for given in (["mug"], ["mug", "--data", str(tmp_path / "objects"), "--take", "2"],
+                  ["mug", "--data", str(tmp_path / "objects"), "--take", "2", "--photo", str(tmp_path / "brick.png")]):
+        families.main([*given, "--preset", "tiny", "--steps", "1", "--out", str(out)])
+        heights.append(Image.open(out).height)
+    assert heights[1] - heights[0] == pytest.approx(2 * (heights[2] - heights[1]), rel=0.1)
+    all_of_them, again = ([label for label, _ in families.folder_objects(tmp_path / "objects", take, 32, 4)]
+                          for take in (0, 2))
+    assert len(all_of_them) == 3 and len(again) == 2 and set(again) <= set(all_of_them)
