@@ -174,7 +174,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
         images: a path, a PIL picture, an array, a tensor or a list of these, cut out and framed if need be, see
         `condition_views`; (B, 3, S, S) in [0, 1], S the pipeline's image size, is taken as it is.
-        elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
+        elevation: degrees, of the condition view and so of the whole orbit; a number or (B,), such as what
+        `estimate_elevation` gives.
         cameras: (B, V) instead of the orbit. plan: a `Plan` or its text, such as "paper" or "calm,every=3"; by default
         the weights' own. guidance_scale: one number, or (first, last) for scales that grow linearly from view 0 to view
         V - 1; by default the pipeline's. return_trace: record every step, or those with the given indices.

@@ -87,11 +87,11 @@ def render_all(folder: Path, files: int, meshes_folder: Path, swatches_folder: P
             print(f"{number + 1} of {files} files, {(time.monotonic() - started) / 60:.1f} min", flush=True)
 
 
-def read_all(folder: Path) -> tuple[Tensor, Tensor]:
-    """rgba (N, 4, S, S) uint8 and degrees (N,) of all files."""
-    files = [np.load(path) for path in sorted(folder.glob("*.npz"))]
-    return (torch.from_numpy(np.concatenate([file["rgba"] for file in files])),
-            torch.from_numpy(np.concatenate([file["degrees"] for file in files])))
+def read_all(folder: Path, files: int) -> tuple[Tensor, Tensor]:
+    """rgba (N, 4, S, S) uint8 and degrees (N,) of the first files."""
+    held = [np.load(path) for path in sorted(folder.glob("*.npz"))[:files]]
+    return (torch.from_numpy(np.concatenate([file["rgba"] for file in held])),
+            torch.from_numpy(np.concatenate([file["degrees"] for file in held])))
 
 
 def seen_otherwise(rgba: Tensor) -> Tensor:
@@ -141,12 +141,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.train_elevation", description=__doc__.splitlines()[0])
     parser.add_argument("--meshes", type=Path, required=True, help="free meshes to learn from")
     parser.add_argument("--swatches", type=Path, required=True, help="pictures to paint flat-coloured ones with")
-    parser.add_argument("--files", type=int, default=600, help="of 160 pictures each")
+    parser.add_argument("--files", type=int, default=400, help="of 160 pictures each")
     parser.add_argument("--out", type=Path, default=Path("outputs/elevation"))
-    parser.add_argument("--steps", type=int, default=6000, help="batches to learn from, after rendering")
+    parser.add_argument("--steps", type=int, default=5000, help="batches to learn from, after rendering")
     options = parser.parse_args(arguments)
     render_all(options.out / "pictures", options.files, options.meshes, options.swatches)
-    learn(*read_all(options.out / "pictures"), options.steps).half().save_pretrained(options.out / "elevation")
+    model = learn(*read_all(options.out / "pictures", options.files), options.steps)
+    model.half().save_pretrained(options.out / "elevation")
 
 
 if __name__ == "__main__":

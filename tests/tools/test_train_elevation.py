@@ -36,7 +36,7 @@ def test_from_meshes_to_a_network(tmp_path, monkeypatch):
                "--out", str(out)]
     main(command)
     files = sorted((out / "pictures").iterdir())
-    rgba, degrees = read_all(out / "pictures")
+    rgba, degrees = read_all(out / "pictures", 2)
     assert len(files) == 2 and rgba.shape == (32, 4, 64, 64) and degrees.shape == (32,)
     assert (degrees >= ELEVATIONS[0]).all() and (degrees <= ELEVATIONS[1]).all() and degrees.unique().numel() == 32
     assert (rgba[:, 3].flatten(1).amax(1) == 255).all()  # something is in each
@@ -46,7 +46,7 @@ def test_from_meshes_to_a_network(tmp_path, monkeypatch):
     before = files[0].read_bytes()
     files[1].unlink()
     main(command)
-    assert files[0].read_bytes() == before and torch.equal(read_all(out / "pictures")[0], rgba)
+    assert files[0].read_bytes() == before and torch.equal(read_all(out / "pictures", 2)[0], rgba)
 
 
 def test_it_learns(monkeypatch):
