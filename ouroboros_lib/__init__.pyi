@@ -5,6 +5,7 @@ from .errors import InputError as InputError
 from .gaussians import Gaussians as Gaussians
 from .models.autoencoder import Autoencoder as Autoencoder
 from .models.condition import Condition as Condition
+from .models.elevation import ElevationEstimator as ElevationEstimator
 from .models.feedback import Renders as Renders
 from .models.multiview import MultiviewUNet as MultiviewUNet
 from .models.reconstructor import GaussianReconstructor as GaussianReconstructor

@@ -90,7 +90,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     """One image in; V views and a set of 3D Gaussians out.
 
     autoencoder: VAE; multiview: F; reconstructor: G; scheduler: noise levels and solver step. image_encoder: CLIP, for
-    an F that takes the condition view as a token too. guidance_scale: the default of `__call__`.
+    an F that takes the condition view as a token too. elevation: a network that estimates a picture's, or None.
+    guidance_scale: the default of `__call__`.
     reconstructor_sigma_min: G is given at least this noise level. The last estimates look clean but do not agree in 3D,
     unlike the ground-truth views that G has seen at noise level 0. reconstructor_sigma_max: and at most this one; it
     wins over the least. For a G that knows no other level, having learnt from ground-truth views alone.
@@ -98,8 +99,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     weights by default, as text that `Plan.parse` reads.
     """
 
-    model_cpu_offload_seq = "image_encoder->autoencoder->multiview->reconstructor"
-    _optional_components = ["image_encoder"]
+    model_cpu_offload_seq = "elevation->image_encoder->autoencoder->multiview->reconstructor"
+    _optional_components = ["image_encoder", "elevation"]
     _callback_tensor_inputs = ["x_t", "pred_x", "pred_i"]
     clean_sigma = 0.002  # the noise level that G is given with ground-truth views
     _compiled = False
@@ -107,7 +108,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_encoder=None, image_size: int = 128,
                  num_views: int = 8, reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical",
                  guidance_scale: float | list[float] = 1.0, reconstructor_sigma_max: float | None = None,
-                 plan: str = "paper"):
+                 plan: str = "paper", elevation=None):
         super().__init__()
         if image_encoder is None and getattr(multiview, "takes_image_token", False):
             raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
@@ -116,7 +117,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                     "reconstructor_sigma_max": reconstructor_sigma_max, "plan": str(Plan.parse(plan))}
         checked(settings, PipelineSettings, type(self).__name__)
         self.register_modules(autoencoder=autoencoder, multiview=multiview, reconstructor=reconstructor,
-                              scheduler=scheduler, image_encoder=image_encoder)
+                              scheduler=scheduler, image_encoder=image_encoder, elevation=elevation)
         self.register_to_config(**settings)
 
     @property
@@ -173,7 +174,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
         images: a path, a PIL picture, an array, a tensor or a list of these, cut out and framed if need be, see
         `condition_views`; (B, 3, S, S) in [0, 1], S the pipeline's image size, is taken as it is.
-        elevation: degrees, of the condition view and so of the whole orbit; a number or (B,).
+        elevation: degrees, of the condition view and so of the whole orbit; a number or (B,), such as what
+        `estimate_elevation` gives.
         cameras: (B, V) instead of the orbit. plan: a `Plan` or its text, such as "paper" or "calm,every=3"; by default
         the weights' own. guidance_scale: one number, or (first, last) for scales that grow linearly from view 0 to view
         V - 1; by default the pipeline's. return_trace: record every step, or those with the given indices.
@@ -218,6 +220,14 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         output = Ouroboros3DOutput(as_output_type(step.views.clamp(0, 1), output_type), step.gaussians, step.renders,
                                    cameras, images, trace if recorded else None)
         return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def estimate_elevation(self, images) -> Tensor:
+        """Degrees (B,) by which the camera looked down, on the CPU; images: as for `__call__`. Raises InputError."""
+        if self.elevation is None:
+            raise InputError("these weights cannot estimate the elevation: give it in degrees")
+        images = self._prepare_images(images).to(self.elevation.device)
+        return self.elevation(images).cpu()
 
     def record(self, step: Step, plan: Plan, cond: Condition, cameras: Cameras) -> TraceStep:
         """What the trace keeps of a step."""

@@ -1,6 +1,5 @@
 """`ouroboros generate`: pictures to views and splats."""
 
-import dataclasses
 import math
 import os
 import sys
@@ -33,8 +32,9 @@ def generate(
     background: Annotated[str, typer.Option(
         metavar="|".join(BACKGROUNDS), help="auto: the alpha channel, else cut out by what ships; u2net: else by "
         "rembg's larger model; alpha: insist on the channel; keep: the whole picture.")] = "auto",
-    elevation: Annotated[str, typer.Option(metavar="DEGREES|auto", help="By how many the camera looked down on the "
-                                           "object; auto: estimated, from -5 to 30.")] = "10",
+    elevation: Annotated[str | None, typer.Option(metavar="DEGREES|auto", help="By how many the camera looked down on "
+                                                  "the object; auto: estimated. By default auto where the weights can, "
+                                                  "else 10.", show_default=False)] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale, 1 is off; by default what the "
                                                    "weights were made for.", show_default=False)] = None,
     precision: Annotated[str, typer.Option(metavar="|".join(PRECISIONS), help="Half precision: half the memory of the "
@@ -50,14 +50,13 @@ def generate(
     check_choice("--background", background, BACKGROUNDS)
     check_choice("--precision", precision, PRECISIONS)
     settings = {"preset": preset, "steps": steps, "plan": plan, "seed": seed, "background": background,
-                "elevation": parse_elevation(elevation, "auto"), "guidance": guidance, "precision": precision,
-                "low_memory": low_memory}
+                "elevation": elevation if elevation in (None, "auto") else parse_elevation(elevation, "auto"),
+                "guidance": guidance, "precision": precision, "low_memory": low_memory}
     _generate(result_folders(images, out), settings, device, export)
 
 
 def _generate(folders: dict[Path, Path], settings: dict, device_name: str, export: str | None) -> None:
     from ..data.photo import cut_out
-    from ..evaluation.elevation import estimate_elevation
     from ..export.formats import parse_formats
     from ..plans import Plan
     from ..viz.outputs import FILES, Stopwatch, check_targets, write_outputs
@@ -81,6 +80,10 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     loading = Stopwatch()
     with loading("load"):
         pipe = _placed(load_pipeline(settings["preset"]), settings, device)
+    if settings["elevation"] is None:
+        settings["elevation"] = 10.0 if pipe.elevation is None else "auto"
+    if settings["elevation"] == "auto" and pipe.elevation is None:
+        raise InputError(f"--elevation auto: the weights {settings['preset']} cannot estimate it; give degrees")
     if settings["guidance"] is None:
         settings["guidance"] = pipe.config.guidance_scale
     settings["plan"] = str(Plan.parse(pipe.config.plan if settings["plan"] is None else settings["plan"]))
@@ -90,10 +93,10 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
         photo = cut_out(image, settings["background"]).frame(pipe.image_size)  # once more: kept, each costs 16 MB
         pipe.set_progress_bar_config(desc=image.name, disable=not sys.stderr.isatty(), leave=False)
         told = {"image": str(image), **settings, "device": str(device)}
-        if settings["elevation"] is None:
-            with watch("elevation"), _autocast(pipe, settings["precision"], device):
-                found = estimate_elevation(pipe, photo.image, seed=settings["seed"])
-            told |= {"elevation": found.degrees, "elevation_estimate": dataclasses.asdict(found)}
+        if settings["elevation"] == "auto":
+            with watch("elevation"):
+                degrees = round(float(pipe.estimate_elevation(photo.image[None])), 1)
+            told |= {"elevation": degrees, "elevation_estimated": True}
         with watch("recursion"), _autocast(pipe, settings["precision"], device):
             output = pipe(photo.image[None], elevation=told["elevation"], num_inference_steps=settings["steps"],
                           plan=settings["plan"], guidance_scale=settings["guidance"],
@@ -133,8 +136,8 @@ def _announce(image: Path, folder: Path, record: dict) -> None:
     seconds, figures = record["seconds"], record["figures"]
     print(f"{image} -> {folder}{os.sep}  ({math.fsum(seconds.values()):.1f} s, of which recursion "
           f"{seconds['recursion']:.1f} s; self-consistency {figures['self_consistency_psnr']:.1f} dB)")
-    if "elevation_estimate" in record["settings"]:
-        print(f"  elevation {record['settings']['elevation']:.0f} degrees, estimated in {seconds['elevation']:.1f} s")
+    if record["settings"].get("elevation_estimated"):
+        print(f"  elevation {record['settings']['elevation']:.0f} degrees, estimated; --elevation sets another")
     for name, what in (("input.png", "what the model saw"), ("multiview.png", "the views above their 3D renders"),
                        ("recursion.png", "from noise to views, step by step"),
                        ("gaussians.ply", f"{figures['gaussians_visible']} Gaussians for any 3DGS viewer, y down"),

@@ -117,8 +117,8 @@ class Ours(Method):
     def settings(self, plans: Sequence[Plan]) -> dict:
         pipe = self.pipeline
         return {"method": self.name, "preset": self.preset,
-                "weights": weights_checksum(part for part in pipe.components.values()
-                                            if isinstance(part, torch.nn.Module)),
+                "weights": weights_checksum(part for name, part in pipe.components.items()  # elevations are given here
+                                            if isinstance(part, torch.nn.Module) and name != "elevation"),
                 "plans": {str(plan): {name: None if value == math.inf else value  # JSON has no infinity
                                       for name, value in asdict(plan).items()} for plan in plans},
                 "num_inference_steps": self.steps,

@@ -31,8 +31,9 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
     sources = []  # what each entry of --init replaces
     for entry in init:
         component, equals, _ = entry.partition("=")
-        if equals and component not in COMPONENTS:
-            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)}")
+        if equals and component not in (*COMPONENTS, "elevation"):
+            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)} or "
+                             "elevation")
         sources.append(((component,) if equals else COMPONENTS, entry))
     # a whole folder leaves nothing random: draw no weights that are thrown away
     where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else (
@@ -48,7 +49,11 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
         if type(source) is not Ouroboros3DPipeline:
             raise InputError(f"--init {entry}: is the published checkpoint, whose F knows the released code's cameras "
                              "only; start from `ouroboros convert svd` instead")
+        if names in (COMPONENTS, ("elevation",)):  # which no stage trains
+            pipeline.register_modules(elevation=source.elevation)
         for name in names:
+            if name == "elevation":
+                continue
             _check_fits(getattr(source, name), getattr(pipeline, name), name, entry, pipeline.image_size)
             pipeline.register_modules(**{name: getattr(source, name)})
             for setting in SETTINGS_OF.get(name, ()):
@@ -114,7 +119,7 @@ def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path, states: dict[str,
     states: tensors of components that are not the pipeline's own, such as those gathered from several GPUs.
     """
     half = {}
-    for name in COMPONENTS:
+    for name in COMPONENTS if pipeline.elevation is None else (*COMPONENTS, "elevation"):
         model = getattr(pipeline, name)
         # keys with an underscore say where the weights came from: a path of this machine
         config = {key: value for key, value in model.config.items() if key[0] != "_"}

@@ -94,10 +94,11 @@ def app_page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
 
     def cut_out(picture: str | None):
         if picture is None:
-            return None, ""
+            return None, "", gr.skip()
         with refusals(picture):
             photo = load_photo(picture, pipe.image_size)
-        return photo.to_pil(), "; ".join(photo.notes).replace(picture, Path(picture).name)
+        looked_down = gr.skip() if pipe.elevation is None else round(float(pipe.estimate_elevation(photo.image[None])))
+        return photo.to_pil(), "; ".join(photo.notes).replace(picture, Path(picture).name), looked_down
 
     def run(picture: str | None, *settings):
         yield {part: None for part in parts.values()}
@@ -113,7 +114,8 @@ def app_page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
                 samples = gr.Dataset(label="Samples", components=[gr.Image(render=False)], type="values",
                                      samples=[[str(path)] for path in sorted(SAMPLES.glob("*.[pw]*"))])
                 elevation = gr.Slider(-90, 90, 10, step=1, label="Elevation",
-                                      info="degrees by which the camera looked down on the object")
+                                      info="degrees by which the camera looked down on the object"
+                                      + ("" if pipe.elevation is None else ", estimated"))
             seen = gr.Image(label="What the model sees", interactive=False, height=320, buttons=["fullscreen"])
             with gr.Column():
                 plan = gr.Dropdown(list(dict.fromkeys([pipe.config.plan, *PLANS])), value=pipe.config.plan,
@@ -128,7 +130,7 @@ def app_page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
             parts |= {"splat": gr.HTML(), "mesh": gr.Model3D(label="Mesh", height=440),
                       "files": gr.File(label="Files", file_count="multiple", interactive=False)}
         samples.click(lambda sample: sample[0], samples, picture, show_progress="hidden")
-        picture.change(cut_out, picture, [seen, parts["status"]], concurrency_limit=1)
+        picture.change(cut_out, picture, [seen, parts["status"], elevation], concurrency_limit=1)
         button.click(run, [picture, elevation, plan, steps, seed], list(parts.values()), concurrency_limit=1,
                      show_progress="minimal")
     return blocks

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ouroboros_lib.cli import app
+from ouroboros_lib.data.photo import load_photo
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.export import formats
-from ouroboros_lib.viz.app import SAMPLES, generate_live
+from ouroboros_lib.models.elevation import ElevationEstimator
+from ouroboros_lib.viz.app import SAMPLES, app_page, generate_live
 
 
 @pytest.fixture
@@ -52,6 +54,18 @@ def test_every_reconstruction_is_shown_then_the_splat_then_the_mesh(tiny, tmp_pa
     assert shown[5]["mesh"][:4] == b"glTF" and names == ["gaussians.ply", "gaussians.splat", "views.zip", "object.glb"]
 
     assert set(shown[6]) == {"status"} and len(shown) == 7
+
+
+def test_the_page_estimates_the_elevation_of_a_picture(tiny, tmp_path):
+    gradio = pytest.importorskip("gradio", reason="gradio is not installed (pip install -e '.[app]')")
+    picture = str(SAMPLES / "snowman.png")
+    for network in (None, ElevationEstimator().eval()):
+        tiny.register_modules(elevation=network)
+        page = app_page(tiny, tmp_path)
+        cut_out = next(listener.fn for listener in page.fns.values() if listener.fn.__name__ == "cut_out")
+        framed = load_photo(picture, 32).image[None]
+        wanted = round(float(tiny.estimate_elevation(framed))) if network else gradio.skip()
+        assert cut_out(picture)[2] == wanted and cut_out(None) == (None, "", gradio.skip())
 
 
 def test_nothing_of_a_picture_is_kept(tiny, tmp_path):

@@ -13,6 +13,8 @@ from pictures import BAD
 from PIL import Image
 
 from ouroboros_lib.cli import generate
+from ouroboros_lib.data.photo import load_photo
+from ouroboros_lib.models.elevation import ElevationEstimator
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.viz.outputs import FILES
 from ouroboros_lib.viz.sheets import evenly_chosen
@@ -46,13 +48,25 @@ def test_generate_writes_everything(run, photo, tmp_path):
     assert Image.open(out / "multiview.png").width > 4 * 96
 
 
-def test_the_elevation_can_be_estimated(run, photo, tmp_path, quick):
-    code, text, errors = run("generate", photo, "--out", tmp_path, *TINY, "--elevation", "auto")
-    record = json.loads((tmp_path / "result.json").read_text())
-    found = record["settings"]["elevation_estimate"]
-    assert (code, errors) == (0, "") and found["degrees"] == record["settings"]["elevation"]
-    assert -5 <= found["degrees"] <= 30 and len(found["candidates"]) == len(found["scores"]) == 8
-    assert f"elevation {found['degrees']:.0f} degrees, estimated in" in text and record["seconds"]["elevation"] > 0
+def test_the_elevation_is_estimated_where_the_weights_can(run, photo, tmp_path, quick, monkeypatch):
+    pipe = Ouroboros3DPipeline.from_pretrained("tiny")
+    pipe.register_modules(elevation=ElevationEstimator().eval())
+    monkeypatch.setattr(generate, "load_pipeline", lambda name: pipe)
+    wanted = round(float(pipe.estimate_elevation(load_photo(photo, pipe.image_size).image[None])), 1)
+    for given in ((), ("--elevation", "auto"), ("--elevation", 25)):
+        code, text, errors = run("generate", photo, "--out", tmp_path, *TINY, *given)
+        record = json.loads((tmp_path / "result.json").read_text())
+        assert (code, errors) == (0, "") and record["settings"]["elevation"] == (25 if 25 in given else wanted)
+        assert text.count(f"elevation {wanted:.0f} degrees, estimated") == (25 not in given)
+        assert ("elevation_estimated" in record["settings"]) == ("elevation" in record["seconds"]) == (25 not in given)
+
+
+def test_weights_that_cannot_estimate_it(run, refused, photo, tmp_path, quick):
+    refused(("generate", photo, "--out", tmp_path / "out", *TINY, "--elevation", "auto"),
+            "--elevation auto: the weights tiny cannot estimate it; give degrees")
+    assert not (tmp_path / "out").exists()
+    assert run("generate", photo, "--out", tmp_path / "out", *TINY)[0] == 0
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["settings"]["elevation"] == 10
 
 
 def test_the_seed_decides_and_older_results_are_replaced(run, photo, tmp_path, quick):

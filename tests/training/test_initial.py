@@ -6,6 +6,7 @@ from training_inputs import quick_narrow
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
+from ouroboros_lib.models.elevation import ElevationEstimator
 from ouroboros_lib.models.feedback import feedback_names
 from ouroboros_lib.models.multiview import MultiviewUNet
 from ouroboros_lib.paper.released import ReleasedPipeline
@@ -23,6 +24,20 @@ def test_init_replaces_components_and_later_ones_win(tiny, tmp_path):
         state = getattr(start, name).state_dict()
         for key, value in getattr(source, name).state_dict().items():
             assert torch.equal(state[key], value.half().float()), (name, key)
+
+
+def test_what_estimates_elevations_goes_along(tiny, picture, tmp_path):
+    tiny.register_modules(elevation=ElevationEstimator().eval())
+    save_pipeline(tiny, tmp_path / "with")
+    without = Ouroboros3DPipeline.from_preset("tiny", seed=5)
+    save_pipeline(without, tmp_path / "without")
+    with_it, other = str(tmp_path / "with"), str(tmp_path / "without")
+    for init in ([with_it], [other, f"elevation={with_it}"], [f"elevation={with_it}", f"multiview={other}"]):
+        save_pipeline(initial_pipeline("tiny", init, TrainingConfig()), tmp_path / "after")
+        after = Ouroboros3DPipeline.from_pretrained(tmp_path / "after")
+        assert torch.allclose(after.estimate_elevation(picture), tiny.estimate_elevation(picture), atol=0.05)
+    for init in ([other], [with_it, other], [f"multiview={with_it}"]):
+        assert initial_pipeline("tiny", init, TrainingConfig()).elevation is None
 
 
 @torch.no_grad()
@@ -65,7 +80,7 @@ def test_the_attention_of_a_new_f_can_be_chosen(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("entry, message", [
-    ("decoder={}", "unknown component 'decoder', expected autoencoder, multiview, reconstructor"),
+    ("decoder={}", "unknown component 'decoder', expected autoencoder, multiview, reconstructor or elevation"),
     ("multiview={}/missing", "missing: no such folder"),
     ("{}", "no model_index.json in it"),
 ])
