@@ -81,13 +81,17 @@ endif
 book: $(STAMP)  ## course, docs and results as a site that needs no network: outputs/book/index.html
 	@$(PY) -m tools.book outputs/book
 
+# what the sheets of objects show beside procedural ones: FOLDERS="held_out scans_128", as `data render` makes them;
+# without it they stay as they are
+FOLDERS ?=
 figures: $(STAMP)  ## make all pictures in figures/ again
 	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
-	@$(PY) -m tools.families --out outputs/figures/families.png
+	@[ -z "$(FOLDERS)" ] || $(PY) -m tools.families mug,chair,teapot $(addprefix --data ,$(FOLDERS)) --take 4 \
+		--photo ouroboros_lib/data/samples/coffee.webp --elevation 35 --out outputs/figures/families.png
 	@$(PY) -m tools.hero --out figures
 	@$(PY) -c "from ouroboros_lib.course.ring import ring; \
 		ring().savefig('figures/ring.svg', metadata={'Date': None})"
-	@for name in recursion families; do $(PY) -c "import sys; from PIL import Image; \
+	@for name in recursion $(if $(FOLDERS),families); do $(PY) -c "import sys; from PIL import Image; \
 		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
 		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \
 		$$name; done
