@@ -85,7 +85,7 @@ book: $(STAMP)  ## course, docs and results as a site that needs no network: out
 # without it they stay as they are
 FOLDERS ?=
 figures: $(STAMP)  ## make all pictures in figures/ again
-	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/snowman.png --elevation 25 --out outputs/figures
+	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/mustard.webp --elevation 20 --out outputs/figures
 	@[ -z "$(FOLDERS)" ] || $(PY) -m tools.families mug,chair,teapot $(addprefix --data ,$(FOLDERS)) --take 4 \
 		--photo ouroboros_lib/data/samples/coffee.webp --elevation 35 --out outputs/figures/families.png
 	@$(PY) -m tools.hero --out figures

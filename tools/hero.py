@@ -24,7 +24,7 @@ from ouroboros_lib.rasterization import rasterize
 from ouroboros_lib.speed.devices import resolve_device
 from ouroboros_lib.viz.sheets import FAINT, INK, image_grid, to_pil
 
-SAMPLE = Path(__file__).parents[1] / "ouroboros_lib" / "data" / "samples" / "snowman.png"
+SAMPLE = Path(__file__).parents[1] / "ouroboros_lib" / "data" / "samples" / "mustard.webp"
 TILE, GAP, TOP, TURN = 112, 4, 30, 36  # pixels of a view, between views, of the captions; frames of the last circle
 PANEL = 2 * TILE + GAP  # the splat is as high as two rows of views
 LEFT, MIDDLE, RIGHT = GAP, 2 * GAP + TILE + 12, 2 * GAP + TILE + 12 + 4 * (TILE + GAP) + 12
@@ -101,7 +101,7 @@ def algorithm_sheet(pipe: Ouroboros3DPipeline, steps: list[Step], view: int, pat
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.hero", description=__doc__.splitlines()[0])
     parser.add_argument("image", nargs="?", type=Path, default=SAMPLE)
-    parser.add_argument("--elevation", type=float, default=25.0)
+    parser.add_argument("--elevation", type=float, default=20.0)
     parser.add_argument("--plan", default="paper", help="every step must reconstruct")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--steps", type=int, default=25)
