@@ -18,7 +18,7 @@ from ..cameras import orbit_cameras, to_canonical
 from ..evaluation.metrics import psnr
 from ..models.feedback import Renders
 from ..noise import EDMNoise, c_in
-from ..plans import PLANS, Plan
+from ..plans import Plan
 from .checking import Exercise, curve, numbers
 from .lesson_03 import pinhole
 
@@ -166,10 +166,6 @@ def _ball() -> list[tuple]:
     return [(one, c2w, float(k[0, 0])) for one, c2w, k in zip(depth, cameras.c2w, cameras.intrinsics, strict=True)]
 
 
-def _seen() -> list[tuple]:
-    return [(pinhole(c2w, focal).unproject(depth[None, None])[0], depth[None]) for depth, c2w, focal in _ball()]
-
-
 def _coordinate_map(depth: Tensor, c2w: Tensor, focal: float) -> Tensor:
     return pinhole(c2w, focal).canonical_map(depth[None, None])[0]
 
@@ -186,16 +182,6 @@ def _other_map(half: float = 0.5, sides: bool = True, along_ray: bool = False, s
         points = c2w[:3, 3, None, None] + depth * torch.einsum("ij,jhw->ihw", rotation, ray)
         return to_canonical(points) * ((depth > 0) if background else 1)
     return coordinate_map
-
-
-def _renders_seen(steps: int, every: int, itself: bool = False) -> list[int]:
-    plan, seen, last = Plan(every=every), [], -1
-    for t in range(steps):
-        before = last
-        if plan.reconstructs(t, [1.0] * (steps + 1)):
-            last = t
-        seen.append(last if itself else before)
-    return seen
 
 
 EXERCISES = {
@@ -267,20 +253,6 @@ EXERCISES = {
         says="At much noise a step hardly feels where it goes. This is why design (b) starts to differ from (a) so "
              "late. What F is given works at every level."),
     "6": Exercise(
-        examples=_seen, solution=lambda points, depth: to_canonical(points) * (depth > 0),
-        mistakes=[
-            (lambda points, depth: to_canonical(points),
-             "the background has to be 0. Where the depth is 0, `points` is the place of the camera."),
-            (lambda points, depth: to_canonical(points * (depth > 0)),
-             "the background became 0.5, the middle of the box, where surface may be. Map first, then mask."),
-            (lambda points, depth: (points + 0.55) / 0.55 * (depth > 0),
-             "the box is 1.1 wide, from -0.55 to 0.55: this runs from 0 to 2."),
-            (lambda points, depth: points / 1.1 * (depth > 0),
-             "this runs from -0.5 to 0.5. A picture runs from 0 to 1: shift it."),
-        ],
-        says="A place in the object's box is a colour. The background is 0, the colour of a corner of the box that no "
-             "object reaches."),
-    "7": Exercise(
         examples=_ball, solution=_coordinate_map,
         mistakes=[
             (_other_map(background=False), "the background has to be 0: multiply by depth > 0 at the end."),
@@ -294,17 +266,4 @@ EXERCISES = {
         ],
         says="The CCM, derived: pixel, ray, place in the world, colour. Both cameras paint a point of this ball in the "
              "same colour, if both see it."),
-    "8": Exercise(
-        examples=lambda: [(12, 5), (25, 5), (6, 1), (10, 20)], solution=_renders_seen,
-        mistakes=[
-            *((wrong, "off by one: F comes before G. In step `every` it is still given the renders of step 0.")
-              for wrong in (lambda steps, every: _renders_seen(steps, every, itself=True),
-                            lambda steps, every: [every * (t // every) for t in range(steps)])),
-            (lambda steps, every: _renders_seen(steps, 1),
-             "this is the paper's plan, which renders in every step. Here G is called in steps 0, every, 2 * every."),
-            (lambda steps, every: [max(0, t) for t in _renders_seen(steps, every)],
-             "in step 0 nothing has been rendered yet: -1."),
-        ],
-        says=f"`calm` has every = {PLANS['calm'].every}. The solver comes after G: it goes towards new renders in "
-             "the very step that made them."),
 }

@@ -1,4 +1,4 @@
-"""Exercises of 05: losses and weights of a training run, what several parts of a batch average, and Algorithm 1."""
+"""Exercises of 05: losses and weights of a training run, what several processes average, and Algorithm 1."""
 
 from __future__ import annotations
 
@@ -57,10 +57,6 @@ def _averaged_by_hand(weights: Tensor, decay: Callable[[int], float]) -> Tensor:
     for update, later in enumerate(weights[1:]):
         average = decay(update) * average + (1 - decay(update)) * later
     return average
-
-
-def _parts() -> list[tuple]:
-    return [(_random(len(sizes), 3), torch.tensor(sizes)) for sizes in ((4, 4), (6, 2), (8, 8, 1))]
 
 
 def _processes() -> list[tuple]:
@@ -227,18 +223,6 @@ EXERCISES = {
         says="A decay of 0.999 remembers about 1000 steps. Without the rise, a short run's average would still hold "
              "the random start."),
     "4": Exercise(
-        examples=_parts, solution=lambda gradients, sizes: (gradients * sizes[:, None]).sum(0) / sizes.sum(),
-        mistakes=[
-            (lambda gradients, sizes: gradients.sum(0),
-             "added up, not averaged: the step would be as many times too long as there are parts."),
-            (lambda gradients, sizes: gradients.mean(0),
-             "right for equal parts only. Of 6 and 2 examples, the larger part counts three times as much."),
-            (lambda gradients, sizes: (gradients * sizes[:, None]).sum(0),
-             "divide by the number of all examples: the loss is a mean over them."),
-        ],
-        says="Gradients of means add up to the gradient of the whole mean, so a small GPU can take a large batch in "
-             "parts. Layers that look across the batch, as batch norm does, would break this; F and G have none."),
-    "5": Exercise(
         examples=_processes,
         solution=lambda weights, gradients, rate, clip: weights - rate * _clipped(gradients.mean(0), clip),
         mistakes=[
@@ -253,7 +237,7 @@ EXERCISES = {
         ],
         says="All processes take the same step, so their weights stay equal and are never sent. The mean of "
              "more objects is less noisy; it does not make the step longer."),
-    "6": Exercise(
+    "5": Exercise(
         examples=lambda: [(through, detach) for through in (False, True) for detach in (False, True)],
         solution=lambda decoder_gradient, detach_feedback: (not detach_feedback, decoder_gradient),
         mistakes=[
@@ -268,7 +252,7 @@ EXERCISES = {
         ],
         says="(False, False) is this library, (True, False) the released code, (False, True) the paper's pseudo-code: "
              "compare the heat map."),
-    "7": Exercise(
+    "6": Exercise(
         examples=lambda: [(_Batch(2),), (_Batch(3),)], observe=_train, solution=_algorithm_1,
         mistakes=[
             *((partial(_algorithm_1, slip=slip), explanation) for slip, explanation in SLIPS.items()),

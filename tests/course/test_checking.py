@@ -156,7 +156,7 @@ def test_truth_values_are_told_from_numbers():
     assert checking.same((np.bool_(True), False), (True, False), 1e-4)
     assert not checking.same((1, 0), (True, False), 1e-4)
     assert "it gives [1, 0] for False, False, which is not right; right would be (True, False)" in check(
-        "05-6", lambda *switches: (1, 0)).text
+        "05-5", lambda *switches: (1, 0)).text
 
 
 @pytest.mark.parametrize("answer, text", [

@@ -24,7 +24,6 @@ WORDS = ("F", "G", "view", "condition view", "latent", "noise level", "sigma", "
          "solver", "decoder", "Gaussian", "splat", "render", "rasterizer", "RGB", "CCM", "feedback", "self_cond",
          "recursion", "plan", "PSNR", "self-consistency", "elevation")
 CODE_CELLS, WORDS_OF_TEXT = 40, 2200  # of a lesson, exercises among them
-LONGER = ("04", "05")  # which are still to be cut
 MARK = r"#.*?\blines? (\d)"  # of an algorithm's line
 
 
@@ -176,10 +175,8 @@ def test_the_course_is_small():
 @lesson
 def test_a_lesson_is_read_in_one_sitting(path):
     notebook = read(path)
-    sizes = len(code(notebook)), words("\n".join(text(notebook)))
-    if sizes[0] > CODE_CELLS or sizes[1] > WORDS_OF_TEXT:
-        assert path.name[:2] in LONGER, sizes
-        pytest.xfail("not yet cut")
+    assert len(code(notebook)) <= CODE_CELLS
+    assert words("\n".join(text(notebook))) <= WORDS_OF_TEXT
 
 
 @pytest.mark.parametrize("markdown, count", [
