@@ -20,6 +20,7 @@ from .errors import InputError
 from .gaussians import Gaussians
 from .loading import RANDOM_PRESETS, check_components, convert_weights, load
 from .models.condition import Condition
+from .models.elevation import ElevationEstimator
 from .models.feedback import CoordinateMap, Renders, render_feedback
 from .models.image_token import image_token
 from .noise import c_noise, denoise
@@ -112,6 +113,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         super().__init__()
         if image_encoder is None and getattr(multiview, "takes_image_token", False):
             raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
+        if not isinstance(elevation, ElevationEstimator | None):
+            raise InputError(f"elevation: expected an ElevationEstimator, got a {type(elevation).__name__}")
         settings = {"image_size": image_size, "num_views": num_views, "coordinate_map": coordinate_map,
                     "reconstructor_sigma_min": reconstructor_sigma_min, "guidance_scale": guidance_scale,
                     "reconstructor_sigma_max": reconstructor_sigma_max, "plan": str(Plan.parse(plan))}

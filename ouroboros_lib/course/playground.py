@@ -175,8 +175,11 @@ class Playground:
         now = self.moments[self.moment]
         if not self.strokes:
             return now.views, now.views
-        pred_x = self.pipe.estimate(now.step.x_t, now.step.sigma, self._cond, self._cameras, self.painted())
-        return now.views, self.pipe.decode(pred_x)[0].clamp(0, 1)
+        estimates = [self.pipe.estimate(now.step.x_t, now.step.sigma, self._cond, self._cameras, given)
+                     for given in (now.given, self.painted())]
+        # both without what the plan does to an estimate afterwards, such as showing the input at view 0
+        without, painted = (self.pipe.decode(pred_x)[0].clamp(0, 1) for pred_x in estimates)
+        return without, painted
 
     def changes(self, without: Tensor, painted: Tensor) -> dict[str, float]:
         """Mean absolute change of F's estimate: under the paint, beside it in that view, in the other views."""

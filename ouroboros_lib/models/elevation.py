@@ -6,6 +6,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .layers import constant
 
 
@@ -37,6 +38,9 @@ class ElevationEstimator(ModelMixin, ConfigMixin):
     def __init__(self, image_size: int = 64, channels: tuple[int, ...] = (24, 40, 60, 48), low: float = -10.0,
                  high: float = 50.0, bins: int = 21):
         super().__init__()
+        if not (-90 <= low < high <= 90 and bins > 1 and 8 <= image_size <= 1024):
+            raise InputError(f"elevation: {bins} bins from {low} to {high} degrees, pictures of {image_size} pixels: "
+                             "expected some from -90 to 90, and 8 to 1024 pixels")
         layers: list[nn.Module] = [Convolution(3, channels[0], 5, 2), nn.ReLU()]
         for before, width in zip(channels, channels[1:], strict=False):
             layers += [Convolution(before, width, 3, 2), nn.ReLU(), Block(width)]

@@ -100,6 +100,8 @@ class TrainingConfig:
     def __post_init__(self):
         check_fields(self)
         feedback_names(self.feedback)
+        if self.lpips == "off" and self.lpips_weight != 1:
+            raise InputError(f"lpips_weight={self.lpips_weight}: there is no LPIPS to weigh; set lpips=alex or vgg")
         if self.optimizer == "muon" and self.stage == "autoencoder":
             raise InputError("optimizer=muon: is for F and G, not for stage=autoencoder")
         if self.cuda_graphs and (self.stage not in ("multiview", "joint") or self.decoder_gradient

@@ -204,11 +204,18 @@ class _Objects(IterableDataset):
             yield random.Random(f"{seed} {number}"), order[number % len(items)]
 
 
+def _refuse_household(root: Path, config: TrainingConfig) -> None:
+    if config.household_share:
+        raise InputError(f"household_share={config.household_share}: takes the place of meshes, and {root} holds "
+                         "renders; --set household_share=0")
+
+
 class _Folders(_Objects):
     """One folder an object. Reader r of R takes every R-th object."""
 
     def __init__(self, root: Path, config: TrainingConfig, *given):
         super().__init__(root, config, *given)
+        _refuse_household(root, config)
         names, count = find_objects(root), config.validation_objects
         self.validation, self.names = names[:count], names[count:]
 
@@ -229,6 +236,7 @@ class _Shards(_Objects):
 
     def __init__(self, root: Path, config: TrainingConfig, *given):
         super().__init__(root, config, *given)
+        _refuse_household(root, config)
         self.stream = ShardStream(root, shuffle=config.shuffle)
         self.stream.settings = self.settings
         names = itertools.chain.from_iterable(self.stream.shards.values())

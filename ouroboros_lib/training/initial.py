@@ -49,6 +49,8 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
         if type(source) is not Ouroboros3DPipeline:
             raise InputError(f"--init {entry}: is the published checkpoint, whose F knows the released code's cameras "
                              "only; start from `ouroboros convert svd` instead")
+        if names == ("elevation",) and source.elevation is None:
+            raise InputError(f"--init {entry}: has no network that estimates elevations")
         if names in (COMPONENTS, ("elevation",)):  # which no stage trains
             pipeline.register_modules(elevation=source.elevation)
         for name in names:

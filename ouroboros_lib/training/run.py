@@ -167,6 +167,8 @@ def open_data(preset: Preset, config: TrainingConfig, accelerator: Accelerator, 
     if data is None:
         if config.procedural_share:
             raise InputError("procedural_share: without --data, all objects are procedural; leave it out")
+        if config.household_share:
+            raise InputError("household_share: is of the meshes in --data, which is not given; leave it out")
         return ObjectBuffer(**ring, seed=config.seed, rank=rank, world_size=processes), held_out_objects(
             "val", config.validation_objects, preset.image_size, preset.num_views, config.novel_views, device=device)
     given = RenderedObjects(data, preset, config, device, rank, processes)

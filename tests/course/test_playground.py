@@ -59,6 +59,16 @@ def test_without_reconstruction_f_is_given_the_last_renders_again(playground):
     assert all(moment.given is None for moment in _run(playground, Choice("two-stage")))
 
 
+@pytest.mark.parametrize("plan", ["calm", "paper"])
+def test_paint_outside_the_picture_changes_nothing(playground, plan):
+    playground.run(Choice.preset(plan))
+    for moment in (1, 2):
+        playground.choose(moment, 1)
+        playground.paint(Stroke(((-500.0, -500.0),), 3.0, (1.0, 1.0, 1.0)))
+        without, painted = playground.estimates()
+        assert torch.equal(without, painted)
+
+
 def _run(playground, choice):
     playground.run(choice)
     return playground.moments

@@ -99,3 +99,15 @@ def test_a_pipeline_takes_it_along(tiny, picture, network, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="cannot be loaded as Ouroboros3D weights"):
         Ouroboros3DPipeline.from_pretrained(tmp_path / "with")
+
+
+@pytest.mark.parametrize("wrong", [{"high": 5000.0}, {"low": 50.0, "high": 50.0}, {"image_size": 0}, {"bins": 1}])
+def test_ranges_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError, match="^elevation: .* expected some from -90 to 90"):
+        ElevationEstimator(**wrong)
+
+
+def test_a_model_of_another_kind_in_its_place_is_refused(tiny):
+    parts = {name: part for name, part in tiny.components.items() if name != "elevation"}
+    with pytest.raises(InputError, match="expected an ElevationEstimator, got a Autoencoder"):
+        Ouroboros3DPipeline(**parts, elevation=tiny.autoencoder)

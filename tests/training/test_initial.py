@@ -137,3 +137,9 @@ def test_foreign_starts_are_refused(narrow_folder, tmp_path):
     ReleasedPipeline(**pipeline.components, image_size=64).save_pretrained(tmp_path / "released")
     with pytest.raises(InputError, match="is the published checkpoint, whose F knows the released code's cameras only"):
         initial_pipeline("narrow", [str(tmp_path / "released")], quick_narrow())
+
+
+def test_a_network_for_elevations_that_is_asked_for_has_to_be_there(tiny, tmp_path):
+    save_pipeline(tiny, tmp_path / "without")
+    with pytest.raises(InputError, match=r"^--init elevation=.*: has no network that estimates elevations$"):
+        initial_pipeline("tiny", [f"elevation={tmp_path / 'without'}"], TrainingConfig())

@@ -1,6 +1,7 @@
 """Procedural objects and meshes in the same batches."""
 
 import json
+import random
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.buffer import ObjectBuffer
 from ouroboros_lib.data.folders import write_object
 from ouroboros_lib.data.fresh import fresh_views, household_views
-from ouroboros_lib.data.renders import held_out
+from ouroboros_lib.data.renders import RenderSettings, held_out
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.training import data as data_module
@@ -115,6 +116,18 @@ def test_household_things_take_the_place_of_a_share(meshes, monkeypatch):
         source.fill()
         source.batch(16)
         assert sum(made.values()) >= 16 and fits(), (share, made)
+
+
+def test_household_things_are_refused_where_there_are_no_meshes(tmp_path):
+    for seed in range(2):
+        views = household_views(RenderSettings(32, 4, 1, None, supersample=1), random.Random(seed))
+        write_object(tmp_path / "renders" / f"object{seed}", views)
+    with pytest.raises(InputError, match="household_share=0.5: takes the place of meshes, and .* holds renders"):
+        RenderedObjects(tmp_path / "renders", TINY, settings(household_share=0.5), "cpu")
+    with pytest.raises(InputError, match="household_share: is of the meshes in --data"):
+        train("tiny", tmp_path / "out", settings(household_share=0.5, procedural_share=0.0, held_out=0))
+    with pytest.raises(InputError, match="lpips_weight=0.5: there is no LPIPS"):
+        settings(lpips_weight=0.5)
 
 
 def test_colours_change_alike_in_all_views_and_on_the_object_alone():
