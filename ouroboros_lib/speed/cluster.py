@@ -30,7 +30,7 @@ from ..values import Between, checked
 from .threads import prepare
 
 EXPECTED = "expected tcp://HOST:PORT of a Dask scheduler, local:N, or slurm:FILE"
-CONNECT = 10.0  # seconds in which a scheduler must answer
+CONNECT = 30.0  # seconds in which a scheduler must answer
 PATIENCE = 5.0  # seconds without a result after which is looked whether there are workers
 AHEAD = 1000  # tasks that the scheduler is given at a time; there may be a million
 Count = Annotated[int, Between(1, 10_000)]
