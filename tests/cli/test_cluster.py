@@ -157,7 +157,7 @@ def test_downloads(run, machines, tmp_path):
 
 
 def test_an_evaluation(run, machines, views, tmp_path):
-    arguments = ("evaluate", "--data", views, "--method", f"images:{views}", "--lpips", "off", "--batch", 2, "--out")
+    arguments = ("evaluate", "--data", views, "--method", f"images:{views}", "--lpips", "off", "--batch", 3, "--out")
     for name, more in (("here", ()), ("cluster", ("--cluster", machines.address))):
         code, text, errors = run(*arguments, tmp_path / name / "figures", *more)
         assert code == 1 and "1 skipped: bad" in text and errors.startswith("skipped: ") and errors.count("\n") == 1
