@@ -107,7 +107,7 @@ def test_the_core_generates_and_what_an_extra_is_missing_for_is_one_line(tmp_pat
     assert (tmp_path / "out" / "viewer.html").is_file()
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     extras = [re.search(r"pip install -e '\.\[(\w+)\]'", line)[1] for line in lines]
-    assert extras == ["paper", "train", "train", "cluster", *["eval"] * 4, *["course"] * 4], done.stderr
+    assert extras == ["paper", "train", "train", "eval", "cluster", *["eval"] * 3, *["course"] * 4], done.stderr
 
 
 def test_every_package_that_the_library_imports_is_declared():
