@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .options import check_choice, check_range, parse_elevation
+from .options import OnCluster, check_choice, check_range, parse_cluster, parse_elevation
 
 if TYPE_CHECKING:
     from ..data.folders import MultiviewObject
+    from ..speed.cluster import Cluster
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make, fetch, render, check and pack "
                        "multi-view folders.")
@@ -93,6 +94,7 @@ def gso_download(
     objects: Annotated[str, typer.Option(metavar="NAME,...", help="These.")] = "",
     server: Annotated[str, typer.Option(metavar="URL", help="Address of the list of models; default: Fuel.")] = "",
     workers: Annotated[int, typer.Option(min=1, max=64, help="Downloads at a time.")] = 8,
+    cluster: OnCluster = "",
 ) -> None:
     """Fetch objects, all checked; finished ones are kept. A manifest of sizes and hashes, and licences, lie beside."""
     from ..data import gso
@@ -100,6 +102,7 @@ def gso_download(
 
     if everything and objects:
         raise InputError("--all and --objects: choose one of them")
+    elsewhere = _elsewhere(cluster, workers != 8)
     check_writable(out)
     how = gso.Download(workers, server=server or gso.SERVER)
     names = objects.split(",") if objects else gso.evaluation_objects()
@@ -108,7 +111,7 @@ def gso_download(
     if everything:
         names = gso.all_objects(how)
     with Tally(len(set(names))) as tally, termination_cleans_up():
-        gso.download_objects(names, out, how, tally.done)
+        gso.download_objects(names, out, how, tally.done, elsewhere)
     print(f"{gso.LICENCE}: see {out / gso.ATTRIBUTION_FILE}; sizes and hashes: {out / gso.MANIFEST}")
     tally.finish(out)
 
@@ -167,6 +170,7 @@ def render(
     only_held_out: Annotated[int, typer.Option("--held-out", metavar="N", min=0, help="Only the N meshes that `train "
                                                "--data PATH --set held_out=N` never learns from.")] = 0,
     workers: Annotated[int, typer.Option(min=0, max=256, help="Processes; 0: one a core.")] = 0,
+    cluster: OnCluster = "",
     protocol: ProtocolName = "",
     convention: ConventionName = "",
 ) -> None:
@@ -178,6 +182,7 @@ def render(
     if texture is not None and not texture.is_file():
         raise InputError(f"--texture {texture}: no such file")
     degrees = parse_elevation(elevation, "random")
+    elsewhere = _elsewhere(cluster, workers != 0)
     check_writable(out)
     from ..data.layouts import find_meshes
     from ..data.mesh_parts import MISSING, MissingFile
@@ -196,8 +201,15 @@ def render(
     with Tally(len(found)) as tally, termination_cleans_up():
         render_meshes(found, out, settings, workers or default_workers(),
                       lambda name, notes, error: tally.done(name, error, notes, left_out=missing_textures == "skip"
-                                                            and isinstance(error, MissingFile)))
+                                                            and isinstance(error, MissingFile)), elsewhere)
     tally.finish(out)
+
+
+def _elsewhere(cluster: str, workers: bool) -> Cluster | None:
+    """workers: whether --workers was given, too. Raises InputError."""
+    if cluster and workers:
+        raise InputError("--workers: a cluster has its own; leave it out")
+    return parse_cluster(cluster)
 
 
 def _protocol_settings(protocol: str, convention: str, size: int | None, options: dict,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import uuid
+from collections.abc import Generator
+from contextlib import closing, redirect_stderr
 from dataclasses import fields
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,13 +19,18 @@ import typer
 from ..errors import InputError
 from ..evaluation.config import EvaluationConfig as Config
 from ..speed.devices import resolve_device
-from .options import load_pipeline
+from .options import OnCluster, load_pipeline, parse_cluster
 
 if TYPE_CHECKING:
     import torch
 
+    from ..evaluation.evaluate import Run
     from ..evaluation.methods import Method
+    from ..evaluation.results import PartialResults
     from ..evaluation.sources import Source
+    from ..speed.cluster import Cluster
+
+_ready: dict[str, tuple[Run, PartialResults]] = {}  # in a worker: of the command that it works for
 
 
 def evaluate(
@@ -66,6 +76,7 @@ def evaluate(
                      ] = Config.lpips,
     flip: Annotated[bool, typer.Option("--flip", help="Measure FLIP as well: 8 ms a picture.")] = Config.flip,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:N]|mps", help="Where to run.")] = Config.device,
+    cluster: OnCluster = "",
 ) -> None:
     """Compare plans of a model on held-out procedural objects, and measure its parts.
 
@@ -75,6 +86,7 @@ def evaluate(
     """
     options = dict(locals(), plan=plan or (), meshes=meshes or ())
     config = Config(**{field.name: options[field.name] for field in fields(Config)})
+    elsewhere = parse_cluster(cluster)
     _check_out(out)
     where = resolve_device(config.device)
     source = _source(config)
@@ -85,12 +97,43 @@ def evaluate(
 
     with termination_cleans_up():
         summary, skipped = run(source, measured, config.plan, out=out, align=config.align,
-                               metrics=_metrics(config, where))
+                               metrics=_metrics(config, where),
+                               spread=None if elsewhere is None else partial(_spread, elsewhere, config, preset))
     print(json.dumps(summary, indent=1))
     print(f"wrote {out.with_suffix('.csv')}, {out.with_suffix('.png')} and {out.with_suffix('.json')}")
     if skipped:
         print(f"{len(skipped)} skipped: {', '.join(map(str, skipped))}")
         raise typer.Exit(1)
+
+
+def _spread(cluster: Cluster, config: Config, preset: str, batches: list[list], parts: Path,
+            settings: dict) -> Generator[tuple[list, dict], None, None]:
+    """A batch is a task, which writes what it measured into the folder of partial results; see `Spread`."""
+    command = uuid.uuid4().hex
+    jobs = [(names, command, config, preset, parts, settings) for names in batches]
+    with closing(cluster.run(_measure_there, jobs, parts)) as results:
+        for (names, *_), reasons in results:
+            yield names, ({name: f"{name}: {reasons}" for name in names} if isinstance(reasons, InputError)
+                          else reasons)
+
+
+def _measure_there(names: list, command: str, config: Config, preset: str, parts: Path, settings: dict) -> dict:
+    """In a worker: why objects of a batch could not be measured. What is loaded for a command stays for its batches."""
+    from ..evaluation.evaluate import prepared
+    from ..evaluation.results import PartialResults
+    from ..speed.cluster import Unfit
+
+    if command not in _ready:
+        _ready.clear()
+        where = resolve_device(config.device)
+        with redirect_stderr(io.StringIO()):  # the command says it
+            run = prepared(_source(config), _method(config, preset, where), config.plan, config.align,
+                           _metrics(config, where))
+        if run.settings() != settings:
+            raise Unfit("a worker has other weights, another version of the library or other files")
+        _ready[command] = run, PartialResults(parts, settings)
+    run, kept = _ready[command]
+    return run.keep(names, kept)
 
 
 def _check_out(out: Path) -> None:

@@ -7,12 +7,18 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..pipeline import Ouroboros3DPipeline
+    from ..speed.cluster import Cluster
+
+OnCluster = Annotated[str, typer.Option("--cluster", metavar="tcp://HOST:PORT|local:N|slurm:FILE", help="Let Dask's "
+                                        "workers do it, which share the folders: docs/cluster.md.")]
 
 
 def warn(message: str) -> None:
@@ -30,6 +36,15 @@ def check_range(option: str, value: float, low: float, high: float) -> None:
     """Raise InputError unless low <= value <= high."""
     if not low <= value <= high:  # False for NaN too
         raise InputError(f"{option} {value:g}: expected a number from {low:g} to {high:g}")
+
+
+def parse_cluster(text: str) -> Cluster | None:
+    """What --cluster names, None without it. Raises InputError."""
+    if not text:
+        return None
+    from ..speed.cluster import Cluster
+
+    return Cluster(text)
 
 
 def parse_elevation(text: str, word: str) -> float | None:

@@ -11,14 +11,16 @@ import io
 import re
 import urllib.parse
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 from ..errors import InputError, attempt
 from ..files import dump_json, load_json, new_folder, one_line, only_writer, read_json, replace_file
+from ..speed.cluster import Cluster
 from ..values import Natural, checked
 from . import fetching
 from .fetching import NO_ROOM, Fetch, Gone, get, is_address, sha256
@@ -150,33 +152,51 @@ def complete_record(folder: Path) -> Record | None:
 
 
 def download_objects(names: list[str], out: Path, how: Download,
-                     done: Callable[[str, InputError | None], None] = lambda name, error: None) -> None:
+                     done: Callable[[str, InputError | None], None] = lambda name, error: None,
+                     cluster: Cluster | None = None) -> None:
     """Fetch what is not there yet; an object that cannot be had does not keep the others from coming.
 
     done: called in this thread for every object, with the error if it failed. The manifest is written at the end, also
-    when interrupted.
+    when interrupted. cluster: whose workers fetch, one object each at a time, in place of threads here.
     """
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / ATTRIBUTION_FILE, f"{ATTRIBUTION}\n".encode())
-    jobs = {}
-    pool = ThreadPoolExecutor(how.workers)
     try:
+        missing = []
         for name in dict.fromkeys(names):
             if (fault := attempt(check_name, name)) is not None:
                 done(name, fault)
             elif complete_record(out / name) is None:
-                jobs[pool.submit(fetch_object, name, out, how)] = name
+                missing.append(name)
             else:
                 done(name, None)
+        results = _fetch_here(missing, out, how) if cluster is None else _fetch_on(cluster, missing, out, how)
+        with closing(results):
+            for name, error in results:
+                done(name, error)
+    finally:
+        write_manifest(out)
+
+
+def _fetch_here(names: list[str], out: Path, how: Download) -> Iterator[tuple[str, InputError | None]]:
+    pool = ThreadPoolExecutor(how.workers)
+    try:
+        jobs = {pool.submit(fetch_object, name, out, how): name for name in names}
         for job in as_completed(jobs):
-            try:
-                done(jobs[job], job.result())
-            except InputError as error:
-                done(jobs[job], error)
+            yield jobs[job], attempt(job.result)
     finally:
         how.stop.set()
         pool.shutdown(cancel_futures=True)
-        write_manifest(out)
+
+
+def _fetch_on(cluster: Cluster, names: list[str], out: Path, how: Download) -> Iterator[tuple[str, InputError | None]]:
+    with closing(cluster.run(_fetch_there, [(name, out, how.server) for name in names], out)) as results:
+        for (name, *_), error in results:
+            yield name, error if error is None or str(error).startswith(name) else InputError(f"{name}: {error}")
+
+
+def _fetch_there(name: str, out: Path, server: str) -> None:
+    fetch_object(name, out, Download(server=server))
 
 
 def write_manifest(out: Path) -> None:

@@ -9,13 +9,11 @@ import hashlib
 import multiprocessing
 import os
 import re
-import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
@@ -24,7 +22,8 @@ from torch.utils.data import DataLoader
 
 from ..cameras import ELEVATION_RANGE, FOV, RADIUS, Cameras, evenly_spaced_orbit, orbit_cameras
 from ..errors import InputError, attempt
-from ..files import one_line, read_bytes, read_json, settle
+from ..files import deaf_children, one_line, read_bytes, read_json, settle
+from ..speed.cluster import Cluster
 from ..speed.threads import prepare
 from ..values import Between, check_fields, checked
 from .folder_formats import about_object
@@ -161,10 +160,11 @@ class Origin(TypedDict):
 
 
 def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, workers: int,
-                  done: Callable[[str, list[str], InputError | None], None]) -> None:
+                  done: Callable[[str, list[str], InputError | None], None], cluster: Cluster | None = None) -> None:
     """Render meshes by name into `out / name`, `workers` at a time; `done(name, notes, error)` is called for each.
 
-    A mesh that cannot be rendered does not keep the others from being rendered.
+    A mesh that cannot be rendered does not keep the others from being rendered. cluster: whose workers render, in place
+    of processes of this machine.
     """
     there = _standing({name: out / name for name in meshes}, settings.record())
     waiting = []
@@ -173,12 +173,15 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
             done(name, [], there[name] if isinstance(there[name], InputError) else None)
         else:
             waiting.append((path, out / name, name, settings))
+    if cluster is not None:
+        _render_on(cluster, waiting, out, done)
+        return
     # each worker has one thread; spawned, because torch's threads do not survive a fork
     workers = min(workers, len(waiting)) if workers > 1 else 0
     loader = DataLoader(waiting, batch_size=None, collate_fn=_render_one, num_workers=workers, in_order=False,
                         multiprocessing_context="spawn" if workers else None, worker_init_fn=_start_worker,
                         generator=torch.Generator())
-    with _deaf_children():
+    with deaf_children():
         results = iter(loader)
     try:
         for result in results:
@@ -194,25 +197,20 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
         settle(out)
 
 
+def _render_on(cluster: Cluster, waiting: list[tuple], out: Path, done: Callable[..., None]) -> None:
+    try:
+        with closing(cluster.run(_render_one, [(job,) for job in waiting], out)) as results:
+            for (job,), result in results:
+                done(*((job[2], [], InputError(f"{job[2]}: {result}")) if isinstance(result, InputError) else result))
+    finally:
+        settle(out)
+
+
 def _render_one(job: tuple) -> tuple[str, list[str], InputError | None]:
     try:
         return job[2], render_to_folder(*job), None
     except InputError as error:
         return job[2], [], error
-
-
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started inside do not hear Ctrl-C, which reaches the whole group: only the first one decides."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # with the first child it would start, and lift the mask
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start_worker(number: int) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,11 +35,14 @@ from .sources import Source
 from .statistics import digits, summarize, summarize_shapes
 
 SHEET_OBJECTS, SHEET_VIEWS, TILE = 12, 3, 96
+# batches of objects, the folder of partial results, the settings -> each batch and why objects of it were skipped
+Spread = Callable[[list[list], Path, dict], Generator[tuple[list, dict], None, None]]
 Metrics = dict[str, Callable[[Tensor, Tensor], Tensor]]  # column -> (prediction, target) to one number an image
 
 
 def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *, out: str | Path,
-             align: str = "none", metrics: Metrics | None = None) -> tuple[dict, dict[str, str]]:
+             align: str = "none", metrics: Metrics | None = None, spread: Spread | None = None
+             ) -> tuple[dict, dict[str, str]]:
     """Measure a method on a source; returns the summary, and the objects that were skipped with the reason.
 
     plans: of our pipeline, by default the weights' own and two-stage. align: let the truth choose an azimuth and a
@@ -48,41 +52,37 @@ def evaluate(source: Source, method: Method, plans: Sequence[Plan | str] = (), *
     measured `out`_geometry.csv (`ShapeRow`s). Raises InputError when nothing can be measured.
     """
     started, out = time.monotonic(), Path(out)
+    run = prepared(source, method, plans, align, metrics)
+    with partial_results(out, run.settings()) as parts:
+        return _evaluate(run, out, parts, started, spread)
+
+
+def prepared(source: Source, method: Method, plans: Sequence[Plan | str], align: str, metrics: Metrics | None) -> Run:
+    """What `evaluate` measures, ready to. Raises InputError."""
     if align in ("azimuth", "both") and method.kind == "images":
         raise InputError(f"--align {align}: pictures cannot be turned; scale or none")
     source.prepare(method)
     method.check(source)
-    run = Run(source, method, method.plans(plans), align, {"psnr": psnr, "ssim": ssim} | (metrics or {}))
-    with partial_results(out, run.settings()) as parts:
-        return _evaluate(run, out, parts, started)
+    return Run(source, method, method.plans(plans), align, {"psnr": psnr, "ssim": ssim} | (metrics or {}))
 
 
-def _evaluate(run: Run, out: Path, parts: PartialResults, started: float) -> tuple[dict, dict[str, str]]:
-    source, method, skipped, untold = run.source, run.method, dict(run.source.skipped), []
-
-    def attempt(names: list) -> None:
-        try:
-            stamps = {name: stamp(source.files(name) + method.files(name)) for name in names}
-            missing = [name for name in names if not parts.holds(name, stamps[name])]
-            for measured in run.measure(missing) if missing else ():
-                record = {name: getattr(measured, name) for name in ("rows", "shapes", "alignment")}
-                parts.write(measured.name, stamps[measured.name], record, measured.tiles)
-        except InputError as error:
-            if len(names) > 1:  # the others can be measured all the same
-                for name in names:
-                    attempt([name])
-                return
-            skipped[names[0]] = str(error) if str(names[0]) in str(error) else f"{names[0]}: {error}"
-            untold.append(f"skipped: {skipped[names[0]]}")
-
-    with tqdm(total=len(source.names), unit=" objects", disable=not sys.stderr.isatty(), leave=False) as bar:
-        for first in range(0, len(source.names), source.batch):
-            names = source.names[first:first + source.batch]
-            attempt(names)
-            if len(skipped) < len(source.skipped) + first + len(names):  # else there may be but one error to tell
+def _evaluate(run: Run, out: Path, parts: PartialResults, started: float,
+              spread: Spread | None) -> tuple[dict, dict[str, str]]:
+    source, skipped, untold, seen = run.source, dict(run.source.skipped), [], 0
+    batches = [source.names[first:first + source.batch] for first in range(0, len(source.names), source.batch)]
+    results = ((names, run.keep(names, parts)) for names in batches) if spread is None else spread(
+        batches, parts.folder, run.settings())
+    with tqdm(total=len(source.names), unit=" objects", disable=not sys.stderr.isatty(), leave=False) as bar, \
+            closing(results):
+        for names, reasons in results:
+            skipped |= reasons
+            seen += len(names)
+            untold += [f"skipped: {reason}" for reason in reasons.values()]
+            if len(skipped) < len(source.skipped) + seen:  # else there may be but one error to tell
                 while untold:
                     _say(untold.pop(0))
             bar.update(len(names))
+    skipped = {name: skipped[name] for name in (*source.skipped, *source.names) if name in skipped}
     done = [name for name in source.names if name not in skipped]
     if not done:
         parts.remove()
@@ -132,6 +132,20 @@ class Run:
         """The views of the sheet, spread over those that count."""
         primary = self.source.primary_views
         return [primary[len(primary) * (2 * i + 1) // (2 * SHEET_VIEWS)] for i in range(SHEET_VIEWS)]
+
+    def keep(self, names: list, parts: PartialResults) -> dict[str, str]:
+        """Measure those of some objects that are not yet; returns the reasons why objects could not be."""
+        try:
+            stamps = {name: stamp(self.source.files(name) + self.method.files(name)) for name in names}
+            missing = [name for name in names if not parts.holds(name, stamps[name])]
+            for measured in self.measure(missing) if missing else ():
+                record = {name: getattr(measured, name) for name in ("rows", "shapes", "alignment")}
+                parts.write(measured.name, stamps[measured.name], record, measured.tiles)
+        except InputError as error:
+            if len(names) > 1:  # the others can be measured all the same
+                return {name: reason for one in names for name, reason in self.keep([one], parts).items()}
+            return {names[0]: str(error) if str(names[0]) in str(error) else f"{names[0]}: {error}"}
+        return {}
 
     def measure(self, names: list) -> list[Measured]:
         """Rows and tiles of some objects. Raises InputError."""

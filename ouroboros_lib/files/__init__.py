@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ..errors import InputError
 from .folders import new_folder, settle, staged
-from .interrupts import termination_cleans_up
+from .interrupts import deaf_children, termination_cleans_up
 from .messages import disk_trouble, one_line, where
 from .one_writer import only_writer
 from .replacing import hidden, new_file, replace_file
 
-__all__ = ["check_writable", "disk_trouble", "dump_json", "find_file", "hidden", "load_json", "new_file", "new_folder",
-           "one_line", "only_writer", "parse_json", "read_bytes", "read_json", "replace_file", "settle", "staged",
-           "termination_cleans_up", "where"]
+__all__ = ["check_writable", "deaf_children", "disk_trouble", "dump_json", "find_file", "hidden", "load_json",
+           "new_file", "new_folder", "one_line", "only_writer", "parse_json", "read_bytes", "read_json", "replace_file",
+           "settle", "staged", "termination_cleans_up", "where"]
 
 
 def check_writable(folder: Path) -> None:

@@ -72,6 +72,22 @@ def termination_cleans_up() -> Iterator[None]:
 
 
 @contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started inside do not hear Ctrl-C, which reaches the whole group: only the first one decides."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # with the first child it would start, and lift the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
 def finally_done(action: Callable[[], object]) -> Iterator[None]:
     """The action, which may be taken twice, is taken when the block is left, at the latest when the program ends."""
     _unfinished.append(action)
