@@ -186,4 +186,4 @@ def test_a_row_per_image_and_the_summary(run, tmp_path):
 
 def test_every_setting_is_an_option():
     options = set(inspect.signature(evaluate).parameters)
-    assert options == {field.name for field in fields(EvaluationConfig)} | {"out", "preset"}
+    assert options == {field.name for field in fields(EvaluationConfig)} | {"out", "preset", "cluster"}

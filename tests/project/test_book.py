@@ -42,7 +42,8 @@ def test_every_page_of_the_repository_is_in_it_and_alive(site):
     sources = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb"), *ROOT.glob("docs/*.md"),
                *ROOT.glob("results/*.md"), ROOT / "notebooks" / "README.md"]
     assert {path.relative_to(ROOT).with_suffix("").as_posix() for path in sources} <= names
-    assert not [path for path in pages(site) if NO_KERNEL in path.read_text()]
+    needs_one = {path.stem: path.read_text().count(NO_KERNEL) for path in pages(site) if NO_KERNEL in path.read_text()}
+    assert needs_one == {"04_self_conditioning_feedback": 1}  # the playground, whose picture stands below
 
 
 def test_each_page_is_shown_whole_without_a_network(browser, site):
