@@ -14,8 +14,8 @@ QUICK = {
     "02_multiview_diffusion": {"steps": 2},
     "03_gaussian_reconstruction": {"fit_steps": 100, "fit_count": 3000},
     "04_self_conditioning_feedback": {"steps": 2},
-    "05_joint_training": {"joint_steps": 3, "buffer_objects": 2},
-    "06_gso_evaluation": {"samples": 2, "steps": 2},
+    "05_joint_training": {"joint_steps": 10, "buffer_objects": 2, "batch_size": 1},
+    "06_gso_evaluation": {"samples": 2, "steps": 2, "evaluated": [10]},
     "07_paper_scale": {"object_number": 2},
 }
 
