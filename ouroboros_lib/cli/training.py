@@ -42,7 +42,7 @@ def train(
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, world, ablation, architecture, twins, "
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, architecture, twins, "
                                         "paper, or a JSON file of yours.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
     gpus: Annotated[int, typer.Option(min=-1, max=1024, help="How many to use; -1: all; 0: the CPU.")] = -1,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from ..errors import InputError
 from ..values import Between, check_fields
 
-ON_THE_FLY = ("split", "objects", "geometry", "single_view")  # fields for procedural objects alone
+ON_THE_FLY = ("split", "objects", "geometry")  # fields for procedural objects alone
 OF_FILES = ("convention", "sample", "names", "mirror")  # for another method's outputs
 OF_FOLDERS = ("protocol", "all_objects", "method", "align", "meshes", *OF_FILES)  # and for objects of `data` alone
 
@@ -29,7 +29,6 @@ class EvaluationConfig:
     objects: Annotated[int, Between(1, 100_000)] = 128  # a paired difference of 0.1 dB is then separable
     geometry: Annotated[int, Between(0, 100_000)] = 0  # of so many objects, the first ones, the shape as well: 1 s each
     single_view: bool = False  # the weights are a G that was trained with single_view=true: only that is measured
-
     batch: Annotated[int, Between(1, 4096)] = 16  # objects at a time, of a folder too; does not change the figures
 
     # rendered objects of a folder, in place of the procedural ones
@@ -61,6 +60,8 @@ class EvaluationConfig:
             raise InputError(f"plan={' '.join(self.plan)}: is for our recursion, not for other methods or single_view")
         if len(set(self.plan)) < len(self.plan):
             raise InputError(f"plan={' '.join(self.plan)}: two of them are the same")
+        if self.single_view and self.method != "ours":
+            raise InputError(f"single_view=true: is for a G of ours, not for method={self.method}")
         if self.geometry > self.objects:
             raise InputError(f"geometry={self.geometry}: there are only {self.objects} objects")
         where = f"data={self.data}" if self.data else "procedural objects"

@@ -168,7 +168,7 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
             options = {key: value for key, value in options.items() if key not in ON_THE_FLY}
             stages += [Stage(f"evaluate-{stage.name}-{Path(test).name}", preset, options | {"data": test}, [],
                              [stage.name], evaluates=stage.name, folder=f"evaluation-{Path(test).name}")
-                       for test in tests if not entry["evaluate"].get("single_view")]
+                       for test in tests]
     if unknown := [change for change in changes if "." in change.partition("=")[0]
                    and change.partition(".")[0] not in {entry["name"] for entry in entries}]:
         raise InputError(f"--set {unknown[0]}: {path} has no stage of this name")

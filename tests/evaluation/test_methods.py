@@ -4,15 +4,17 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 import trimesh
 from evaluation_inputs import SIZE, asymmetric_mesh, asymmetric_splat, rows_of, scores, splat_views
 from PIL import Image
 
-from ouroboros_lib.cameras import orbit_cameras
+from ouroboros_lib.cameras import FOV, RADIUS, orbit_cameras
 from ouroboros_lib.data.folders import read_object, write_object
 from ouroboros_lib.data.meshes import load_mesh, render_mesh
 from ouroboros_lib.data.renders import render_meshes
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.evaluate import evaluate
 from ouroboros_lib.evaluation.methods import Ours, SingleView, parse_method
 from ouroboros_lib.evaluation.rows import ImageRow
@@ -99,3 +101,17 @@ def test_other_cameras_than_the_models_show_its_splat(_tiny, tmp_path, protocol)
 def test_a_reconstructor_of_single_views_is_measured_alone(_tiny, tmp_path):
     summary, _ = evaluate(Procedural("val", 1), SingleView(_tiny), out=tmp_path / "figures")
     assert list(summary["means"]) == ["single-view"] and "3D novel" in summary["means"]["single-view"]
+
+
+@pytest.mark.parametrize("radius, times", [(RADIUS, 1), (1.5, 1), (RADIUS, 2)])
+def test_a_reconstructor_of_single_views_needs_its_own_cameras(_tiny, tmp_path, protocol, radius, times):
+    own = _tiny.image_size
+    size, rig = times * own, replace(protocol, radius=radius, fov=FOV, sizes=(times * own,))
+    write_object(tmp_path / "data" / "thing", splat_views(asymmetric_splat(), rig.cameras("thing"), size,
+                                                          label=rig.label(size), orbit=4))
+    if (radius, times) == (RADIUS, 1):
+        evaluate(Folder(tmp_path / "data", rig), SingleView(_tiny), out=tmp_path / "out")
+        assert {(row["method"], row["kind"]) for row in rows_of(tmp_path / "out")} == {("single-view", "render")}
+        return
+    with pytest.raises(InputError, match=f"single_view=true: needs pictures of {own} pixels from the models' own"):
+        evaluate(Folder(tmp_path / "data", rig), SingleView(_tiny), out=tmp_path / "out")

@@ -225,7 +225,8 @@ def test_what_is_evaluated_is_measured_on_other_folders_too(tmp_path):
     path = write(tmp_path / "recipe.json", [{"name": "a", "evaluate": {"objects": 3, "geometry": 2, "batch": 4}},
                                             {"name": "b", "evaluate": {"single_view": True}}])
     plan = load_recipe(path, tests=["renders/scans"])
-    assert [stage.name for stage in plan] == ["a", "evaluate-a", "evaluate-a-scans", "b", "evaluate-b"]
+    assert [stage.name for stage in plan] == ["a", "evaluate-a", "evaluate-a-scans", "b", "evaluate-b",
+                                             "evaluate-b-scans"]
     assert plan[2].after == ["a"] and plan[2].result(tmp_path) == tmp_path / "evaluation-scans" / "a.json"
     assert plan[2].arguments(tmp_path) == ["evaluate", "--preset", str(tmp_path / "a" / "pipeline"), "--out",
                                            str(tmp_path / "evaluation-scans" / "a"), "--batch", "4", "--data",
