@@ -191,8 +191,8 @@ class SingleView(Ours):
     def parts(self, objects: list[MultiviewObject], source: Source, plans: Sequence[Plan]) -> Iterator[Part]:
         batch, size = collate(objects), self.pipeline.image_size
         if batch.rgba.shape[-1] != size or not self._has_own_rig(batch):
-            raise InputError(f"single_view=true: needs pictures of {size} pixels from the models' own cameras, as `ouroboros"
-                             f" data render --size {size}` makes them")
+            raise InputError(f"single_view=true: needs pictures of {size} pixels from the models' own cameras, as "
+                             f"`ouroboros data render --size {size}` makes them")
         gaussians = self._from_clean_views(batch.condition_everywhere.to(self.device), batch.orbit_cameras)
         for i in range(len(objects)):
             yield Part(i, "single-view", 0, "render", shape=splat_shape(gaussians[i]))
