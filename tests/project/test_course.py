@@ -152,7 +152,7 @@ def test_notebooks_are_committed_executed_clean_and_small(path):
     assert not re.search(r'[" ]/(home|root|tmp|work|Users)/', outputs)
 
 
-@lesson
+@every
 def test_every_picture_has_a_caption_and_words_for_who_does_not_see_it(path):
     """One plain sentence that the book shows, and one that is read out; no two the same."""
     pictured = [cell for cell in code(read(path)) if any(map(shows_a_picture, cell["outputs"]))]
