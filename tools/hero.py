@@ -1,6 +1,7 @@
 """The README's two pictures of Algorithm 2, from one run of the recursion: `python -m tools.hero [IMAGE] [--out DIR]`.
 
 hero.webp: the input, eight views forming out of noise beside the splat of each step, then the turning splat, in a loop.
+It begins with its end, which is all that is seen where pictures do not move.
 algorithm.png: one view that the input does not show, in some of the steps: x_t, F's estimate, G's two renders.
 """
 
@@ -69,22 +70,23 @@ def _frame(image: Tensor, views: Sequence[Tensor | None], splat: Tensor | None, 
 
 @torch.no_grad()
 def moving_picture(pipe: Ouroboros3DPipeline, image: Tensor, steps: list[Step], elevation: float, path: Path) -> None:
-    """Write the loop as an animated WebP, whose last frame stays for a moment."""
+    """Write the loop as an animated WebP; its first frame, the finished one, stays for a moment."""
     orbit = evenly_spaced_orbit(TURN, elevation).to(pipe.device)
 
     def splat(step: Step, angle: int) -> Tensor:
         return rasterize(step.gaussians[0], orbit.views(slice(angle, angle + 1)), PANEL).rgb[0].clamp(0, 1)
 
-    frames, milliseconds = [_frame(image[0], [None] * pipe.num_views, None, ("", ""))], [900]
+    def finished(angle: int) -> Image.Image:
+        return _frame(image[0], steps[-1].views[0], splat(steps[-1], angle), ("eight views", "a 3D Gaussian splat"))
+
+    frames, milliseconds = [finished(0), _frame(image[0], [None] * pipe.num_views, None, ("", ""))], [1200, 900]
     for step in steps:
         frames.append(_frame(image[0], noisy_views(pipe, step), splat(step, 0),
                              (f"eight views, step {step.t + 1} of {len(steps)}", "its 3D, rendered and fed back")))
         milliseconds.append(80 if step.sigma > 5 else 220)
-    for angle in range(TURN + 1):
-        frames.append(_frame(image[0], steps[-1].views[0], splat(steps[-1], angle % TURN),
-                             ("eight views", "a 3D Gaussian splat")))
+    for angle in range(TURN):
+        frames.append(finished(angle))
         milliseconds.append(90)
-    milliseconds[-1] = 1200
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, quality=60, method=4)
 
 

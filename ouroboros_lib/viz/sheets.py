@@ -22,12 +22,13 @@ def to_pil(image: Tensor) -> Image.Image:
 def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | Path | None = None,
                row_labels: Sequence[str] | None = None, column_labels: Sequence[str] | None = None,
                column_groups: Sequence[tuple[str, int]] | None = None, title: str | None = None,
-               gap: int = 3) -> Image.Image:
+               gap: int = 3, side: int | None = None) -> Image.Image:
     """A sheet of R x C pictures of one size; returned, and written to `path` if given.
 
     images: (R, C, 3, H, W) in [0, 1], or R lists of C tensors (3, H, W); None leaves a place empty.
     row_labels stand left of the rows and may have several lines, column_labels above the columns.
     column_groups: (label, number of columns) from left to right; groups stand a little apart, under their label.
+    side: pixels of a picture's shorter side, to which it is scaled smoothly. Raises ValueError for other shapes.
     """
     rows = [list(row) for row in images]
     tiles = [tile for row in rows for tile in row if tile is not None]
@@ -39,8 +40,9 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
         if labels is not None and len(labels) != count:
             raise ValueError(f"{name}: expected {count}, got {len(labels)}")
 
-    factor = -(-MIN_TILE // min(tiles[0].shape[-2:]))
-    height, width = (factor * side for side in tiles[0].shape[-2:])
+    smaller = min(tiles[0].shape[-2:])
+    factor = side / smaller if side else -(-MIN_TILE // smaller)
+    height, width = (round(factor * pixels) for pixels in tiles[0].shape[-2:])
     font = ImageFont.load_default(max(12, round(0.11 * min(height, width))))
     line = font.getbbox("Agy")[3] + 4
     margin = 2 * gap
@@ -58,6 +60,7 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
     label_y, y = y, y + (line if column_labels else 0)
     tops = [y + row * (height + gap) for row in range(len(rows))]
     sheet = Image.new("RGB", (sheet_width, tops[-1] + height + margin), "white")
+    resample = Image.Resampling.BICUBIC if side else Image.Resampling.NEAREST
     draw = ImageDraw.Draw(sheet)
 
     if title:
@@ -69,7 +72,7 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
     for top, row in zip(tops, rows, strict=True):
         for left, tile in zip(lefts, row, strict=True):
             if tile is not None:
-                sheet.paste(to_pil(tile).resize((width, height), Image.NEAREST), (left, top))
+                sheet.paste(to_pil(tile).resize((width, height), resample), (left, top))
             draw.rectangle((left - 1, top - 1, left + width, top + height), outline=FAINT)
     for top, label in zip(tops, row_labels or [], strict=False):
         draw.multiline_text((margin, top + height / 2), label, INK, font, anchor="lm")

@@ -55,6 +55,9 @@ def first_notebook():
     view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
     figure = {"data": [{"type": "scatter", "x": [0, 1], "y": [0, 1], "name": "<a & b>"}], "layout": {}}
     caption = {"mystnb": {"figure": {"caption": "What *one* pixel is."}}}
+    words = {"figure": {"caption": "Both move."}, "image": {"alt": "A film, then a dot"}}
+    mixed = shown("mixed", {"text/html": "<video></video>"}, "mixed", mystnb=words)
+    mixed.outputs += [new_output("display_data", data) for data in ({"image/png": PNG}, {"text/markdown": "a table"})]
     nb = new_notebook(cells=[
         new_markdown_cell("# 00 One: the first\n\nHere is `F`, and F."),
         new_code_cell("import math\nimport os", id="setup"),
@@ -64,6 +67,7 @@ def first_notebook():
         shown("show(pixel)", {"image/png": PNG}, "pixel", **caption),
         shown("figure", {PLOTLY: figure}, "figure"),
         shown("frame", {"text/html": '<iframe srcdoc="&lt;p&gt;inside&lt;/p&gt;"></iframe>'}, "frame"),
+        mixed,
         shown("widget", {"application/vnd.jupyter.widget-view+json": view, "text/plain": "VBox"}, "widget"),
         new_markdown_cell("## Exercises\n\n[00](solutions/00_solutions.ipynb)"),
     ])
@@ -157,7 +161,7 @@ def test_formulas_are_drawn_by_the_browser(read):
 def test_figures_controls_and_frames_live(site, read):
     one, two = read("notebooks/00_one.html"), read("notebooks/01_two.html")
     assert PLOTLY_FILE in one and PLOTLY_FILE not in two and (site / "_static" / PLOTLY_FILE).stat().st_size > 1_000_000
-    assert "&lt;a &amp; b&gt;" in one and "<iframe srcdoc=" in one
+    assert "&lt;a &amp; b&gt;" in one and '<iframe aria-label="A formula: the picture that' in one
     assert "application/vnd.jupyter.widget-state+json" in one and "StackModel" in one and NO_KERNEL not in one
     assert NO_KERNEL in two and "a warning" in two and "papermill" not in two
 
@@ -166,6 +170,14 @@ def test_pictures_have_words_and_captions(read):
     one = read("notebooks/00_one.html")
     assert 'alt="A formula: noise level, A plot"' in one and 'alt="What one pixel is."' in one
     assert re.search(r"<figcaption>.*What <em>one</em> pixel is\.", one, re.DOTALL)
+
+
+def test_a_caption_stands_once_in_a_cell_and_under_its_last_picture(read):
+    one = read("notebooks/00_one.html")
+    film, dot, table = re.findall(r"<figure.*?</figure>", one, re.DOTALL)[-3:]
+    assert '<video aria-label="A film, then a dot"' in film and 'alt="A film, then a dot"' in dot and "a table" in table
+    assert "Both move." in dot and one.count("Both move.") == 1
+    assert '"alt": "A formula: the picture that this cell makes"' in one  # for widgets.js
 
 
 def test_code_folds_and_imports_are_folded(read):

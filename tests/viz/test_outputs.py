@@ -45,6 +45,14 @@ def test_grid_enlarges_small_tiles_and_draws_labels():
     assert (np.asarray(labelled)[: labelled.height - plain.height + 4] < 128).any()
 
 
+def test_grid_scales_pictures_to_a_side():
+    tiles = torch.linspace(0, 1, 128).expand(1, 2, 3, 128, 128)
+    sheet = np.asarray(image_grid(tiles, side=160), np.float32)
+    assert sheet.shape[1] - np.asarray(image_grid(tiles)).shape[1] == 2 * 32
+    row = sheet[sheet.shape[0] // 2, 6:166, 0]  # a ramp that stays one: no steps of two equal pixels
+    assert row[0] < 8 and row[-1] > 247 and (np.diff(row) > 0).all()
+
+
 def test_grid_with_an_empty_place_and_wrong_shapes():
     tile = torch.zeros(3, 96, 96)
     sheet = np.asarray(image_grid([[tile, None]]))

@@ -13,7 +13,7 @@ from sphinx.transforms import SphinxTransform
 from . import mathml, minutes, repository
 from .contents import GLOSSARY, toctree
 from .glossary import Glossary, Term, depart_term, read_glossary, visit_term
-from .notebooks import PLOTLY_FILE, SHOWN, prepare
+from .notebooks import FRAMED, PLOTLY_FILE, SHOWN, WIDGET_VIEW, prepare
 
 WIDE = 8  # columns; such a table is set smaller
 
@@ -74,6 +74,9 @@ class Finish(SphinxTransform):
                 env.book_linked.add(target)
                 link["refuri"] = up + repository.page_of(target, Path(env.config.book_root))
                 link["internal"] = True
+        for cell in document.findall(nodes.container):
+            if cell.get("nb_element") == "cell_code_output":
+                _one_caption(cell)
         for table in document.findall(nodes.table):
             if sum(1 for _ in table.findall(nodes.colspec)) >= WIDE:
                 table["classes"].append("wide")
@@ -83,6 +86,22 @@ class Finish(SphinxTransform):
             env.book_glossary.number_rows(document)
         else:
             env.book_glossary.mark(document, f"{up}{GLOSSARY}.html")
+
+
+def _one_caption(outputs: nodes.container) -> None:
+    """MyST-NB writes a cell's caption under each of its outputs: leave that under the last picture."""
+    figures = list(outputs.findall(nodes.figure))
+    kept = max((number for number, figure in enumerate(figures) if _is_pictured(figure)), default=-1)
+    for number, figure in enumerate(figures):
+        if number != kept:
+            for caption in list(figure.findall(nodes.caption)):
+                figure.remove(caption)
+
+
+def _is_pictured(figure: nodes.figure) -> bool:
+    bundle = [raw.astext() for raw in figure.findall(nodes.raw)]
+    return any(True for _ in figure.findall(nodes.image)) \
+        or any(FRAMED.search(text) or "plotly-figure" in text or WIDGET_VIEW in text for text in bundle)
 
 
 def _collect(app: Sphinx):

@@ -16,6 +16,7 @@ DRAWN = {"BoxModel", "HBoxModel", "VBoxModel", "StackModel", "ImageModel", "HTML
          "FloatSliderModel", "SelectionSliderModel", "ToggleButtonsModel", "DropdownModel"}  # by widgets.js
 KEPT = {"kernelspec", "language_info", "widgets"}  # other metadata, as papermill's, would be shown
 NO_KERNEL = '<p class="no-kernel">This control needs a kernel: open the notebook to use it.</p>'
+FRAMED = re.compile(r"<(img|iframe|video|canvas|svg)\b")  # in HTML
 FOLDED, SHOWN = "hide-input", "shown"  # tags of cells: MyST-NB's, and one for CSS class "tag_shown"
 LABELS = {"title", "suptitle", "xlabel", "ylabel", "zlabel", "label", "row_labels", "column_labels"}
 SETTERS = {"set_title", "set_xlabel", "set_ylabel", "suptitle", "title", "xlabel", "ylabel"}
@@ -35,14 +36,22 @@ def prepare(notebook: dict) -> None:
             cell["source"] = _with_attachments(source, cell.pop("attachments", {}))
         if cell["cell_type"] != "code":
             continue
-        for output in cell["outputs"]:
-            _show(output.get("data", {}), state)
-        if any(kind.startswith("image/") for output in cell["outputs"] for kind in output.get("data", {})):
+        pictured = [output["data"] for output in cell["outputs"] if shows_a_picture(output)]
+        if pictured:
             _describe(cell, heading)
+        for data in pictured:
+            _show(data, state, cell["metadata"]["mystnb"]["image"]["alt"])
         cell["metadata"]["cell_id"] = cell.get("id", "")
         tags = cell["metadata"].setdefault("tags", [])
         if FOLDED not in tags:
             tags += [FOLDED] if _is_set_up(cell) else [FOLDED, SHOWN]
+
+
+def shows_a_picture(output: dict) -> bool:
+    """Whether an output of a cell is a picture, a plot, a control or a frame with some in it."""
+    data = output.get("data", {})
+    return bool({PLOTLY, WIDGET_VIEW} & data.keys()) or any(kind.startswith("image/") for kind in data) \
+        or FRAMED.search("".join(data.get("text/html", ""))) is not None
 
 
 def _with_attachments(source: str, attachments: dict[str, dict[str, str]]) -> str:
@@ -54,15 +63,22 @@ def _with_attachments(source: str, attachments: dict[str, dict[str, str]]) -> st
     return source
 
 
-def _show(data: dict, state: dict) -> None:
-    """One output's forms: of plotly's figures and of widgets that cannot live here only HTML stays."""
+def _show(data: dict, state: dict, alt: str) -> None:
+    """One output's forms, with words: of plotly's figures and of widgets that cannot live here only HTML stays."""
+    words = html.escape(alt)
     if PLOTLY in data:
         figure = {"data": data[PLOTLY]["data"], "layout": data[PLOTLY].get("layout", {})}
         data.clear()
-        data["text/html"] = f'<div class="plotly-figure" data-figure="{html.escape(json.dumps(figure))}"></div>'
-    if WIDGET_VIEW in data and not _lives(data[WIDGET_VIEW]["model_id"], state):
-        data.clear()
-        data["text/html"] = NO_KERNEL
+        data["text/html"] = f'<div class="plotly-figure" role="img" aria-label="{words}" ' \
+            f'data-figure="{html.escape(json.dumps(figure))}"></div>'
+    elif WIDGET_VIEW in data:
+        if _lives(data[WIDGET_VIEW]["model_id"], state):
+            data[WIDGET_VIEW] = data[WIDGET_VIEW] | {"alt": alt}  # for widgets.js
+        else:
+            data.clear()
+            data["text/html"] = NO_KERNEL
+    elif "text/html" in data:
+        data["text/html"] = re.sub(r"<(iframe|video)\b", rf'<\1 aria-label="{words}"', "".join(data["text/html"]))
 
 
 def _lives(name: str, state: dict) -> bool:

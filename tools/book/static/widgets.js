@@ -59,13 +59,14 @@ document.addEventListener("DOMContentLoaded", () => {
       on(model, "selected_index", chosen => children.forEach((child, index) => { child.hidden = index !== chosen; }));
     return node;
   }
+  let words = "";  // for who does not see the pictures
   function draw(model) {
     const v = model.values, number = (name, other) => v[name] ?? other;
     let node;
     switch (model.kind) {
       case "ImageModel":
         node = element("img");
-        node.src = `data:image/${v.format || "png"};base64,${v.value}`; node.alt = "picture of this step";
+        node.src = `data:image/${v.format || "png"};base64,${v.value}`; node.alt = words;
         break;
       case "HTMLModel": node = element("div"); node.innerHTML = v.value; break;
       case "LabelModel": node = element("div", null, "", v.value); break;
@@ -85,7 +86,9 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   for (const view of document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]')) {
     const root = element("div", null, "static-widgets");
-    root.append(draw(models[read(view).model_id]));
+    const {model_id, alt} = read(view);
+    words = alt;
+    root.append(draw(models[model_id]));
     view.after(root);
   }
 });
