@@ -20,6 +20,7 @@ from PIL import Image
 from ouroboros_lib.data.batches import MultiviewBatch, held_out_objects
 from ouroboros_lib.data.folders import collate, find_objects, read_object
 from ouroboros_lib.data.procedural import FAMILIES, HELD_OUT_FAMILY
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.viz.sheets import image_grid
 
@@ -71,7 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.families", description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="?", default="", help="all nine if nothing else is shown")
     parser.add_argument("--data", type=Path, action="append", default=[], help="folder of rendered objects, repeatable")
-    parser.add_argument("--take", type=int, default=0, help="so many of each folder, by a hash of their names; 0: all")
+    parser.add_argument("--take", type=natural, default=0,
+                        help="so many of each folder, by a hash of their names; 0: all")
     parser.add_argument("--photo", type=Path, action="append", default=[], help="a picture, repeatable")
     parser.add_argument("--elevation", type=float, default=20.0, help="of the pictures, degrees")
     parser.add_argument("--preset", default="small")
@@ -83,6 +85,24 @@ def main(arguments: list[str] | None = None) -> None:
     families = given.split(",") if given else []
     if unknown := [family for family in families if family not in FAMILIES]:
         parser.error(f"{unknown[0]} is no family, there are {', '.join(FAMILIES)}")
+    for path in (*options.data, *options.photo):
+        if not path.exists():
+            parser.error(f"{path} is not there")
+    try:
+        _write(options, families)
+    except InputError as error:
+        parser.error(str(error))
+    print(f"wrote {options.out}")
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0. Raises ValueError."""
+    if int(text) < 0:
+        raise ValueError(text)
+    return int(text)
+
+
+def _write(options: argparse.Namespace, families: Sequence[str]) -> None:
     pipeline = Ouroboros3DPipeline.from_pretrained(options.preset)
     pipeline.set_progress_bar_config(disable=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +110,6 @@ def main(arguments: list[str] | None = None) -> None:
     folders = (folder_objects(data, options.take, *size) for data in options.data)
     objects = chain(family_objects(families, *size), *folders, photos(options.photo, options.elevation))
     sheet(pipeline, objects, options.out, options.seed, options.steps)
-    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

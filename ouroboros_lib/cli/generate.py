@@ -82,6 +82,9 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
         pipe = _placed(load_pipeline(settings["preset"]), settings, device)
     if settings["elevation"] is None:
         settings["elevation"] = 10.0 if pipe.elevation is None else "auto"
+        if pipe.elevation is None:
+            warn(f"the weights {settings['preset']} cannot estimate the elevation: taken as 10 degrees; "
+                 "--elevation sets another")
     if settings["elevation"] == "auto" and pipe.elevation is None:
         raise InputError(f"--elevation auto: the weights {settings['preset']} cannot estimate it; give degrees")
     if settings["guidance"] is None:

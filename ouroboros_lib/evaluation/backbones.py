@@ -68,6 +68,8 @@ def lpips_network(backbone: str, device: torch.device | str = "cpu") -> nn.Modul
     try:
         weights = _read_weights(file)
         network.net.load_state_dict({name: weights[_torchvisions_name(name)] for name in network.net.state_dict()})
+        if not all(value.isfinite().all() for value in network.net.state_dict().values()):
+            raise ValueError("numbers that are not finite")
     except Exception as error:  # of files, pickle, safetensors and torch
         cure = "restore it: git checkout -- ouroboros_lib/presets/weights" if file == SHIPPED else "remove it"
         raise InputError(f"LPIPS ({backbone}): {file} cannot be used ({one_line(error)}); {cure}") from None

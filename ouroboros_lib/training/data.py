@@ -204,10 +204,11 @@ class _Objects(IterableDataset):
             yield random.Random(f"{seed} {number}"), order[number % len(items)]
 
 
-def _refuse_household(root: Path, config: TrainingConfig) -> None:
-    if config.household_share:
-        raise InputError(f"household_share={config.household_share}: takes the place of meshes, and {root} holds "
-                         "renders; --set household_share=0")
+def refuse_settings_of_meshes(config: TrainingConfig, instead: str) -> None:
+    """Raise InputError for a setting that only meshes have, where there is `instead`."""
+    for name in ("household_share", "held_out", "swatches"):
+        if value := getattr(config, name):
+            raise InputError(f"{name}={value}: is for meshes in --data, and {instead}; leave it out")
 
 
 class _Folders(_Objects):
@@ -215,7 +216,7 @@ class _Folders(_Objects):
 
     def __init__(self, root: Path, config: TrainingConfig, *given):
         super().__init__(root, config, *given)
-        _refuse_household(root, config)
+        refuse_settings_of_meshes(config, f"{root} holds renders")
         names, count = find_objects(root), config.validation_objects
         self.validation, self.names = names[:count], names[count:]
 
@@ -236,7 +237,7 @@ class _Shards(_Objects):
 
     def __init__(self, root: Path, config: TrainingConfig, *given):
         super().__init__(root, config, *given)
-        _refuse_household(root, config)
+        refuse_settings_of_meshes(config, f"{root} holds renders")
         self.stream = ShardStream(root, shuffle=config.shuffle)
         self.stream.settings = self.settings
         names = itertools.chain.from_iterable(self.stream.shards.values())

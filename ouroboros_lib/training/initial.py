@@ -1,5 +1,6 @@
 """Where a run starts, and the pipeline folder that it leaves behind."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -113,6 +114,10 @@ def _check_fits(model, expected, name: str, entry: str, image_size: int) -> None
     if size != own:
         raise InputError(f"--init {entry}: its {name} is for images of {size} pixels, the preset for {own}; choose the "
                          "preset it was trained with")
+    theirs, ours = (sum(weight.numel() for weight in each.parameters()) for each in (model, expected))
+    if theirs > ours:  # fewer are common: an F without feedback encoders
+        print(f"--init {entry}: its {name} keeps its {theirs / 1e6:.2f} million parameters; the preset's has "
+              f"{ours / 1e6:.2f}", file=sys.stderr)
 
 
 def save_pipeline(pipeline: Ouroboros3DPipeline, folder: Path, states: dict[str, dict] | None = None) -> None:

@@ -20,7 +20,7 @@ from ..losses import Perceptual
 from ..pipeline import Ouroboros3DPipeline
 from ..presets import Preset, load_preset
 from .config import TrainingConfig
-from .data import RenderedObjects
+from .data import RenderedObjects, refuse_settings_of_meshes
 from .fast.averages import WeightAverages, swapped_in
 from .fast.compiled import compile_for_training, decoder
 from .fast.cuda_graphs import CudaGraphs, check_recordable, share_by_hand
@@ -167,8 +167,7 @@ def open_data(preset: Preset, config: TrainingConfig, accelerator: Accelerator, 
     if data is None:
         if config.procedural_share:
             raise InputError("procedural_share: without --data, all objects are procedural; leave it out")
-        if config.household_share:
-            raise InputError("household_share: is of the meshes in --data, which is not given; leave it out")
+        refuse_settings_of_meshes(config, "all objects are procedural")
         return ObjectBuffer(**ring, seed=config.seed, rank=rank, world_size=processes), held_out_objects(
             "val", config.validation_objects, preset.image_size, preset.num_views, config.novel_views, device=device)
     given = RenderedObjects(data, preset, config, device, rank, processes)

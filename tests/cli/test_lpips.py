@@ -129,6 +129,10 @@ def test_other_files_that_cannot_be_used(hub):
     torchvisions.write_bytes(b"no weights")
     with pytest.raises(InputError, match=rf"LPIPS \(vgg\): {torchvisions} cannot be used \(.*\); remove it$"):
         lpips_network("vgg")
+    network = backbones._empty("vgg").net.state_dict()
+    save_file({backbones._torchvisions_name(name): value * torch.nan for name, value in network.items()}, ours)
+    with pytest.raises(InputError, match=rf"{ours} cannot be used \(numbers that are not finite\); remove it$"):
+        lpips_network("vgg")
     save_file({"features.0.weight": torch.zeros(2)}, ours)
     with pytest.raises(InputError, match=rf"LPIPS \(vgg\): {ours} cannot be used \(.*\); remove it$"):
         lpips_network("vgg")

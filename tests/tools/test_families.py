@@ -20,6 +20,20 @@ def test_a_sheet_of_families_shows_each_with_its_renders(tmp_path, capsys):
     assert not (tmp_path / "none.png").exists()
 
 
+def test_a_wrong_sheet_is_one_line(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for given, message in ((["--data", str(tmp_path / "none")], "none is not there"),
+                           (["--photo", str(tmp_path / "none.jpg")], "none.jpg is not there"),
+                           (["mug", "--take", "-1"], "--take: invalid natural value: '-1'"),
+                           (["--data", str(tmp_path / "empty")], "empty"),
+                           (["mug", "--preset", "smal"], "smal")):
+        with pytest.raises(SystemExit) as caught:
+            families.main([*given, "--steps", "1", "--out", str(tmp_path / "sheet.png")])
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and message in error.splitlines()[-1] and "Traceback" not in error
+    assert not (tmp_path / "sheet.png").exists()
+
+
 def test_a_folder_of_rendered_objects_makes_a_sheet_too(tmp_path):
     with pytest.raises(SystemExit):
         main(["data", "objects", "--split", "test", "--count", "1", "--size", "32", "--out", str(tmp_path / "objects")])

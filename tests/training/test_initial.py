@@ -97,6 +97,16 @@ def test_init_of_another_size(tiny, tmp_path):
         initial_pipeline("tiny", [str(tmp_path / "a")], TrainingConfig())
 
 
+def test_a_wider_model_keeps_its_width_and_says_so(tiny, tmp_path, capsys):
+    old = tiny.multiview
+    wide = MultiviewUNet.from_config(old.config, hidden_channels=[2 * width for width in old.config.channels])
+    tiny.register_modules(multiview=wide)
+    save_pipeline(tiny, tmp_path / "wide")
+    start = initial_pipeline("tiny", [f"multiview={tmp_path / 'wide'}"], TrainingConfig())
+    assert list(start.multiview.config.hidden_channels) == list(wide.config.hidden_channels)
+    assert "its multiview keeps its 1.61 million parameters; the preset's has 1.01" in capsys.readouterr().err
+
+
 def test_a_run_starts_from_a_whole_folder_with_its_image_encoder(narrow_folder):
     source = Ouroboros3DPipeline.from_pretrained(narrow_folder)
     pipeline = initial_pipeline("narrow", [str(narrow_folder)], quick_narrow(novel_views=1))

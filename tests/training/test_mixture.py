@@ -122,10 +122,12 @@ def test_household_things_are_refused_where_there_are_no_meshes(tmp_path):
     for seed in range(2):
         views = household_views(RenderSettings(32, 4, 1, None, supersample=1), random.Random(seed))
         write_object(tmp_path / "renders" / f"object{seed}", views)
-    with pytest.raises(InputError, match="household_share=0.5: takes the place of meshes, and .* holds renders"):
-        RenderedObjects(tmp_path / "renders", TINY, settings(household_share=0.5), "cpu")
-    with pytest.raises(InputError, match="household_share: is of the meshes in --data"):
-        train("tiny", tmp_path / "out", settings(household_share=0.5, procedural_share=0.0, held_out=0))
+    for name, value in (("household_share", 0.5), ("held_out", 2), ("swatches", "folder")):
+        wrong = settings(**{"household_share": 0.0, "held_out": 0, "procedural_share": 0.0, name: value})
+        with pytest.raises(InputError, match=f"{name}={value}: is for meshes in --data, and .*/renders holds renders"):
+            RenderedObjects(tmp_path / "renders", TINY, wrong, "cpu")
+        with pytest.raises(InputError, match=f"{name}={value}: is for meshes in --data, and all objects are proced"):
+            train("tiny", tmp_path / "out", wrong)
     with pytest.raises(InputError, match="lpips_weight=0.5: there is no LPIPS"):
         settings(lpips_weight=0.5)
 
@@ -156,14 +158,15 @@ def test_a_run_on_meshes_learns_is_resumed_and_ends(meshes, tmp_path):
 
 
 def test_renders_are_mixed_in_too_but_not_from_other_lenses(rendered_folder, rendered, tmp_path):
-    with mixed(rendered_folder, 0.5) as source:
+    with mixed(rendered_folder, 0.5, held_out=0) as source:
         assert source.batch(4).rgba.shape == (4, 5, 4, 32, 32)
     for views in rendered[:3]:
         lens = views.cameras.intrinsics.clone()
         lens[..., :2, :2] *= 1.2
         write_object(tmp_path / views.name, replace(views, cameras=Cameras(views.cameras.c2w, lens)))
-    with pytest.raises(InputError, match="thing[12]: was rendered with another field of view"), mixed(tmp_path, 0.5):
-        pass
+    with pytest.raises(InputError, match="thing[12]: was rendered with another field of view"):
+        with mixed(tmp_path, 0.5, held_out=0):
+            pass
 
 
 def test_what_is_wrong_with_a_mesh_is_said(meshes):
