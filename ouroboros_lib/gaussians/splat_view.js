@@ -110,7 +110,8 @@ class SplatView {
     if (splat === this.splat) return;
     const {gl} = this;
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32F, TEXELS, splat.rows, 0, gl.RGBA, gl.FLOAT, splat.table);
-    this.splat = splat; this.depths = new Float32Array(splat.count); this.order = new Uint32Array(splat.count);
+    Object.assign(this, {splat, depths: new Float32Array(splat.count), bins: new Uint16Array(splat.count),
+                         order: new Uint32Array(splat.count)});
   }
   /** box: 0 for colours on white, else for the CCM of a box of this side, on black. */
   draw({view, lens}, box = 0) {
@@ -125,17 +126,21 @@ class SplatView {
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.splat.count);
   }
   sort(x, y, z) {  // counting sort by depth in 65,536 bins, farthest first
-    const {depths, order, starts, splat: {table, count}} = this;
+    const {depths, bins, order, starts, splat: {table, count}} = this;
     let near = Infinity, far = -Infinity;
-    for (let i = 0; i < count; i++) {
-      const depth = x * table[12 * i] + y * table[12 * i + 1] + z * table[12 * i + 2];
-      depths[i] = depth; near = Math.min(near, depth); far = Math.max(far, depth);
+    for (let i = 0, o = 0; i < count; i++, o += 12) {
+      const depth = depths[i] = x * table[o] + y * table[o + 1] + z * table[o + 2];
+      if (depth < near) near = depth;
+      if (depth > far) far = depth;
     }
-    const scale = 65535 / (far - near || 1), bin = i => Math.floor((far - depths[i]) * scale);
+    const scale = 65535 / (far - near || 1);
     starts.fill(0);
-    for (let i = 0; i < count; i++) starts[bin(i) + 1]++;
+    for (let i = 0; i < count; i++) {
+      const bin = (far - depths[i]) * scale | 0;
+      bins[i] = bin; starts[bin + 1]++;
+    }
     for (let k = 0; k < 65536; k++) starts[k + 1] += starts[k];
-    for (let i = 0; i < count; i++) order[starts[bin(i)]++] = i;
+    for (let i = 0; i < count; i++) order[starts[bins[i]]++] = i;
   }
 }
 

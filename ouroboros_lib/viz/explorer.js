@@ -327,7 +327,7 @@ async function start() {
   addSwatches();
   addEventListener("resize", () => set({}));
   if (window.frameElement) {  // a notebook's frame grows with the page; another origin's keeps its height, and scrolls
-    const grow = () => { frameElement.style.height = `${document.documentElement.scrollHeight + 4}px`; };
+    const grow = () => { frameElement.style.height = `${document.body.offsetHeight + 4}px`; };
     new ResizeObserver(grow).observe(document.body);
   }
   update(); prepare();

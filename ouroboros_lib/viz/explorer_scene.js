@@ -119,7 +119,8 @@ function paint(canvas, design, step, view, kind) {
   const difference = pixels(design, step, view, "estimate"), {data} = difference;
   const {data: compared} = pixels(design, other[0], view, other[1]);
   for (let i = 0; i < data.length; i += 4) {
-    const [red, green, blue] = [0, 1, 2].map(k => Math.abs(data[i + k] - compared[i + k]));
+    const red = Math.abs(data[i] - compared[i]), green = Math.abs(data[i + 1] - compared[i + 1]);
+    const blue = Math.abs(data[i + 2] - compared[i + 2]);
     data[i] = data[i + 1] = data[i + 2] = 255 - GAIN * (red + green + blue) / 3;
   }
   context.putImageData(difference, 0, 0);
