@@ -143,7 +143,7 @@ def flow(sigmas: Tensor, path: Tensor, density: Callable[[Tensor, Tensor], Tenso
                  drawn=True)
 
 
-def coins(levels: Tensor, ways: Mapping[str, Tensor], shown: int = 150) -> Animation:
+def coins(levels: Tensor, ways: Mapping[str, Tensor], shown: int = 100) -> Animation:
     """Pairs of views on their way to a side of the coin each, sampled in different ways.
 
     levels: (T + 1,), falling to 0. ways: title -> (T + 1, N, 2), the pairs at each level. shown: how many are drawn.
