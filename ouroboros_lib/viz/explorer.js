@@ -297,6 +297,14 @@ function update() {
   const {step, view, kind, design, all} = state;
   Object.assign(document.body.dataset, {step, view, kind, design: design ?? "all", all});  // for tests
 }
+/** Make the splats of all steps while there is nothing else to do: who moves through them then need not wait. */
+function prepare(step = 0) {
+  const idle = window.requestIdleCallback ?? (action => setTimeout(action, 50));
+  idle(() => {
+    for (const design of designs) design.splat(step);
+    if (step + 1 < steps.length) prepare(step + 1);
+  });
+}
 async function start() {
   if (!maps) {
     notify("This browser has no WebGL2: splats, 3D renders and CCMs cannot be drawn. "
@@ -319,9 +327,9 @@ async function start() {
   addSwatches();
   addEventListener("resize", () => set({}));
   if (window.frameElement) {  // a notebook's frame grows with the page; another origin's keeps its height, and scrolls
-    const grow = () => { frameElement.style.height = `${document.documentElement.scrollHeight + 4}px`; };
+    const grow = () => { frameElement.style.height = `${document.body.offsetHeight + 4}px`; };
     new ResizeObserver(grow).observe(document.body);
   }
-  update();
+  update(); prepare();
 }
 start().catch(giveUp);

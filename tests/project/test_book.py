@@ -18,6 +18,9 @@ WHAT_IS_WRONG = """() => {
     for (const code of prose.querySelectorAll("pre, code, script, annotation")) code.remove();
     const tex = prose.textContent.match(/\\\\(frac|sigma|text|begin|sum)|\\$[^$\\s][^$]*\\$/);
     if (tex) wrong.push("raw TeX: " + tex[0]);
+    for (const code of document.querySelectorAll("article div[class*=highlight] pre"))
+        if (code.scrollWidth > code.clientWidth + 1 && !code.closest(".cell_output, .numbered"))
+            wrong.push("cut code: " + code.innerText.slice(0, 60));
     const formula = document.querySelector("math");
     if (formula && !formula.getBoundingClientRect().width) wrong.push("a formula is not drawn");
     if (document.documentElement.scrollWidth > innerWidth) wrong.push("wider than the window");
@@ -46,8 +49,9 @@ def test_every_page_of_the_repository_is_in_it_and_alive(site):
     assert needs_one == {"04_self_conditioning_feedback": 1}  # the playground, whose picture stands below
 
 
-def test_each_page_is_shown_whole_without_a_network(browser, site):
-    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+@pytest.mark.parametrize("width, height", [(1200, 900), (390, 844)])
+def test_each_page_is_shown_whole_without_a_network(browser, site, width, height):
+    context = browser.new_context(offline=True, viewport={"width": width, "height": height})
     page, wrong = context.new_page(), {}
     # fonts: older themes load the icons' ahead of time as well, which a browser refuses for a file
     page.on("requestfailed", lambda request: request.url.endswith(".woff2")

@@ -13,6 +13,7 @@ import pytest
 
 from ouroboros_lib.algorithms import joint_losses, recursion
 from ouroboros_lib.errors import InputError
+from tools.book.notebooks import shows_a_picture
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -20,9 +21,10 @@ SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 INDEX = (ROOT / "notebooks" / "README.md").read_text()
 END = ["What you learned", "Three questions", "Exercises", "Go further", "References"]
 # what 00 may not use without saying what it is
-WORDS = ("F", "G", "view", "condition view", "latent", "noise level", "sigma", "diffusion model", "denoising step",
-         "solver", "decoder", "Gaussian", "splat", "render", "rasterizer", "RGB", "CCM", "feedback", "self_cond",
-         "recursion", "plan", "PSNR", "self-consistency", "elevation")
+WORDS = ("F", "G", "view", "condition view", "azimuth", "elevation", "preset", "latent", "noise level", "sigma",
+         "diffusion model", "denoising step", "solver", "decoder", "x_t", "pred_x", "pred_i", "Gaussian", "splat",
+         "render", "rasterizer", "RGB", "CCM", "feedback", "self_cond", "recursion", "trace", "plan", "PSNR", "dB",
+         "self-consistency", "alpha")
 CODE_CELLS, WORDS_OF_TEXT = 40, 2200  # of a lesson, exercises among them
 MARK = r"#.*?\blines? (\d)"  # of an algorithm's line
 
@@ -117,11 +119,12 @@ def test_the_first_notebook_explains_the_words_that_it_uses():
     """Someone who has read 00 alone can say what they mean: each is in its table, or is explained where it comes."""
     cells = text(read(NOTEBOOKS[0]))
     table = next(cell for cell in cells if cell.startswith("## The words"))
-    explained = set(re.findall(r"\*\*(.+?)\*\*", table))
-    used = "\n".join(cells).lower()
+    explained = re.findall(r"\*\*(.+?)\*\*", "\n".join([table, *cells]))
+    used = "\n".join(cells)
     for word in WORDS:
-        assert word.lower() in used, f"{word}: not used, so it need not be on the list"
-        assert any(word.lower() in name.lower() for name in explained), f"{word}: not explained"
+        alone = re.compile(rf"(?<!\w){word}s?(?!\w)", re.IGNORECASE)
+        assert alone.search(used), f"{word}: not used, so it need not be on the list"
+        assert any(map(alone.search, explained)), f"{word}: not explained"
 
 
 @lesson
@@ -147,6 +150,19 @@ def test_notebooks_are_committed_executed_clean_and_small(path):
             assert "image/svg+xml" not in output.get("data", {})
     outputs = json.dumps([cell["outputs"] for cell in code(notebook)])
     assert not re.search(r'[" ]/(home|root|tmp|work|Users)/', outputs)
+
+
+@every
+def test_every_picture_has_a_caption_and_words_for_who_does_not_see_it(path):
+    """One plain sentence that the book shows, and one that is read out; no two the same."""
+    pictured = [cell for cell in code(read(path)) if any(map(shows_a_picture, cell["outputs"]))]
+    said = {cell["id"]: cell["metadata"].get("mystnb", {}) for cell in pictured}
+    captions = {name: words.get("figure", {}).get("caption", "") for name, words in said.items()}
+    alts = {name: words.get("image", {}).get("alt", "") for name, words in said.items()}
+    assert pictured and not [name for name in said if not captions[name] or not alts[name]]
+    assert all(re.fullmatch(r"[^$\n]{10,200}[.?]", caption) for caption in captions.values()), captions
+    assert all(re.fullmatch(r"[^$`\n]{10,400}", alt) for alt in alts.values()), alts
+    assert len({*captions.values(), *alts.values()}) == 2 * len(said)
 
 
 @every

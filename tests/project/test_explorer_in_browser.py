@@ -246,6 +246,16 @@ def test_the_splat_is_that_of_the_step_and_turns(page, runs):
     expect(page, step=0, view=2)
 
 
+def test_splats_of_all_steps_are_made_while_nothing_happens(page):
+    time.sleep(1.5)
+    page.evaluate("(window.made = 0, window.make = splatTable, "
+                  "splatTable = (...given) => (window.made += 1, window.make(...given)), 0)")
+    page.evaluate("designs.map(design => steps.map((_, step) => design.splat(step).count))")
+    assert page.evaluate("window.made") == 0
+    page.evaluate("splatTable(0, () => []).count")
+    assert page.evaluate("window.made") == 1  # what counts, counts
+
+
 def test_it_fits_a_narrow_screen(tab, path):
     tab.open(path, 390, 800)
     wait_for(tab, "Boolean(document.body.dataset.step)")
