@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 LIMIT = 150_000  # bytes of a film, so that notebooks stay small
 QUALITIES = (80, 65, 50, 35)  # of WebP, tried in this order until a film keeps the limit
 COLOURS = 48  # of what is drawn, and kept as it is
+MOST_DRAWN, MOST = 40, 20  # steps of a film that is drawn, and of one with renders; of more some are left out, evenly
 SLOW, QUICK, DECIDED = 300, 80, 5.0  # milliseconds of a step; quick above this sigma, where little is to be seen
 DPI = 90
 BLUE, RED, GREEN, GREY = "#4878cf", "#b2433f", "#3a8f5c", "#9aa7bd"
@@ -329,9 +330,11 @@ def _paces(sigmas: Tensor) -> list[int]:
 
 def _film(frame: Callable[[int], Image.Image], paces: Sequence[int], alt: str, caption: str, drawn: bool = False
           ) -> Animation:
-    """The last frame as the still, which stays for two seconds, then all of them. paces: milliseconds."""
-    frames = [frame(number) for number in range(len(paces))]
-    return Animation([frames[-1], *frames], [2000, *paces[:-1], 1200], alt, caption, drawn)
+    """The last frame as the still, which stays for two seconds, then the film. paces: milliseconds of each step."""
+    chosen = evenly_chosen(len(paces), MOST_DRAWN if drawn else MOST)
+    frames = [frame(number) for number in chosen]
+    times = [paces[number] for number in chosen[:-1]]
+    return Animation([frames[-1], *frames], [2000, *times, 1200], alt, caption, drawn)
 
 
 def _text(data: bytes) -> str:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ouroboros_lib.cameras import evenly_spaced_orbit, to_canonical
+from ouroboros_lib.course import animations
 from ouroboros_lib.course.animations import LIMIT, Animation, agreement, coins, fit, flow, followed_point
 from ouroboros_lib.noise import EDMNoise
 
@@ -27,9 +28,10 @@ def picture(red: float) -> torch.Tensor:
     return torch.where(x**2 + y**2 < 0.5, disc, 1.0)
 
 
-def drawn_flow():
-    path = torch.randn(STEPS + 1, 12, generator=torch.Generator().manual_seed(0)) * (1 + SIGMAS[:, None])
-    return flow(SIGMAS, path, lambda x, sigma: torch.exp(-x**2 / (2 + 2 * sigma**2)) / (1 + sigma**2).sqrt())
+def drawn_flow(steps=STEPS):
+    sigmas = EDMNoise(sigma_min=0.05, sigma_max=80.0).sigmas(steps)
+    path = torch.randn(steps + 1, 12, generator=torch.Generator().manual_seed(0)) * (1 + sigmas[:, None])
+    return flow(sigmas, path, lambda x, sigma: torch.exp(-x**2 / (2 + 2 * sigma**2)) / (1 + sigma**2).sqrt())
 
 
 def drawn_coins():
@@ -92,6 +94,15 @@ def test_a_film_is_small_and_plays_a_still_and_then_every_step(film):
     assert all(np.abs(one - other).max() > 60 for one, other in zip(seen[1:], seen[2:], strict=False))
     assert np.abs(seen[0] - seen[-1]).mean() < 1  # the still is where the film ends
     assert all(np.abs(one - pixels(frame)).mean() < 4 for one, frame in zip(seen, animation.frames, strict=True))
+
+
+def test_of_many_steps_some_are_left_out_but_neither_end(monkeypatch):
+    monkeypatch.setattr(animations, "MOST_DRAWN", 4)
+    many, few = drawn_flow(60), drawn_flow()
+    assert len(many.frames) == len(many.milliseconds) == 5
+    for number in (0, 1):  # both end at sigma 0, and begin at 80: the titles say so
+        assert np.array_equal(pixels(many.frames[number])[:26], pixels(few.frames[number])[:26])
+    assert not np.array_equal(pixels(many.frames[2])[:26], pixels(many.frames[1])[:26])
 
 
 def test_the_still_shows_something_and_stands_alone(film, tmp_path):
