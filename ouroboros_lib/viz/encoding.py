@@ -6,15 +6,15 @@ import numpy as np
 from PIL import Image
 
 PALETTES = (16, 32, 64, 128, 256)  # colours of a PNG, tried in this order
-BANDED, SHARE = 24, 95  # of 255, percentile: with larger errors smooth colours break into visible patches
-WHITE = 250  # pixels brighter than this in all channels are background, which any palette shows right
+BANDED, SHARE = 16, 95  # of 255, percentile: with larger errors smooth colours break into visible patches
+WHITE, BLACK = 250, 5  # brighter, or darker, in all channels are backgrounds, which any palette shows right
 
 
 def as_png(sheet: Image.Image) -> bytes:
     """With the smallest palette that suffices for what is not background, else with the largest."""
     sheet = sheet.convert("RGB")
     pixels = np.asarray(sheet, np.int16)
-    drawn = (pixels < WHITE).any(-1)
+    drawn = (pixels < WHITE).any(-1) & (pixels > BLACK).any(-1)
     for colours in PALETTES:
         small = sheet.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
         errors = np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1)[drawn]

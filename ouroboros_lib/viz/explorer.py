@@ -33,11 +33,11 @@ def step_picture(step: TraceStep, kind: str, view: int, batch_index: int = 0) ->
 
 
 def explorer_sheet(runs: Mapping[str, Sequence[TraceStep] | None], view: int, steps: int = 6,
-                   kinds: Sequence[str] = tuple(KINDS), index: int = 0) -> Image.Image:
+                   kinds: Sequence[str] = tuple(KINDS), index: int = 0, side: int | None = None) -> Image.Image:
     """One view of the recursion: a row per step, a group of columns per run, a column per kind.
 
-    runs: heading -> trace, all of the same steps. index: which object of a batch. Raises InputError for runs that do
-    not fit together, and for a view or an object that they do not have.
+    runs: heading -> trace, all of the same steps. index: which object of a batch. side: pixels of a picture's side, its
+    own without. Raises InputError for runs that do not fit together, and for a view or an object that they do not have.
     """
     check_traces(runs, index)
     first = next(iter(runs.values()))
@@ -47,4 +47,4 @@ def explorer_sheet(runs: Mapping[str, Sequence[TraceStep] | None], view: int, st
     chosen = evenly_chosen(len(first), steps)
     rows = [[step_picture(trace[i], kind, view, index) for trace in runs.values() for kind in kinds] for i in chosen]
     labels = [f"step {first[i].index + 1}\nsigma {first[i].sigma:.2g}" for i in chosen]
-    return image_grid(rows, None, labels, list(kinds) * len(runs), [(name, len(kinds)) for name in runs])
+    return image_grid(rows, None, labels, list(kinds) * len(runs), [(name, len(kinds)) for name in runs], side=side)
