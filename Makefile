@@ -27,6 +27,8 @@ POOL := PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH="$(CURDIR)/tests" OMP_NUM_T
 # marked compares.
 RUNS := -p kernels_over_ipc -p quick_notebooks --nbval-lax --nbval-current-env $(NOTEBOOKS) $(SOLUTIONS)
 
+LINT := $(PY) -m ruff check . && .venv/bin/lint-imports && $(PY) -m mypy
+
 .PHONY: help demo course test lint pytest kill fuzz notebooks book figures test-oldest setup clean
 
 help:  ## this list
@@ -40,14 +42,16 @@ demo: $(CORE)  ## check this machine, then turn the sample pictures into views a
 course: $(COURSE)  ## the notebooks in JupyterLab
 	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
-# Notebooks first, long as they are, then the tests: both workers are busy to the end.
-test: lint  ## everything that .ci/run checks: lint, tests, notebooks
-	@$(POOL) --no-loadscope-reorder $(RUNS) tests
+# Smaller parameters make these hardly faster: `make notebooks` runs them that way, `make test` only with their own.
+SLOW := $(foreach name,05_joint_training 06_gso_evaluation,--deselect notebooks/$(name).ipynb::papermill)
+# Notebooks first, long as they are, then the tests: both workers are busy to the end. Lint beside them, which is one
+# process for a minute.
+test: $(STAMP)  ## everything that .ci/run checks: lint, tests, notebooks
+	@($(LINT)) & lint=$$!; $(POOL) --no-loadscope-reorder $(SLOW) $(RUNS) tests; tested=$$?; \
+		wait $$lint && exit $$tested
 
 lint: $(STAMP)  ## style, which room imports which, types of what users call
-	@$(PY) -m ruff check .
-	@.venv/bin/lint-imports
-	@$(PY) -m mypy
+	@$(LINT)
 
 pytest: $(STAMP)  ## the tests alone
 	@$(POOL) tests
