@@ -5,22 +5,35 @@ import io
 import numpy as np
 from PIL import Image
 
-PALETTES = (16, 32, 64, 128, 256)  # colours of a PNG, tried in this order
-BANDED, SHARE = 16, 95  # of 255, percentile: with larger errors smooth colours break into visible patches
+PALETTES = (64, 128, 256)  # colours of a PNG, tried in this order
+TILE, BANDED, SHARE = 16, 4, 95  # pixels a side; of 255, mean of a tile; percentile of tiles. With larger errors smooth
+# colours, such as those of a coordinate map, break into visible patches
 WHITE, BLACK = 250, 5  # brighter, or darker, in all channels are backgrounds, which any palette shows right
 
 
 def as_png(sheet: Image.Image) -> bytes:
-    """With the smallest palette that suffices for what is not background, else with the largest."""
+    """With the smallest palette that suffices for the tiles that show more than background; where the largest does not
+    suffice, its errors are spread over neighbours."""
     sheet = sheet.convert("RGB")
     pixels = np.asarray(sheet, np.int16)
-    drawn = (pixels < WHITE).any(-1) & (pixels > BLACK).any(-1)
+    foreground = (pixels < WHITE).any(-1) & (pixels > BLACK).any(-1)
+    drawn = _tiles(foreground) > 0.25
     for colours in PALETTES:
         small = sheet.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
-        errors = np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1)[drawn]
+        errors = _tiles(np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1))[drawn]
         if not errors.size or np.percentile(errors, SHARE) <= BANDED:
-            break
-    return _saved(small, "png", optimize=True)
+            return _saved(small, "png", optimize=True)
+    spread = sheet.quantize(palette=small, dither=Image.Dither.FLOYDSTEINBERG)
+    result = Image.fromarray(np.where(foreground, np.asarray(spread), np.asarray(small)).astype(np.uint8))
+    result.putpalette(small.getpalette())
+    return _saved(result, "png", optimize=True)
+
+
+def _tiles(values: np.ndarray) -> np.ndarray:
+    """Means of (H, W) over tiles; what does not fill a tile at the right and at the bottom is left out."""
+    rows, columns = (max(side // TILE, 1) for side in values.shape)
+    tiles = values[:rows * TILE, :columns * TILE].astype(np.float32)
+    return np.array([part.mean() for row in np.array_split(tiles, rows) for part in np.array_split(row, columns, 1)])
 
 
 def as_webp(sheet: Image.Image, quality: int = 80) -> bytes:

@@ -88,9 +88,10 @@ def test_a_png_has_the_smallest_palette_that_suffices():
     ramp = Image.fromarray(np.concatenate([ramp, ramp.sum(-1, keepdims=True) // 2], -1).astype(np.uint8))
     few, many = (Image.open(io.BytesIO(as_png(sheet))) for sheet in (stripes, ramp))
     assert np.array_equal(np.asarray(few.convert("RGB")), np.asarray(stripes)) and len(few.getcolors()) == 8
-    assert few.mode == many.mode == "P" and len(few.getcolors()) < len(many.getcolors()) < 256
-    error = np.abs(np.asarray(many.convert("RGB"), int) - np.asarray(ramp, int)).max(-1)
-    assert np.percentile(error, 95) <= 16
+    assert few.mode == many.mode == "P" and len(few.getcolors()) < len(many.getcolors()) <= 256
+    shown, meant = (np.asarray(image.convert("RGB"), float).reshape(32, 8, 32, 8, 3).mean((1, 3))
+                    for image in (many, ramp))
+    assert np.abs(shown - meant).max() < 6  # no patches: neighbours make up for a pixel's error
 
 
 def test_the_palette_suffices_for_a_little_that_is_smooth_on_much_black():
