@@ -1,14 +1,12 @@
 """--data with an address: the objects of the folder behind it, in its order, and an end in one line."""
 
-import shutil
 import sys
 import tarfile
-import threading
 
 import pytest
 import torch
 from shard_server import ShardServer
-from training_inputs import QUICK, quick_narrow, train_command
+from training_inputs import NARROW, logged, quick_narrow, train_command
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data import streaming
@@ -107,28 +105,43 @@ def test_a_source_that_stays_away_ends_in_one_line(server, workers):
     objects.close()
 
 
-def test_the_command_trains_through_a_stall_and_ends_where_nothing_comes(server, few, tmp_path, capsys, monkeypatch):
+def test_the_command_survives_a_stall_ends_where_nothing_comes_and_goes_on(server, few, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ouroboros"])
     before = {path: path.read_bytes() for path in few.iterdir()}
 
-    def run(*more, **settings):
+    def run(*more):
         with pytest.raises(SystemExit) as leaving:
-            main(train_command(tmp_path / "run", "--data", server.url + "/", *more,
-                               **QUICK | {"stage": "reconstructor", "workers": 0, "steps": 1} | settings))
+            main(train_command(tmp_path / "run", "--data", server.url + "/", *more, steps=11,
+                               **NARROW | {"stage": "autoencoder", "checkpoint_every": 5}))
         return leaving.value.code, capsys.readouterr().err
 
-    server.moods = {"shards.json": [503], "shard-000000.tar": ["stall"], "shard-000001.tar": ["stall"]}
-    code, errors = run(checkpoint_every=1)
-    assert code == 0 and "shards.json: HTTP 503" in errors and "nothing came for 0.3 s, at byte" in errors
-    server.close()
-    threading.Event().wait(0.05)
-    code, errors = run("--resume", steps=3)
-    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert code == 2 and len(lines) == 1 and lines[0].endswith("given up after 3 tries") and "Traceback" not in errors
+    second = f"{server.url}/shard-000001.tar"  # which is read once in each epoch of five objects
+    server.moods = {"shards.json": [503], "shard-000001.tar": ["stall", "", 503, 503, 503]}
+    code, errors = run()
+    (line,) = (line for line in errors.splitlines() if line.startswith("error: "))
+    assert code == 2 and line.startswith(f"error: {second}: HTTP 503") and line.endswith("; given up after 3 tries")
+    for text in ("shards.json: HTTP 503 Service", f"{second}: nothing came for 0.3 s, at byte", f"{second}: goes on"):
+        assert text in errors
+    assert "Traceback" not in errors and 5 <= len(logged(tmp_path / "run")) < 11
+    assert run("--resume")[0] == 0 and logged(tmp_path / "run") == list(range(1, 12))
     assert {path: path.read_bytes() for path in few.iterdir()} == before
-    for address, words in (("ftp://host/shards", "begins with http"), ("http://me:secret@host/", "without a password")):
-        with pytest.raises(SystemExit) as leaving:
-            main(train_command(tmp_path / "other", "--data", address, preset="narrow"))
-        errors = capsys.readouterr().err
-        assert leaving.value.code == 2 and words in errors and errors.count("\n") == 1
-    shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.parametrize("address, words", [("s3://bucket/shards", "begins with http"),
+                                            ("http://me:secret@host/", "without a password")])
+def test_addresses_that_are_refused(address, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(train_command(tmp_path / "run", "--data", address, preset="narrow"))
+    errors = capsys.readouterr().err
+    assert leaving.value.code == 2 and words in errors and errors.count("\n") == 1
+    assert errors.startswith("error: --data") and not (tmp_path / "run").exists()
+
+
+def test_a_missing_index_is_one_line_at_once(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+    server.moods = {"shards.json": 404}
+    with pytest.raises(SystemExit) as leaving:
+        main(train_command(tmp_path / "run", "--data", server.url, preset="narrow", **NARROW | {"stage": "multiview"}))
+    errors = capsys.readouterr().err
+    assert leaving.value.code == 2 and errors == f"error: {server.url}/shards.json: HTTP 404 Not Found\n"
+    assert server.requests == [("shards.json", 0)]
