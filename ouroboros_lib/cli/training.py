@@ -18,9 +18,10 @@ def train(
     init: Annotated[list[str] | None, typer.Option(
         metavar="[COMPONENT=]PATH", help="Pipeline folder to start from, repeatable; later ones win.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out.")] = False,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Learn from rendered objects in this folder, of "
-                                              "multi-view folders or shards, or from meshes, instead of procedural "
-                                              "ones; --set procedural_share mixes both.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR|URL", help="Learn from rendered objects in this folder, of "
+                                             "multi-view folders or shards, or from meshes, or from shards at an "
+                                             "address, instead of procedural ones; --set procedural_share mixes both."
+                                             )] = None,
 ) -> None:
     """Train one stage: autoencoder, reconstructor (G on clean views), multiview (F alone) or joint (Algorithm 1).
 
@@ -30,15 +31,30 @@ def train(
     from ..files import check_writable
 
     check_writable(out)
-    if data is not None and not data.is_dir():
-        raise InputError(f"--data {data}: no such folder")
+    source = None if data is None else _source(data)
     from ..training import TrainingConfig
     from ..training import train as run
 
-    figures = run(preset, out, TrainingConfig.from_settings(settings or []), init, resume, data)
+    figures = run(preset, out, TrainingConfig.from_settings(settings or []), init, resume, source)
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
     if "left out" in figures and int(os.environ.get("WORLD_SIZE", 1)) == 1:  # of several, none may look as if it failed
         raise typer.Exit(1)
+
+
+def _source(data: str) -> str | Path:
+    """The folder or the address that --data names. Raises InputError."""
+    from ..data.fetching import is_address
+    from ..data.streaming import folder_address
+
+    if is_address(data):
+        try:
+            return folder_address(data)
+        except InputError as error:
+            raise InputError(f"--data: {error}") from None
+    if not Path(data).is_dir():
+        raise InputError(f"--data {data}: no such folder" +
+                         ("; an address begins with http:// or https://" if "://" in data else ""))
+    return Path(data)
 
 
 def recipe(
@@ -52,8 +68,8 @@ def recipe(
     show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
     init: Annotated[str, typer.Option(metavar="DIR", help="Pipeline folder in which stages start that do not say "
                                       "where.")] = "",
-    data: Annotated[str, typer.Option(metavar="DIR", help="Rendered objects or meshes to learn from, as for train."
-                                      )] = "",
+    data: Annotated[str, typer.Option(metavar="DIR|URL", help="Rendered objects or meshes to learn from, as for "
+                                      "train.")] = "",
     settings: Annotated[list[str] | None, typer.Option(
         "--set", metavar="[STAGE.]KEY=VALUE", help="Another setting for all stages or for one, repeatable.")] = None,
     test: Annotated[list[str] | None, typer.Option(metavar="DIR", help="Rendered objects to measure on as well, "

@@ -2,12 +2,15 @@
 
 import errno
 import hashlib
+import itertools
+import socket
+import ssl
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,50 +27,81 @@ class Gone(InputError):
     """The server says that there is no such thing: trying again is of no use."""
 
 
+class Unreachable(InputError):
+    """Nothing comes from there, and enough was tried."""
+
+
 class Stopped(Exception):
     """The user wants an end."""
 
 
 @dataclass
 class Fetch:
-    """How to fetch. The pause before the k-th retry lasts pause * 2^k seconds; `stop` ends all that goes on."""
+    """How to fetch. The pause before the k-th retry lasts pause * 2^k seconds, a minute at most; `stop` ends all that
+    goes on; `report`, if there is one, is told of each failure and pause in one line."""
 
     workers: int = 8
     tries: int = 6
     timeout: float = 30.0
     pause: float = 0.5
     stop: threading.Event = field(default_factory=threading.Event)
+    report: Callable[[str], None] | None = None
+
+    def wait(self, failures: int, trouble: str) -> None:
+        """The pause after so many failures in a row, the last of which is `trouble`. Raises Unreachable instead if
+        there were enough, or Stopped."""
+        if failures >= self.tries:
+            raise Unreachable(f"{trouble}; given up after {self.tries} tries")
+        seconds = min(self.pause * 2**failures, 60)
+        if self.report:
+            self.report(f"{trouble}; try {failures + 1} of {self.tries} follows in {seconds:g} s")
+        if self.stop.wait(seconds):
+            raise Stopped
 
 
 def is_address(text: str) -> bool:
     """Whether a text is an address that can be fetched from, rather than a path."""
-    return urllib.parse.urlsplit(text).scheme in ("http", "https")
+    return text.lower().startswith(("http://", "https://"))
 
 
 def get(url: str, how: Fetch, use: Callable[[bytes], T]) -> T:
     """use(bytes of an address), tried again while the line or what it brings is broken. Raises InputError."""
-    for number in range(how.tries):
-        if number and how.stop.wait(min(how.pause * 2**number, 60)):
-            raise Stopped
+    for failures in itertools.count(1):
         try:
             return use(read(url, how))
         except (InputError, Stopped):
             raise
-        except urllib.error.HTTPError as error:
-            trouble = f"HTTP {error.code} {error.reason}"
-            error.close()
-            if error.code < 500 and error.code not in (408, 425, 429):
-                raise Gone(f"{url}: {trouble}") from None
         except Exception as error:  # a line, a list or an archive can be broken in many ways
-            trouble = one_line(error)
-    raise InputError(f"{url}: {trouble}; given up after {how.tries} tries")
+            how.wait(failures, f"{url}: {trouble(url, error, how)}")
+    raise AssertionError  # for type checkers: `wait` ends this
+
+
+def trouble(url: str, error: Exception, how: Fetch) -> str:
+    """What went wrong, in a few words. Raises InputError where trying again is of no use: Gone if the server says so,
+    Unreachable if there is no such server, or another one in its place."""
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        text = f"HTTP {error.code} {error.reason}"
+        if error.code < 500 and error.code not in (408, 425, 429):
+            raise Gone(f"{url}: {text}") from None
+        return text
+    reason = getattr(error, "reason", error) if isinstance(error, urllib.error.URLError) else error
+    no_such_host = isinstance(reason, socket.gaierror) and reason.errno != socket.EAI_AGAIN
+    if no_such_host or isinstance(reason, ssl.SSLCertVerificationError):
+        raise Unreachable(f"{url}: {one_line(reason)}") from None
+    return f"nothing came for {how.timeout:g} s" if isinstance(reason, TimeoutError) else one_line(reason)
+
+
+def open_address(url: str, how: Fetch, start: int = 0) -> HTTPResponse:
+    """The answer of an address, asked for its bytes from `start` on. Raises what urllib raises."""
+    headers = {"User-Agent": f"ouroboros-lib/{__version__}"} | ({"Range": f"bytes={start}-"} if start else {})
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=how.timeout)
 
 
 def read(url: str, how: Fetch) -> bytes:
     """What an address brings, all of it. Raises what urllib raises, InputError or Stopped."""
-    request = urllib.request.Request(url, headers={"User-Agent": f"ouroboros-lib/{__version__}"})
     data = bytearray()
-    with urllib.request.urlopen(request, timeout=how.timeout) as response:
+    with open_address(url, how) as response:
         while chunk := response.read(2**16):
             data += chunk
             if how.stop.is_set():

@@ -3,7 +3,7 @@
 A shard is a tar file in which the files of an object, those of our folder format, follow one another as
 `OBJECT.view_000.png ... OBJECT.cameras.json OBJECT.object.json`; any WebDataset reader understands it. `shards.json`
 beside the shards lists them with their objects: a shard that was cut off is noticed, and an interrupted `write_shards`
-goes on.
+goes on. Shards and index may also lie on a server, as they are: `folder` is then its address.
 """
 
 import itertools
@@ -12,13 +12,16 @@ import os
 import random
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypedDict
 from urllib.parse import quote, unquote
 
 from ..errors import InputError, attempt, needs
-from ..files import dump_json, new_file, one_line, only_writer, read_json, replace_file
+from ..files import dump_json, new_file, one_line, only_writer, parse_json, read_bytes, replace_file
 from ..values import Natural, checked
+from . import streaming
+from .fetching import Unreachable, get, is_address
 from .folders import MultiviewObject, decode_object, encode_object
 
 _log = logging.getLogger(__name__)
@@ -39,8 +42,13 @@ class Index(TypedDict):
 
 def read_index(folder: str | Path) -> list[Shard]:
     """The shards of a folder, as its index lists them. Raises InputError."""
-    path = Path(folder) / INDEX
-    shards = checked(read_json(path), Index, path)["shards"]
+    if is_address(str(folder)):
+        path = f"{streaming.folder_address(str(folder))}/{INDEX}"
+        record = get(path, streaming.PATIENCE, lambda data: parse_json(data, path))
+    else:
+        path = str(Path(folder) / INDEX)
+        record = parse_json(read_bytes(path), path)
+    shards = checked(record, Index, path)["shards"]
     for shard in shards:
         if Path(shard["file"]).name != shard["file"]:
             raise InputError(f"{path}: the shard {shard['file']!r} does not lie in this folder")
@@ -104,23 +112,28 @@ def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, 
 class ShardStream:
     """The objects of a folder of shards, one after the other, as `MultiviewObject`s.
 
-    shuffle: size of the buffer that `objects_of` draws from, 0 for the order of writing. settings: those of
-    `decode_object`. What cannot be read is named in the log and left out. Raises InputError where nothing is left.
+    folder: a path, or an address as `folder_address` takes it: its shards are read as they come and not kept, and
+    found bad only then. shuffle: size of the buffer that `objects_of` draws from, 0 for the order of writing.
+    settings: those of `decode_object`. What cannot be read is named in the log and left out. Raises InputError where
+    nothing is left, Unreachable where a server stays silent.
     """
 
     def __init__(self, folder: str | Path, shuffle: int = 0, **settings):
-        self.folder, self.shuffle, self.settings = Path(folder), shuffle, settings
-        self.shards, faults = {}, []
+        self.shuffle, self.settings = shuffle, settings
+        self.shards: dict[str, list[str]] = {}
+        self.sizes: dict[str, int] = {}  # in bytes
+        faults, remote = [], is_address(str(folder))
+        root = streaming.folder_address(str(folder)) if remote else str(Path(folder).resolve())
         for shard in read_index(folder):
-            path = self.folder.resolve() / shard["file"]
-            if not os.path.isfile(path):
+            path = f"{root}/{quote(shard['file'])}" if remote else os.path.join(root, shard["file"])
+            if not remote and not os.path.isfile(path):
                 faults.append(f"{path}: this shard is missing")
-            elif path.stat().st_size != shard["bytes"]:
-                faults.append(f"{path}: {path.stat().st_size} bytes, expected {shard['bytes']} as in {INDEX}")
+            elif not remote and os.path.getsize(path) != shard["bytes"]:
+                faults.append(f"{path}: {os.path.getsize(path)} bytes, expected {shard['bytes']} as in {INDEX}")
             else:
-                self.shards[str(path)] = shard["objects"]
+                self.shards[path], self.sizes[path] = shard["objects"], shard["bytes"]
         if not self.shards:
-            raise InputError(faults[0] if faults else f"{self.folder / INDEX}: lists no shard")
+            raise InputError(faults[0] if faults else f"{folder}/{INDEX}: lists no shard")
         for fault in faults:
             _log.warning("left out: %s", fault)
 
@@ -152,19 +165,22 @@ class ShardStream:
         seed = order and order.random()
         for name, files in itertools.islice(samples, skip, None):
             yield files if isinstance(files, InputError) else attempt(
-                decode_object, files, Path(path) / name, name, **self.settings,
+                decode_object, files, Path(path.partition("://")[2] or path) / name, name, **self.settings,
                 draw=order and random.Random(f"{seed} {name}"))
 
     def _samples(self, path: str) -> Iterator[tuple[str, dict[str, bytes] | InputError]]:
         """Name and files of the objects that the index lists for one shard, or what is wrong where it is otherwise."""
         left = list(self.shards[path])
-        samples = _read_tar(path)
+        samples = _read_tar(path, self.sizes[path])
         reason = "this shard ends before this object"
         while left:
             try:
                 sample = next(samples, None)
+            except Unreachable:
+                raise
             except Exception as error:  # of tarfile, which raises many kinds
-                reason, sample = f"this shard cannot be read ({one_line(error)})", None
+                text = one_line(error, 5000).removeprefix(f"{path}: ")[:120]
+                reason, sample = f"this shard cannot be read ({text})", None
             if sample is None:
                 break
             name, files = unquote(sample[0]), sample[1]
@@ -178,12 +194,23 @@ class ShardStream:
             yield name, InputError(f"{path}: {name}: {reason}")
 
 
-def _read_tar(path: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+@contextmanager
+def _open_tar(path: str, size: int) -> Iterator[tarfile.TarFile]:
+    """A shard, not compressed, as ours are not."""
+    if is_address(path):
+        with closing(streaming.RemoteFile(path, size)) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+            yield archive
+    else:
+        with tarfile.open(path, "r:") as archive:
+            yield archive
+
+
+def _read_tar(path: str, size: int) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The files of a shard by object, as WebDataset groups them: what its name is up to the first dot, and what is
     behind. Raises what tarfile raises, and ValueError for files that are no plain ones, before there is room for
     them."""
     object_, files = "", {}
-    with tarfile.open(path, "r:") as archive:  # not compressed, as ours are not
+    with _open_tar(path, size) as archive:
         for member in archive:
             if member.issparse() or not member.isreg():
                 raise ValueError(f"{member.name} is sparse, {member.size} bytes mostly of holes, or no file")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from ..data.batches import MultiviewBatch
+from ..data.fetching import Unreachable, is_address
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
 from ..data.fresh import find_swatches, fresh_views, household_views
 from ..data.layouts import find_meshes, holds_meshes
@@ -32,7 +33,8 @@ LEAST_TRIES, MOST_TRIES = 100, 1000  # objects in a row that cannot be used befo
 
 
 class RenderedObjects:
-    """Batches from a folder of multi-view objects (data/folders.py), of shards (data/shards.py) or of meshes.
+    """Batches from a folder of multi-view objects (data/folders.py), of shards (data/shards.py) or of meshes, or from
+    shards at an address.
 
     The first `validation_objects` in order of name (of writing, for shards) are kept out of training; of meshes, those
     that data/renders.py holds out. The others come in an order of `seed` that is new in every epoch, shared out over
@@ -42,13 +44,14 @@ class RenderedObjects:
 
     def __init__(self, folder: str | Path, preset: Preset, config: TrainingConfig, device, rank: int = 0,
                  world_size: int = 1):
-        self.folder, self.num_views, self.device = Path(folder), preset.num_views, torch.device(device)
+        self.folder = str(folder) if (remote := is_address(str(folder))) else Path(folder)
+        self.num_views, self.device = preset.num_views, torch.device(device)
         self.start_worker = _give_way if config.procedural_share else None
         self.workers, self.views = config.workers, preset.num_views + config.novel_views
         self.next = 0  # number of the object that comes next, counted in this process, those left out included
         self.told: set[str] = set()  # what is wrong with objects, once said
         self.checks: list[Callable[[MultiviewObject], None]] = []  # raise InputError for what does not fit elsewhere
-        kind = (_Shards if (self.folder / INDEX).is_file() else
+        kind = (_Shards if remote or (self.folder / INDEX).is_file() else
                 partial(_Meshes, views=preset.num_views) if holds_meshes(self.folder) else _Folders)
         settings = {"image_size": preset.image_size, "views": None, "novel_views": None, "depth": False,
                     "start": config.condition_view}
@@ -105,7 +108,9 @@ class RenderedObjects:
     def _counted(self) -> Iterator[MultiviewObject | InputError]:
         while True:
             self.next += 1
-            yield next(self.iterator)
+            if isinstance(item := next(self.iterator), Unreachable):
+                raise item
+            yield item
 
     def _usable(self, items: Iterable[MultiviewObject | InputError]) -> Iterator[MultiviewObject]:
         """Those that can be trained on; the others are left out, and named once. Raises InputError when there are none,
@@ -183,7 +188,7 @@ class _Objects(IterableDataset):
 
     start = 0
 
-    def __init__(self, root: Path, config: TrainingConfig, settings: dict, rank: int, world_size: int):
+    def __init__(self, root: str | Path, config: TrainingConfig, settings: dict, rank: int, world_size: int):
         self.root, self.config, self.settings, self.rank, self.world_size = root, config, settings, rank, world_size
 
     def __iter__(self) -> Iterator[MultiviewObject | InputError]:
@@ -191,7 +196,10 @@ class _Objects(IterableDataset):
         workers, worker = (info.num_workers, info.id) if info else (1, 0)
         role = (worker + self.start) % workers
         before = len(range(role, self.start, workers))
-        yield from self.endless(self.rank * workers + role, self.world_size * workers, before)
+        try:
+            yield from self.endless(self.rank * workers + role, self.world_size * workers, before)
+        except Unreachable as error:  # raised here, it would come out of a worker with the whole way to it
+            yield error
 
     def in_epochs(self, items: list, first: int, step: int) -> Iterator[tuple[random.Random, Any]]:
         """Every `step`-th of an endless sequence: all items in one order, then all in another one, ... With a generator
@@ -235,7 +243,7 @@ class _Folders(_Objects):
 class _Shards(_Objects):
     """Many objects a file. Reader r of R takes every R-th shard."""
 
-    def __init__(self, root: Path, config: TrainingConfig, *given):
+    def __init__(self, root: str | Path, config: TrainingConfig, *given):
         super().__init__(root, config, *given)
         refuse_settings_of_meshes(config, f"{root} holds renders")
         self.stream = ShardStream(root, shuffle=config.shuffle)
