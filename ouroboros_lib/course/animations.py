@@ -140,7 +140,7 @@ def flow(sigmas: Tensor, path: Tensor, density: Callable[[Tensor, Tensor], Tenso
 
     return _film(frame, _paces(sigmas), f"{path.shape[1]} lines run from noise on the left to one of two values on the "
                  "right; beside them the density of the noisy number, one wide bump that splits into two narrow ones",
-                 "Watch the band between sigma 2 and 0.3: there the one bump splits, and every number takes a side.",
+                 "Watch sigma between 2 and 0.3: there the one bump splits, and nearly every number takes a side.",
                  drawn=True)
 
 

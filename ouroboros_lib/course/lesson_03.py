@@ -76,9 +76,9 @@ def _image_covariance(covariance: Tensor, W: Tensor, centre: Tensor, f: float, b
     return J @ W @ covariance @ W.mT @ J.mT + blur * torch.eye(2)
 
 
-def _line(heights: list[float]) -> Axes:
+def _line(heights: list[float], places: range | None = None) -> Axes:
     axis = Figure().subplots()
-    axis.plot(range(len(heights)), heights)
+    axis.plot(places or range(len(heights)), heights)
     return axis
 
 
@@ -95,6 +95,8 @@ FALLING = (
      f"the curve ends at the wrong height: each splat leaves {1 - OPACITY:g} of what reaches it."),
     (lambda answer: np.allclose(curve(answer)[:, 1], LEFT_OVER, atol=1e-3),
      f"both ends are right, the way between them is not: each splat leaves {1 - OPACITY:g} of what reaches it."),
+    (lambda answer: np.allclose(np.diff(curve(answer)[:, 0]), 1),
+     "the horizontal axis counts the splats that are passed, one after the other: 0, 1, 2, ..."),
 )
 
 
@@ -201,6 +203,7 @@ EXERCISES = {
             (lambda: _line([1 - OPACITY * passed for passed in range(SPLATS + 1)]), FALLING[2][1]),
             (lambda: _line([1.0, *LEFT_OVER[:0:-1]]), FALLING[3][1]),
             (lambda: _line([max(0.0, 1 - OPACITY * passed) for passed in range(SPLATS + 1)]), FALLING[4][1]),
+            (lambda: _line(LEFT_OVER, range(SPLATS, -1, -1)), FALLING[6][1]),
         ],
         properties=FALLING,
         says="It falls geometrically: behind ten splats of opacity 0.3 some 3 % are left. What lies further back "

@@ -145,6 +145,8 @@ EXERCISES = {
              "it never rises again: while a segment is computed once more, all of its layers' inputs are in memory."),
             (lambda: _segments(lambda length: length),
              "it does not fall at first: one input is kept for each of the 64 / k segments."),
+            (lambda: _segments(lambda length: 2 * max(LAYERS / length, length)),
+             "the way between is not right: 64 / k kept inputs, and k of the one open segment."),
             (lambda: _segments(lambda length: LAYERS / length + 2 * length),
              "it is smallest elsewhere than at 8: count 64 / k kept inputs, and k of the one open segment."),
         ],
@@ -159,6 +161,9 @@ EXERCISES = {
              "it is smallest elsewhere than at 8: count 64 / k kept inputs, and k of the one open segment."),
             (lambda answer: math.isclose(curve(answer)[:, 1].min(), 16, rel_tol=0.05),
              "the smallest value should be 16 inputs: 8 kept, and 8 of the open segment."),
+            (lambda answer: len(set(curve(answer)[:, 0])) >= 7, "draw more segment lengths between 1 and 64."),
+            (lambda answer: all(abs(kept - LAYERS / length - length) < 1.01 for length, kept in curve(answer)),
+             "the way between is not right: 64 / k kept inputs, and k of the one open segment."),
         ],
         says="Smallest at the square root: 16 instead of 64 inputs, for one more forward pass. A backward pass costs "
              "about two forward ones, so a step takes 4 in place of 3."),

@@ -24,7 +24,7 @@ END = ["What you learned", "Three questions", "Exercises", "Go further", "Refere
 WORDS = ("F", "G", "view", "condition view", "azimuth", "elevation", "preset", "latent", "noise level", "sigma",
          "diffusion model", "denoising step", "solver", "decoder", "x_t", "pred_x", "pred_i", "Gaussian", "splat",
          "render", "rasterizer", "RGB", "CCM", "feedback", "self_cond", "recursion", "trace", "plan", "PSNR", "dB",
-         "self-consistency", "alpha")
+         "self-consistency", "alpha", "weights", "opacity", "Algorithm 2")
 CODE_CELLS, WORDS_OF_TEXT = 40, 2200  # of a lesson, exercises among them
 MARK = r"#.*?\blines? (\d)"  # of an algorithm's line
 
