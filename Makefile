@@ -43,7 +43,8 @@ course: $(COURSE)  ## the notebooks in JupyterLab
 	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 # Smaller parameters make these hardly faster: `make notebooks` runs them that way, `make test` only with their own.
-SLOW := $(foreach name,05_joint_training 06_gso_evaluation,--deselect notebooks/$(name).ipynb::papermill)
+SLOW := $(foreach name,04_self_conditioning_feedback 05_joint_training 06_gso_evaluation, \
+	--deselect notebooks/$(name).ipynb::papermill)
 # Notebooks first, long as they are, then the tests: both workers are busy to the end. Lint beside them, which is one
 # process for a minute.
 test: $(STAMP)  ## everything that .ci/run checks: lint, tests, notebooks

@@ -80,11 +80,10 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     loading = Stopwatch()
     with loading("load"):
         pipe = _placed(load_pipeline(settings["preset"]), settings, device)
+    assumed = False
     if settings["elevation"] is None:
         settings["elevation"] = 10.0 if pipe.elevation is None else "auto"
-        if pipe.elevation is None:
-            warn(f"the weights {settings['preset']} cannot estimate the elevation: taken as 10 degrees; "
-                 "--elevation sets another")
+        assumed = pipe.elevation is None
     if settings["elevation"] == "auto" and pipe.elevation is None:
         raise InputError(f"--elevation auto: the weights {settings['preset']} cannot estimate it; give degrees")
     if settings["guidance"] is None:
@@ -107,6 +106,9 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
                           generator=torch.Generator().manual_seed(settings["seed"]))
         record = write_outputs(folder, photo, output, told, watch, exports)
         _announce(image, folder, record)
+        if assumed:
+            print(f"  elevation {settings['elevation']:.0f} degrees, for these weights cannot estimate it; --elevation "
+                  "sets another")
         for known in exports:
             print(f"  {folder / known.name}  {known.what}")
 

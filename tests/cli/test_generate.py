@@ -65,8 +65,10 @@ def test_weights_that_cannot_estimate_it(run, refused, photo, tmp_path, quick):
     refused(("generate", photo, "--out", tmp_path / "out", *TINY, "--elevation", "auto"),
             "--elevation auto: the weights tiny cannot estimate it; give degrees")
     assert not (tmp_path / "out").exists()
-    assert run("generate", photo, "--out", tmp_path / "out", *TINY)[0] == 0
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["settings"]["elevation"] == 10
+    for given, told in (((), 1), (("--elevation", 10), 0)):
+        code, text, _ = run("generate", photo, "--out", tmp_path / "out", *TINY, *given)
+        assert code == 0 and text.count("elevation 10 degrees, for these weights cannot estimate it") == told
+        assert json.loads((tmp_path / "out" / "result.json").read_text())["settings"]["elevation"] == 10
 
 
 def test_the_seed_decides_and_older_results_are_replaced(run, photo, tmp_path, quick):
