@@ -46,6 +46,7 @@ class PipelineSettings(TypedDict):
     coordinate_map: CoordinateMap
     guidance_scale: Guidance
     plan: str
+    num_inference_steps: Annotated[int, Between(1)]
 
 
 SETTINGS = tuple(PipelineSettings.__annotations__)
@@ -97,7 +98,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     unlike the ground-truth views that G has seen at noise level 0. reconstructor_sigma_max: and at most this one; it
     wins over the least. For a G that knows no other level, having learnt from ground-truth views alone.
     coordinate_map: what F was trained to take as CCM, see `render_feedback`. plan: what `__call__` does with these
-    weights by default, as text that `Plan.parse` reads.
+    weights by default, as text that `Plan.parse` reads, in num_inference_steps steps.
     """
 
     model_cpu_offload_seq = "elevation->image_encoder->autoencoder->multiview->reconstructor"
@@ -109,7 +110,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     def __init__(self, autoencoder, multiview, reconstructor, scheduler, image_encoder=None, image_size: int = 128,
                  num_views: int = 8, reconstructor_sigma_min: float = 1.0, coordinate_map: str = "canonical",
                  guidance_scale: float | list[float] = 1.0, reconstructor_sigma_max: float | None = None,
-                 plan: str = "paper", elevation=None):
+                 plan: str = "paper", elevation=None, num_inference_steps: int = 25):
         super().__init__()
         if image_encoder is None and getattr(multiview, "takes_image_token", False):
             raise InputError(f"{type(multiview).__name__} takes an image token: give the pipeline an image_encoder")
@@ -117,7 +118,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             raise InputError(f"elevation: expected an ElevationEstimator, got a {type(elevation).__name__}")
         settings = {"image_size": image_size, "num_views": num_views, "coordinate_map": coordinate_map,
                     "reconstructor_sigma_min": reconstructor_sigma_min, "guidance_scale": guidance_scale,
-                    "reconstructor_sigma_max": reconstructor_sigma_max, "plan": str(Plan.parse(plan))}
+                    "reconstructor_sigma_max": reconstructor_sigma_max, "plan": str(Plan.parse(plan)),
+                    "num_inference_steps": num_inference_steps}
         checked(settings, PipelineSettings, type(self).__name__)
         self.register_modules(autoencoder=autoencoder, multiview=multiview, reconstructor=reconstructor,
                               scheduler=scheduler, image_encoder=image_encoder, elevation=elevation)
@@ -166,7 +168,7 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def __call__(self, images, elevation: float | Tensor = 10.0, cameras: Cameras | None = None,
-                 num_inference_steps: int = 25, plan: str | Plan | None = None,
+                 num_inference_steps: int | None = None, plan: str | Plan | None = None,
                  guidance_scale: float | tuple[float, float] | None = None,
                  generator: torch.Generator | list[torch.Generator] | None = None,
                  return_trace: bool | Collection[int] = False,
@@ -179,9 +181,10 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         `condition_views`; (B, 3, S, S) in [0, 1], S the pipeline's image size, is taken as it is.
         elevation: degrees, of the condition view and so of the whole orbit; a number or (B,), such as what
         `estimate_elevation` gives.
-        cameras: (B, V) instead of the orbit. plan: a `Plan` or its text, such as "paper" or "calm,every=3"; by default
-        the weights' own. guidance_scale: one number, or (first, last) for scales that grow linearly from view 0 to view
-        V - 1; by default the pipeline's. return_trace: record every step, or those with the given indices.
+        cameras: (B, V) instead of the orbit. plan: a `Plan` or its text, such as "paper" or "calm,every=3";
+        num_inference_steps: of the solver; both by default the weights' own. guidance_scale: one number, or (first,
+        last) for scales that grow linearly from view 0 to view V - 1; by default the pipeline's. return_trace: record
+        every step, or those with the given indices.
         callback_on_step_end(pipeline, step, sigma, tensors) may return another x_t; pred_x and pred_i are F's estimate.
         output_type: of the views, "pt", "np" or "pil". return_dict: False for a plain tuple of the output's fields.
         Raises InputError.
@@ -190,6 +193,8 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             raise InputError(f"unknown output_type {output_type!r}: expected one of {', '.join(OUTPUT_TYPES)}")
         check_components(self)
         plan = Plan.parse(self.config.plan if plan is None else plan)
+        if num_inference_steps is None:
+            num_inference_steps = self.config.num_inference_steps
         checked(num_inference_steps, Annotated[int, Between(1)], "num_inference_steps")
         guidance = checked(self.config.guidance_scale if guidance_scale is None else guidance_scale,
                            Guidance, "guidance_scale")

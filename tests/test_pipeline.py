@@ -106,6 +106,11 @@ def test_the_input_can_be_kept_as_view_0(tiny, picture):
     torch.testing.assert_close(kept.gaussians.colors, again.colors)
 
 
+def test_steps_are_the_weights_own_unless_asked(tiny, picture):
+    tiny.register_to_config(num_inference_steps=2)
+    assert [len(tiny(picture, num_inference_steps=asked, return_trace=True).trace) for asked in (None, 1)] == [2, 1]
+
+
 @pytest.mark.parametrize("plan", ["paper", "two-stage"])
 def test_trace_has_every_step_and_changes_nothing(tiny, objects, plan):
     options = {"num_inference_steps": 3, "plan": plan}

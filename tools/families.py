@@ -54,7 +54,7 @@ def photos(files: Sequence[Path], elevation: float) -> Iterator[tuple[str, dict]
 
 
 def sheet(pipeline: Ouroboros3DPipeline, objects: Iterable[tuple[str, MultiviewBatch | dict]],
-          path: str | Path | None = None, seed: int = 0, steps: int = 25) -> Image.Image:
+          path: str | Path | None = None, seed: int = 0, steps: int | None = None) -> Image.Image:
     """A sheet of two rows an object, written to `path` if given. objects: labels, and true views with their cameras or
     what the pipeline is to be called with."""
     count, rows, labels = pipeline.num_views, [], []
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--out", type=Path, default=Path("outputs/families.png"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, help="by default the weights' own")
     options = parser.parse_args(arguments)
     given = options.families or ("" if options.data or options.photo else ",".join((*CHOSEN, HELD_OUT_FAMILY)))
     families = given.split(",") if given else []

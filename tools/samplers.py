@@ -10,6 +10,7 @@ cells (--only).
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import sys
 import time
@@ -181,8 +182,8 @@ def compare(options: argparse.Namespace) -> None:
     for cell in wanted[index::count]:
         if cell not in parts(folder, [cell]):
             columns = measure(cell, run, pipe, scheduler)
-            with open(folder / f"{cell.name}.npz", "wb") as file:
-                np.savez(file, **columns)
+            np.savez(whole := io.BytesIO(), **columns)
+            replace_file(folder / f"{cell.name}.npz", whole.getvalue())  # others may read it at any time
             print(cell.name, {name: round(float(values.mean()), 4) for name, values in columns.items()}, flush=True)
     found = parts(folder, wanted)
     if len(found) < len(wanted):
@@ -191,7 +192,7 @@ def compare(options: argparse.Namespace) -> None:
     made = how_made(pipe.device, started) | {"command": "python -m tools.samplers " + " ".join(sys.argv[1:])}
     record = {**made, "settings": settings, "reference": reference.name, "cells": summary(found, reference)}
     replace_file(options.out, dump_json(record))
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # another one may be at it, too
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def evaluate(
         metavar="NAME[,FIELD=VALUE,...]", show_default=False, help="A plan to compare, repeatable: paper, calm, "
         "two-stage, projection, or a change of one such as calm,every=3; by default the weights' own and two-stage."
     )] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = Config.steps,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; by default the weights' own.",
+                                              show_default=False)] = Config.steps,
     guidance: Annotated[float | None, typer.Option(
         show_default=False, help="Guidance scale, 1 is off; by default the weights' own.")] = Config.guidance,
     eta: Annotated[float | None, typer.Option(show_default=False, help="Share of the noise that a step renews, from 0 "

@@ -22,7 +22,8 @@ def generate(
                                                  "...). With several, each gets its own folder in --out.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
     preset: Annotated[str, typer.Option(metavar="NAME|PATH|HUB-ID", help="A preset, a folder or a hub id.")] = "small",
-    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")] = 25,
+    steps: Annotated[int | None, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps; by default as many as the "
+                                              "weights need.", show_default=False)] = None,
     plan: Annotated[str | None, typer.Option(
         metavar="NAME[,FIELD=VALUE,...]", help="What the run changes in Algorithm 2: paper (nothing), calm, two-stage, "
         "projection, or a change of one such as calm,every=3 (see plans.py); by default what the weights were made "
@@ -88,6 +89,8 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
         raise InputError(f"--elevation auto: the weights {settings['preset']} cannot estimate it; give degrees")
     if settings["guidance"] is None:
         settings["guidance"] = pipe.config.guidance_scale
+    if settings["steps"] is None:
+        settings["steps"] = pipe.config.num_inference_steps
     settings["plan"] = str(Plan.parse(pipe.config.plan if settings["plan"] is None else settings["plan"]))
     for image, folder in folders.items():
         watch = Stopwatch()

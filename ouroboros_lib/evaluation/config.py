@@ -19,7 +19,7 @@ class EvaluationConfig:
 
     # the recursion
     plan: tuple[str, ...] = ()  # to compare; empty: the weights' own and two-stage, to see what the recursion gains
-    steps: Annotated[int, Between(1, 1000)] = 25  # the paper's
+    steps: Annotated[int, Between(1, 1000)] | None = None  # None: the weights' own
     guidance: Annotated[float, Between(0, 100)] | None = None  # classifier-free, 1: off; None: as the weights want it
     eta: Annotated[float, Between(0, 1)] | None = None  # share of the noise that a step renews; None: the scheduler's
     seeds: Annotated[int, Between(1, 1000)] = 1  # of the noise, 0 to seeds - 1: intervals then cover their spread, too

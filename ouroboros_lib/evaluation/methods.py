@@ -90,13 +90,13 @@ class Method(ABC):
 class Ours(Method):
     """The recursion, which sees the input view of each object and nothing else.
 
-    preset: what the record calls the weights; guidance as in the pipeline; seeds: of the noise. components: where the
-    truth has the model's own cameras and size, the autoencoder and G on clean views are measured as well.
+    preset: what the record calls the weights; steps and guidance as in the pipeline; seeds: of the noise. components:
+    where the truth has the model's own cameras and size, the autoencoder and G on clean views are measured as well.
     """
 
     pipeline: Ouroboros3DPipeline
     preset: str = "small"
-    steps: int = 25
+    steps: int | None = None
     guidance: float | None = None
     seeds: Sequence[int] = (0,)
     components: bool = False
@@ -121,7 +121,7 @@ class Ours(Method):
                                             if isinstance(part, torch.nn.Module) and name != "elevation"),
                 "plans": {str(plan): {name: None if value == math.inf else value  # JSON has no infinity
                                       for name, value in asdict(plan).items()} for plan in plans},
-                "num_inference_steps": self.steps,
+                "num_inference_steps": pipe.config.num_inference_steps if self.steps is None else self.steps,
                 "guidance_scale": pipe.config.guidance_scale if self.guidance is None else self.guidance,
                 "eta": pipe.scheduler.config.eta, "seeds": list(self.seeds), "model's pixels": pipe.image_size,
                 "views of F": "enlarged bilinearly to the protocol's size; the splat is drawn at that size"}

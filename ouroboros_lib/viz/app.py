@@ -120,7 +120,7 @@ def app_page(pipe: Ouroboros3DPipeline, folder: Path) -> gr.Blocks:
             with gr.Column():
                 plan = gr.Dropdown(list(dict.fromkeys([pipe.config.plan, *PLANS])), value=pipe.config.plan,
                                    label="Plan", allow_custom_value=True, info="or a change, such as calm,every=3")
-                steps = gr.Slider(1, 100, 25, step=1, label="Steps")
+                steps = gr.Slider(1, 100, pipe.config.num_inference_steps, step=1, label="Steps")
                 seed = gr.Number(0, minimum=0, maximum=2**53, precision=0, label="Seed")
                 button = gr.Button("Generate", variant="primary")
         parts = {"status": gr.Markdown()} | {

@@ -90,13 +90,14 @@ def test_the_seed_decides_and_older_results_are_replaced(run, photo, tmp_path, q
 def test_the_plan_is_the_weights_own_unless_asked(run, photo, tmp_path, quick, monkeypatch, own, asked, ran,
                                                   reconstructions):
     pipe = Ouroboros3DPipeline.from_pretrained("tiny")
-    pipe.register_to_config(plan=own)
+    pipe.register_to_config(plan=own, num_inference_steps=12 if asked is None else 1)
     monkeypatch.setattr(generate, "load_pipeline", lambda name: pipe)
     calls, reconstruct = [], pipe.reconstruct
     monkeypatch.setattr(pipe, "reconstruct", lambda *args: calls.append(args) or reconstruct(*args))
-    given = () if asked is None else ("--plan", asked)
-    assert run("generate", photo, "--out", tmp_path, *TINY, "--steps", 12, *given)[0] == 0
-    assert json.loads((tmp_path / "result.json").read_text())["settings"]["plan"] == ran
+    given = () if asked is None else ("--plan", asked, "--steps", 12)
+    assert run("generate", photo, "--out", tmp_path, "--preset", "tiny", "--device", "cpu", *given)[0] == 0
+    settings = json.loads((tmp_path / "result.json").read_text())["settings"]
+    assert settings["plan"] == ran and settings["steps"] == 12
     shown = len(evenly_chosen(12))  # recursion.png shows reconstructions of these, the first and the last among them
     assert len(calls) == (reconstructions or (shown if ran != "calm" else len({0, 5, 10, *evenly_chosen(12)})))
 

@@ -75,7 +75,9 @@ def test_every_plan_is_a_method_of_its_own(_tiny, tmp_path):
     assert list(summary["paired differences in dB"]) == ["paper minus paper,project_above=0.5"]
 
 
-def test_plans_by_default(tiny):
+def test_plans_and_steps_by_default(tiny):
+    tiny.register_to_config(num_inference_steps=3)
+    assert [Ours(tiny, steps=steps).settings([])["num_inference_steps"] for steps in (None, 2)] == [3, 2]
     assert list(map(str, Ours(tiny).plans([]))) == [PAPER, TWO_STAGE]
     tiny.register_to_config(plan="calm")
     assert list(map(str, Ours(tiny).plans([]))) == ["calm", TWO_STAGE]

@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ouroboros_lib.noise import EDMNoise
+from ouroboros_lib.presets import SHIPPED_WEIGHTS
 from tools import samplers
 from tools.samplers import SOLVERS, Cell, HeunNoise, MultistepNoise
 
@@ -64,6 +66,16 @@ def test_cells_are_compared_with_the_reference_on_the_same_objects(tmp_path, few
     difference = other["means"]["psnr 3D primary views"]["mean"] - own["means"]["psnr 3D primary views"]["mean"]
     assert np.isclose(other["minus reference"]["psnr 3D primary views"]["mean"], difference, atol=2e-3)
     assert not (tmp_path / "samplers.cells").exists()
+
+
+def test_what_the_shipped_weights_do_was_measured_and_is_no_worse_than_the_reference():
+    index = json.loads((SHIPPED_WEIGHTS / "small" / "model_index.json").read_text())
+    eta = json.loads((SHIPPED_WEIGHTS / "small" / "scheduler" / "scheduler_config.json").read_text())["eta"]
+    measured = json.loads(Path("results", "samplers.json").read_text())["cells"]
+    own = measured[Cell(f"eta={eta:g}", index["num_inference_steps"], index["plan"]).name]["minus reference"]
+    assert len(own) == 12
+    for name, interval in own.items():
+        assert interval["low"] <= 0 if name.startswith("lpips") else interval["high"] >= 0, name
 
 
 def test_an_unknown_reference_is_one_line(tmp_path, few, capsys):
