@@ -42,9 +42,11 @@ demo: $(CORE)  ## check this machine, then turn the sample pictures into views a
 course: $(COURSE)  ## the notebooks in JupyterLab
 	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
-# Smaller parameters make these hardly faster: `make notebooks` runs them that way, `make test` only with their own.
-SLOW := $(foreach name,04_self_conditioning_feedback 05_joint_training 06_gso_evaluation, \
-	--deselect notebooks/$(name).ipynb::papermill)
+# `make notebooks` runs everything both ways. `make test` leaves out what takes minutes and shows the least: smaller
+# parameters that make a lesson hardly faster, and own parameters of solutions that are fast with smaller ones.
+SLOW := $(foreach name,02_multiview_diffusion 03_gaussian_reconstruction 04_self_conditioning_feedback 05_joint_training \
+	06_gso_evaluation,--deselect notebooks/$(name).ipynb::papermill) \
+	$(foreach name,00 02 04,--deselect "notebooks/solutions/$(name)_solutions.ipynb::Cell")
 # Notebooks first, long as they are, then the tests: both workers are busy to the end. Lint beside them, which is one
 # process for a minute.
 test: $(STAMP)  ## everything that .ci/run checks: lint, tests, notebooks
