@@ -9,6 +9,8 @@ from __future__ import annotations
 import dis
 import importlib
 import inspect
+import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +23,7 @@ from ..errors import InputError
 LESSONS = ("00", "01", "02", "03", "04", "05", "06", "07")
 LISTED = 4  # of more numbers than these a verdict names one
 TOLERANCE = 1e-4  # relative
+MISCALLED = re.compile(r"\(\) (missing|takes|got an unexpected|got multiple)")  # as Python says it
 MARKS = {True: "✔ right", False: "✘ not yet", None: "… not answered yet"}
 
 
@@ -47,7 +50,8 @@ class Exercise:
     tests of the answer, each with what to say where it fails. Then nothing is compared; `solution` and `mistakes`
     return answers for which that is said.
     observe: calls a function with an example's arguments, and says what is compared: what it returns, or what it does
-    to toy models. None: no answer yet.
+    to toy models. None: no answer yet. explain: of another wrong answer, what is compared of it; says why it is wrong,
+    or None.
     """
 
     says: str
@@ -57,6 +61,7 @@ class Exercise:
     tolerance: float = TOLERANCE
     properties: Sequence[tuple[Callable[[Any], bool], str]] = field(default_factory=tuple)
     observe: Callable[..., Any] = lambda function, *arguments: function(*arguments)
+    explain: Callable[[Any], str | None] = lambda found: None
 
 
 def check(name: str, answer: Any) -> Verdict:
@@ -71,12 +76,14 @@ def check(name: str, answer: Any) -> Verdict:
                                    "to return it")
     if exercise.properties:
         return _by_properties(name, exercise, answer)
+    if exercise.examples()[0] and not callable(answer):
+        return Verdict(name, False, "a function is asked for: give `check` its name alone, without brackets behind it")
     found = []
     for arguments in exercise.examples():
         try:
             found.append(exercise.observe(answer, *arguments) if callable(answer) else answer)
         except Exception as error:  # whatever a student's code raises
-            return Verdict(name, False, f"it raises {type(error).__name__} ({error}) for {_arguments(arguments)}")
+            return Verdict(name, False, _raised(error, answer, arguments))
         if is_stub(found[-1]):
             return Verdict(name, None, "it returns nothing yet")
 
@@ -90,9 +97,11 @@ def check(name: str, answer: Any) -> Verdict:
         if all(does(mistake)):
             return Verdict(name, False, explanation)
     first = right.index(False)
+    if explanation := exercise.explain(found[first]):
+        return Verdict(name, False, explanation)
     expected = exercise.observe(exercise.solution, *exercise.examples()[first])
     part, got, expected = _first_difference(found[first], expected, exercise.tolerance)
-    return Verdict(name, False, part + _difference(got, expected, exercise.examples()[first], callable(answer)))
+    return Verdict(name, False, part + _difference(got, expected, exercise.examples()[first]))
 
 
 def find(name: str) -> Exercise:
@@ -139,8 +148,9 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
             same(one, other, tolerance) for one, other in zip(found, expected, strict=True))
     if isinstance(expected, str):
         return isinstance(found, str) and found.strip().lower() == expected.lower()
-    if isinstance(expected, bool):
-        return isinstance(found, (bool, np.bool_)) and bool(found) is expected
+    if isinstance(expected, bool):  # 1 and 0 are said for it, too
+        one = numbers(found)
+        return one is not None and one.shape == () and float(one) == expected
     if isinstance(expected, int) and tolerance <= TOLERANCE:  # what is counted is counted exactly
         tolerance = 0.0
     one, other = numbers(found), numbers(expected)
@@ -183,6 +193,17 @@ def _by_properties(name: str, exercise: Exercise, answer: Any) -> Verdict:
     return Verdict(name, True, exercise.says)
 
 
+def _raised(error: Exception, answer: Any, arguments: tuple) -> str:
+    """What is said of an exception. Calls that do not fit a function raise before anything of its body runs."""
+    called = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, TypeError) and MISCALLED.search(str(error)) and inspect.isfunction(answer):
+        if answer.__code__ not in called:
+            return f"it takes other arguments than the task says ({error}): keep the first line of the cell as it was"
+        return (f"in it a function is called with other arguments than it takes ({error}): the task says what each is "
+                "given")
+    return f"it raises {type(error).__name__} ({error}) for {_arguments(arguments)}"
+
+
 def _first_difference(found: Any, expected: Any, tolerance: float) -> tuple[str, Any, Any]:
     """Of dicts with the same keys, the first entries that differ, after their key; other answers as they are."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping) and found.keys() == expected.keys():
@@ -191,8 +212,8 @@ def _first_difference(found: Any, expected: Any, tolerance: float) -> tuple[str,
     return "", found, expected
 
 
-def _difference(found: Any, expected: Any, arguments: tuple, tell: bool) -> str:
-    """In which way an answer is not right. tell: say what would be, for one of several examples."""
+def _difference(found: Any, expected: Any, arguments: tuple) -> str:
+    """In which way an answer is not right; of a function also what would be, for one of its examples."""
     got, right = (None if _is_word(value) else numbers(value) for value in (found, expected))
     if right is not None and got is None:
         return f"expected {'numbers' if right.ndim else 'a number'}, got {type(found).__name__}"
@@ -204,7 +225,7 @@ def _difference(found: Any, expected: Any, arguments: tuple, tell: bool) -> str:
         gives, found, expected = f"at [{', '.join(map(str, at))}] it gives", got[at], right[at]
     where = f" for {_arguments(arguments)}" if arguments else ""
     return f"{gives} {_short(found)}{where}, which is not right" + (
-        f"; right would be {_short(expected)}" if arguments and tell else "")
+        f"; right would be {_short(expected)}" if arguments else "")
 
 
 def _is_word(value: Any) -> bool:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..evaluation.metrics import psnr
 from ..plans import PLANS, Plan
-from .checking import Exercise
+from .checking import Exercise, numbers
 
+PARTS = ("F", "decoder", "G", "render", "solver")  # in the order of one round
+NEEDS = {  # what a part takes, of which part
+    "decoder": ("F", "the decoder turns latents into pictures, and it is F that gives them"),
+    "G": ("decoder", "G takes pictures, and it is the decoder that gives them"),
+    "render": ("G", "what is rendered is a splat, and it is G that makes it"),
+    "solver": ("F", "the solver goes towards F's estimate, so F comes first"),
+}
 VIEWS, SIDE, CHANNELS, BLOCK, GAUSSIANS = 8, 128, 8, 8, 32768  # of the preset small
 
 
@@ -40,17 +50,50 @@ def _sizes(views: int = VIEWS, colours: int = 3, numbers: int = 14) -> dict[str,
             "splat": GAUSSIANS * numbers}
 
 
+def _about_order(found: Any) -> str:
+    """Why this is no order in which the parts can be used."""
+    if not isinstance(found, (list, tuple)):
+        return "expected a list of five names."
+    parts = {part.lower(): part for part in PARTS}
+    given = [str(part).strip().lower() for part in found]
+    if strange := [part for part, name in zip(found, given, strict=True) if name not in parts]:
+        return f"{strange[0]} is none of the five parts: {', '.join(PARTS)}."
+    if missing := [part for name, part in parts.items() if name not in given]:
+        return f"each of the five parts is used once; missing: {', '.join(missing)}."
+    if len(given) > len(PARTS):
+        return "each of the five parts is used once, and here one comes twice."
+    order = [parts[name] for name in given]
+    for part in order:
+        needed, why = NEEDS.get(part, ("", ""))
+        if needed and order.index(needed) > order.index(part):
+            return f"{why}."
+    return "the solver makes the noisy latents of the next step, so it ends the round."
+
+
+def _about_sizes(found: Any) -> str | None:
+    """Which size is wrong, and by what factor."""
+    expected = _sizes()
+    if not isinstance(found, Mapping) or found.keys() != expected.keys():
+        return f"expected a dict with these keys: {', '.join(expected)}."
+    factors = {"latents": "views, channels, rows and columns of latents", "splat": "Gaussians and numbers of each",
+               "pictures": "views, colours, rows and columns of pixels"}
+    for name, right in expected.items():
+        number = numbers(found[name])
+        if number is None or number.shape or not np.isfinite(number) or number <= 0:
+            return f"{name}: expected a whole number above 0."
+        if (share := float(number) / right) != 1:
+            wrong = (f"{share:.3g} times too many numbers" if share > 1.01 else f"{1 / share:.3g} times too few numbers"
+                     if share < 0.99 else "nearly right, but no number is left out or rounded here")
+            return f"{name}: {wrong}. Multiply {factors[name]}."
+    return None
+
+
 EXERCISES = {
     "1": Exercise(
-        solution=lambda: ["F", "decoder", "G", "render", "solver"],
-        mistakes=[
-            (lambda: ["F", "G", "decoder", "render", "solver"],
-             "G takes pictures, and F gives latents: something has to stand between them."),
-            (lambda: ["F", "decoder", "render", "G", "solver"],
-             "what is rendered is a splat, and it is G that makes it."),
-            (lambda: ["solver", "F", "decoder", "G", "render"],
-             "the solver goes towards F's estimate, so F comes first."),
-        ],
+        solution=lambda: list(PARTS), explain=_about_order,
+        mistakes=[(lambda order=order: order, _about_order(order)) for order in (
+            ["F", "G", "decoder", "render", "solver"], ["F", "decoder", "render", "G", "solver"],
+            ["solver", "F", "decoder", "G", "render"])],
         says="One round of Algorithm 2, lines 3 to 6. The renders wait for the F of the next round."),
     "2": Exercise(
         examples=_one_picture, solution=_decibel,
@@ -99,7 +142,7 @@ EXERCISES = {
         says=f"`calm` reconstructs in 6 of 25 steps (every = {PLANS['calm'].every}), the paper's plan in all 25: that "
              "is what makes `calm` quick."),
     "6": Exercise(
-        solution=_sizes,
+        solution=_sizes, explain=_about_sizes,
         mistakes=[
             (lambda: _sizes(views=1), "that is one view; F works on all eight at once."),
             (lambda: _sizes(colours=1), "a picture has three numbers for each pixel: red, green and blue."),

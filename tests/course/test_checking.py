@@ -74,13 +74,15 @@ def fails(x):
     (lambda x: [2 * x], False, "expected the shape (), got (1,)"),
     (lambda x: "two", False, "expected a number, got str"),
     (fails, False, "it raises KeyError ('y') for 1"),
-    (lambda x, y: x, False, "it raises TypeError"),
+    (lambda x, y: x, False, "it takes other arguments than the task says"),
+    (lambda x: stub(), False, "in it a function is called with other arguments than it takes (stub() missing 1"),
+    (lambda x: x + "y", False, "it raises TypeError"),
     (stub, None, "put your answer in the place of `...`"),
     (..., None, "put your answer"),
     ([2.0, ...], None, "put your answer"),
     ({"a": 2.0, "b": ...}, None, "put your answer"),
     (lambda x: None, None, "put your answer"),
-    (2.0, False, "it gives 2 for 3, which is not right"),
+    (2.0, False, "a function is asked for: give `check` its name alone"),
 ])
 def test_verdicts(lesson, answer, right, text):
     verdict = check("00-1", answer)
@@ -152,11 +154,35 @@ def test_plots_are_judged_by_what_they_show(lesson):
     plt.close(figure)
 
 
-def test_truth_values_are_told_from_numbers():
-    assert checking.same((np.bool_(True), False), (True, False), 1e-4)
-    assert not checking.same((1, 0), (True, False), 1e-4)
-    assert "it gives [1, 0] for False, False, which is not right; right would be (True, False)" in check(
-        "05-5", lambda *switches: (1, 0)).text
+def test_one_and_zero_are_truth_values_and_nothing_else_is():
+    for yes in (True, 1, np.bool_(True), torch.tensor(True)):
+        assert checking.same((yes, 0), (True, False), 1e-4)
+    assert not any(checking.same(found, True, 1e-4) for found in (False, 2, 0.5, "True", [1], None))
+
+
+SIZES = {"latents": 16384, "pictures": 393216, "splat": 458752}
+
+
+@pytest.mark.parametrize("name, answer, text", [
+    ("00-1", ["F", "Decoder", "G", "render", "solver"], "One round of Algorithm 2"),
+    ("00-1", ["F", "decoder", "solver", "G", "render"], "the solver makes the noisy latents of the next step"),
+    ("00-1", ["decoder", "F", "G", "render", "solver"], "the decoder turns latents into pictures"),
+    ("00-1", ["F", "vae", "G", "render", "solver"], "vae is none of the five parts"),
+    ("00-1", ["F", "G", "G", "render", "solver"], "missing: decoder"),
+    ("00-1", ["F", "decoder", "G", "render", "solver", "F"], "one comes twice"),
+    ("00-1", "F, decoder, G, render, solver", "a list of five names"),
+    ("00-6", SIZES, "24 times fewer numbers"),
+    ("00-6", SIZES | {"latents": 8 * 8 * 16}, "latents: 16 times too few numbers. Multiply views"),
+    ("00-6", SIZES | {"splat": 8 * SIZES["splat"]}, "splat: 8 times too many numbers. Multiply Gaussians"),
+    ("00-6", SIZES | {"splat": SIZES["splat"] + 1}, "splat: nearly right"),
+    ("00-6", SIZES | {"pictures": "many"}, "pictures: expected a whole number"),
+    ("00-6", 16384, "expected a dict with these keys"),
+    ("05-5", lambda through, detach: (int(not detach), int(through)), "compare the heat map"),
+    ("05-5", lambda through, detach: (int(detach), int(through)), "detach cuts"),
+    ("05-5", lambda through, detach: (int(through), int(not detach)), "exchanged"),
+])
+def test_typical_answers_are_told_why(name, answer, text):
+    assert text in check(name, answer).text
 
 
 @pytest.mark.parametrize("answer, text", [
