@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from ..errors import InputError
+from ..files import find_file
 from ..speed.threads import start
 from ..values import Between, checked
 
@@ -25,9 +26,9 @@ def notebook(device: str = "auto", given: Mapping[str, Any] | None = None, **kin
 
     device: "auto" (the first GPU, or the CPU), "cpu", "cuda" or "cuda:N". given: the notebook's `globals()`, in which
     each name of `kinds` must be of its kind: a type such as str or list[int]; a range of whole numbers; the two ends of
-    a slice for numbers between them; `Path`, the folder of a saved pipeline; or a tuple of what it may be, of these and
-    of plain values. What papermill was given
-    beside these and `device` is refused. Warns where torch was imported before, so that the settings for threads come
+    a slice for numbers between them; `Path`, the folder of a saved pipeline; `find_file`, a file that it finds; a list
+    of one kind for one or more of it; or a tuple of what it may be, of these and of plain values. What papermill was
+    given beside these and `device` is refused. Warns where torch was imported before, so that the settings for threads come
     too late. Raises InputError, which a notebook shows as one line.
     """
     if given is not None:
@@ -72,6 +73,27 @@ class _PipelineFolder:
         return " that is the folder of a saved pipeline"
 
 
+@dataclass(frozen=True)
+class _File:
+    def holds(self, value: str) -> bool:
+        try:
+            return find_file(value).is_file()
+        except (InputError, OSError, ValueError):  # the last two of what can be no name
+            return False
+
+    def __str__(self) -> str:
+        return " that is the path of a file, as it stands or from the repository's folder"
+
+
+@dataclass(frozen=True)
+class _Some:
+    def holds(self, value: Sequence) -> bool:
+        return len(value) > 0
+
+    def __str__(self) -> str:
+        return " of one or more"
+
+
 def _kind(meant: Any) -> Any:
     """In the terms of values.py."""
     if isinstance(meant, tuple):
@@ -82,6 +104,10 @@ def _kind(meant: Any) -> Any:
         return Annotated[float, Between(meant.start, meant.stop)]
     if isinstance(meant, range):
         return Annotated[int, Between(meant.start, meant.stop - 1)]
+    if isinstance(meant, list):
+        return Annotated[list[_kind(meant[0])], _Some()]  # type: ignore[misc]
+    if meant is find_file:
+        return Annotated[str, _File()]
     return Annotated[str, _PipelineFolder()] if meant is Path else meant
 
 

@@ -7,13 +7,15 @@ import pytest
 import ouroboros_lib
 from ouroboros_lib import InputError, notebook
 from ouroboros_lib.course.parameters import MARKER, empty_folder
+from ouroboros_lib.files import find_file
 
 KINDS = {"preset": ("small", "tiny", Path), "steps": range(2, 101), "joint_steps": (0, range(10, 1000)),
-         "evaluated": list[int], "elevation": slice(-90, 90), "folder": str}
-GOOD = {"preset": "small", "steps": 12, "joint_steps": 0, "evaluated": [10, 14], "elevation": 20, "folder": "outputs"}
+         "evaluated": [range(0, 100)], "elevation": slice(-90, 90), "folder": str, "image_path": find_file}
+GOOD = {"preset": "small", "steps": 12, "joint_steps": 0, "evaluated": [10, 14], "elevation": 20, "folder": "outputs",
+        "image_path": "ouroboros_lib/data/samples/snowman.png"}
 
 
-@pytest.mark.parametrize("changes", [{}, {"preset": "tiny"}, {"steps": 100}, {"joint_steps": 10}, {"evaluated": []}])
+@pytest.mark.parametrize("changes", [{}, {"preset": "tiny"}, {"steps": 100}, {"joint_steps": 10}, {"evaluated": [0]}, {"image_path": __file__}])
 def test_what_is_meant_passes(changes):
     assert notebook("cpu", GOOD | changes, **KINDS).type == "cpu"
 
@@ -24,7 +26,12 @@ def test_what_is_meant_passes(changes):
     ({"steps": 1}, "parameter steps: expected a whole number from 2 to 100, got 1"),
     ({"steps": 12.5}, "parameter steps: expected a whole number"),
     ({"joint_steps": 3}, "parameter joint_steps: expected one of 0 or a whole number from 10 to 999, got 3"),
-    ({"evaluated": [1, "2"]}, "parameter evaluated: [1]: expected a whole number, got '2'"),
+    ({"evaluated": [1, "2"]}, "parameter evaluated: [1]: expected a whole number from 0 to 99, got '2'"),
+    ({"evaluated": []}, "parameter evaluated: expected a list of one or more, got a list of 0"),
+    ({"evaluated": [-1]}, "parameter evaluated: [0]: expected a whole number from 0 to 99, got -1"),
+    ({"evaluated": 10}, "parameter evaluated: expected a list of one or more, got 10"),
+    *[({"image_path": path}, "parameter image_path: expected a text that is the path of a file, as it stands or from "
+                             "the repository's folder, got '") for path in ("gone.png", "", "tests", "a\0b", 300 * "a")],
     ({"elevation": "high"}, "parameter elevation: expected a number from -90 to 90, got 'high'"),
     ({"elevation": 1e9}, "parameter elevation: expected a number from -90 to 90"),
     ({"folder": None}, "parameter folder: expected a text, got None"),
