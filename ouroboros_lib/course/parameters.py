@@ -28,8 +28,8 @@ def notebook(device: str = "auto", given: Mapping[str, Any] | None = None, **kin
     each name of `kinds` must be of its kind: a type such as str or list[int]; a range of whole numbers; the two ends of
     a slice for numbers between them; `Path`, the folder of a saved pipeline; `find_file`, a file that it finds; a list
     of one kind for one or more of it; or a tuple of what it may be, of these and of plain values. What papermill was
-    given beside these and `device` is refused. Warns where torch was imported before, so that the settings for threads come
-    too late. Raises InputError, which a notebook shows as one line.
+    given beside these and `device` is refused. Warns where torch was imported before, so that the settings for threads
+    come too late. Raises InputError, which a notebook shows as one line.
     """
     if given is not None:
         known = [*kinds, "device"]

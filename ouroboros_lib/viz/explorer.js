@@ -1,8 +1,8 @@
 // The recursion explorer's page: state, controls, columns, point and curves, with the pictures of explorer_scene.js.
 const COLORS = ["#0072b2", "#c04e00", "#008060", "#a8508a", "#806000", "#444"], DASHES = ["", "7 3", "2 3", "10 3 2 3"];
 const BEHIND = 0.06;  // world units by which a hidden point is deeper than what is seen
-const state = {step: steps.length - 1, view: Math.min(1, views.length - 1), all: false, kind: "estimate", design: null,
-               pick: null};  // pick: {design, view, column, row} of a pixel
+const state = {step: steps.length - 1, view: views.length >> 1, all: false, kind: "estimate", design: null,
+               pick: null};  // view: the back, which F knows least of; pick: {design, view, column, row} of a pixel
 
 // ---- the page ------------------------------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ function play(on) {
 /** A column: pictures of a run, or of the truth, with the chosen point in each. */
 function addColumn(name, color, design, i) {
   const pictures = make("div", {className: "pictures"});
-  const column = make("section", {className: "design"}, make("h2", {textContent: name}), pictures);
+  const column = make("section", {className: design ? "design run" : "design"}, make("h2", {textContent: name}), pictures);
   column.firstChild.style.borderColor = color;
   const cells = [...views.keys()].map(view => {
     const canvas = plane(), marker = make("div", {className: "marker", hidden: true});
@@ -205,15 +205,17 @@ function showPoint(cells) {
 
 // ---- curves --------------------------------------------------------------------------------------------------------
 
-const AVERAGED = ["view 0", "view 1"][views.length - 1] ?? "views 1 and on";
-/** Over the views that F was not given, if there are any. */
-function hiddenMean(values) {
-  const rest = values.length > 1 ? values.slice(1) : values;
-  return rest.reduce((a, b) => a + b) / rest.length;
-}
+const mean = values => values.reduce((a, b) => a + b) / values.length;
+/** Captions, and means over views: to the truth of those that F was not given, if there are any; self-consistency of
+ *  all, as everywhere (rows.py), since view 0 too is rendered from the one splat. */
+const CURVES = {
+  psnr: [`PSNR to the truth, ${["view 0", "view 1"][views.length - 1] ?? "views 1 and on"}`,
+         values => mean(values.length > 1 ? values.slice(1) : values)],
+  agreement: [`Self-consistency, ${views.length > 1 ? "all views" : "view 0"}`, mean],
+};
 
-function addCurve(quantity, caption) {
-  const lines = designs.map(({figures}) => figures[quantity].map(hiddenMean));
+function addCurve(quantity) {
+  const [caption, over] = CURVES[quantity], lines = designs.map(({figures}) => figures[quantity].map(over));
   const [width, height, left, right, top, bottom] = [520, 170, 34, 10, 8, 22];
   const low = Math.floor(Math.min(...lines.flat())), high = Math.max(low + 1, Math.ceil(Math.max(...lines.flat())));
   const x = step => left + (width - left - right) * step / Math.max(1, steps.length - 1);
@@ -287,9 +289,10 @@ function layOut() {
   const narrow = innerWidth < 600, visible = columns.filter(({column}) => !column.hidden).length;
   const across = state.all ? (visible === 1 && !narrow ? 4 : 2) : 1;
   const most = narrow && state.all ? 1 : Math.max(1, Math.floor(innerWidth / (170 * across)));  // side by side
-  const {style} = document.documentElement;
-  style.setProperty("--columns", Math.min(visible, most)); style.setProperty("--across", across);
-  document.body.classList.toggle("all", state.all);
+  const beside = state.design !== null && !state.all && innerWidth >= 800 && Boolean(maps);  // its splat has room there
+  const {style} = document.documentElement, {classList} = document.body;
+  style.setProperty("--columns", beside ? visible + 1 : Math.min(visible, most)); style.setProperty("--across", across);
+  classList.toggle("all", state.all); classList.toggle("beside", beside);
 }
 function update() {
   for (const changed of watching) changed();
@@ -322,8 +325,8 @@ async function start() {
     columns.push({column, cells});
   }
   if (scene.truth) columns.push(addColumn("truth", "#888", null));
-  if (scene.truth) addCurve("psnr", `PSNR to the truth, ${AVERAGED}`);
-  addCurve("agreement", `Self-consistency, ${AVERAGED}`);
+  if (scene.truth) addCurve("psnr");
+  addCurve("agreement");
   addSwatches();
   addEventListener("resize", () => set({}));
   if (window.frameElement) {  // a notebook's frame grows with the page; another origin's keeps its height, and scrolls

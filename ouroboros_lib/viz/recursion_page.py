@@ -82,7 +82,7 @@ def recursion_explorer(runs: Mapping[str, Ouroboros3DOutput], truth: Tensor | No
     cameras = _shared_cameras({name: output.cameras[index].to("cpu") for name, output in runs.items()}, len(shown))
     if truth is not None:
         _check_truth(truth, shown)
-    picture = explorer_sheet(traces, min(1, len(shown) - 1), steps=3, kinds=("estimate", "CCM"), index=index)
+    picture = explorer_sheet(traces, len(shown) // 2, steps=3, kinds=("estimate", "CCM"), index=index)
     scene = {"size": first[0].views.shape[-1], "box": 2 * OBJECT_RADIUS, "fov": float(field_of_view(cameras)[0]),
              "views": _views(cameras), "steps": [{"index": step.index, "sigma": step.sigma} for step in first],
              "truth": None if truth is None else _strip(truth.cpu(), QUALITY["estimate"]),

@@ -15,7 +15,8 @@ GOOD = {"preset": "small", "steps": 12, "joint_steps": 0, "evaluated": [10, 14],
         "image_path": "ouroboros_lib/data/samples/snowman.png"}
 
 
-@pytest.mark.parametrize("changes", [{}, {"preset": "tiny"}, {"steps": 100}, {"joint_steps": 10}, {"evaluated": [0]}, {"image_path": __file__}])
+@pytest.mark.parametrize("changes", [{}, {"preset": "tiny"}, {"steps": 100}, {"joint_steps": 10},
+                                     {"evaluated": [0]}, {"image_path": __file__}])
 def test_what_is_meant_passes(changes):
     assert notebook("cpu", GOOD | changes, **KINDS).type == "cpu"
 
@@ -31,7 +32,7 @@ def test_what_is_meant_passes(changes):
     ({"evaluated": [-1]}, "parameter evaluated: [0]: expected a whole number from 0 to 99, got -1"),
     ({"evaluated": 10}, "parameter evaluated: expected a list of one or more, got 10"),
     *[({"image_path": path}, "parameter image_path: expected a text that is the path of a file, as it stands or from "
-                             "the repository's folder, got '") for path in ("gone.png", "", "tests", "a\0b", 300 * "a")],
+                             "the repository's folder, got '") for path in ("no.png", "", "tests", "a\0b", 300 * "a")],
     ({"elevation": "high"}, "parameter elevation: expected a number from -90 to 90, got 'high'"),
     ({"elevation": 1e9}, "parameter elevation: expected a number from -90 to 90"),
     ({"folder": None}, "parameter folder: expected a text, got None"),

@@ -127,13 +127,23 @@ def agreement(page, expected: torch.Tensor, design: int, view: int) -> float:
     return float(psnr(canvas_image(page, CANVAS.format(design=design, view=view)), expected))
 
 
+def blank(page) -> float:
+    """Pixels of the page's width, gaps apart, that are beside pictures of the design that is shown."""
+    boxes = page.evaluate("[...document.querySelectorAll('.picture canvas, canvas.splat')].filter(node => "
+                          "node.clientWidth).map(node => node.getBoundingClientRect()).map(b => [b.left, b.right])")
+    left, right = page.evaluate("(box => [box.left, box.right])(document.getElementById('designs')"
+                                ".getBoundingClientRect())")
+    edges = [left, *(edge for box in sorted(boxes) for edge in box), right]
+    return sum(max(0, b - a - 12) for a, b in zip(edges[::2], edges[1::2], strict=True))
+
+
 def test_each_control_shows_its_picture(page, runs, truth):
     a, b = (run.trace for run in runs.values())
-    expect(page, step=2, view=1, kind="estimate", design="all", all="false")
-    assert agreement(page, a[2].views[0, 1], 0, 1) > 30 and agreement(page, b[2].views[0, 1], 1, 1) > 30
+    expect(page, step=2, view=2, kind="estimate", design="all", all="false")  # of four views the back
+    assert agreement(page, a[2].views[0, 2], 0, 2) > 30 and agreement(page, b[2].views[0, 2], 1, 2) > 30
     click(page, "document.getElementById('step')", across=0.5)
     expect(page, step=1)
-    assert agreement(page, a[1].views[0, 1], 0, 1) > 30 > 24 > agreement(page, a[2].views[0, 1], 0, 1)
+    assert agreement(page, a[1].views[0, 2], 0, 2) > 30 > 24 > agreement(page, a[2].views[0, 2], 0, 2)
     press_button(page, "views", "3: 270°")
     expect(page, view=3)
     assert agreement(page, b[1].views[0, 3], 1, 3) > 30 > 24 > agreement(page, b[1].views[0, 1], 1, 3)
@@ -148,6 +158,7 @@ def test_each_control_shows_its_picture(page, runs, truth):
     press_button(page, "shown", "b")
     expect(page, design=1)
     assert page.evaluate("[...document.querySelectorAll('.design')].map(node => node.hidden)") == [True, False, False]
+    assert blank(page) <= 2
     press_button(page, "views", "all")
     expect(page, all="true")
     assert sum(width >= 160 for width in page.evaluate(WIDTHS)) == VIEWS
@@ -155,7 +166,7 @@ def test_each_control_shows_its_picture(page, runs, truth):
 
 def test_keys_and_the_curve_choose_too(page):
     for key, state in [("ArrowLeft", {"step": 1}), ("ArrowLeft", {"step": 0}), ("ArrowLeft", {"step": 0}),
-                       ("ArrowRight", {"step": 1}), ("ArrowDown", {"view": 2}), ("ArrowUp", {"view": 1}),
+                       ("ArrowRight", {"step": 1}), ("ArrowDown", {"view": 3}), ("ArrowUp", {"view": 2}),
                        ("2", {"design": 1}), ("0", {"design": "all"}), ("a", {"all": "true"}), ("a", {"all": "false"})]:
         page.press(key)
         expect(page, **state)
@@ -211,7 +222,7 @@ def assert_swatches(page, runs, places: torch.Tensor, step: int):
 
 
 def test_beside_the_object_there_is_no_point(page):
-    click(page, CANVAS.format(design=0, view=1), 0.03, 0.03)
+    click(page, CANVAS.format(design=0, view=2), 0.03, 0.03)
     wait_for(page, "document.getElementById('place').textContent.includes('no surface there')")
     assert page.evaluate("[...document.querySelectorAll('.marker')].every(node => node.hidden)")
 
@@ -226,7 +237,8 @@ def test_the_splat_is_that_of_the_step_and_turns(page, runs):
         rendered = rasterize(trace[step].gaussians[0], orbit_cameras([azimuth], elevation, radius), image.shape[-1])
         return azimuth, elevation, float(psnr(image, rendered.rgb[0].clamp(0, 1)))
 
-    page.press("ArrowDown")  # view 2: the splat turns along
+    page.press("ArrowUp")
+    page.press("ArrowDown")  # view 2 again: the splat turns along
     wait_for(page, f"Number({canvas}.dataset.azimuth) === 180")
     assert drawn(2)[2] > 32 and drawn(0)[2] < 25
     page.press("ArrowLeft")
@@ -304,8 +316,10 @@ def test_a_page_that_is_damaged_says_so(browser, path, tmp_path):
     page.close()
 
 
-@pytest.mark.parametrize(("views", "averaged"), [(1, "view 0"), (2, "view 1"), (VIEWS, "views 1 and on")])
-def test_curves_say_which_views_they_are_of(browser, runs, tmp_path, views, averaged):
+@pytest.mark.parametrize(("views", "hidden", "averaged"), [
+    (1, "view 0", "view 0"), (2, "view 1", "all views"), (VIEWS, "views 1 and on", "all views")])
+def test_curves_are_of_the_views_that_they_name(browser, runs, tmp_path, views, hidden, averaged):
+    """Self-consistency is of all views, view 0 too, as in results/."""
     def few(step):
         return replace(step, **{field: getattr(step, field)[:, :views] for field in ("noisy", "views", "rgb", "ccm")})
 
@@ -316,6 +330,8 @@ def test_curves_say_which_views_they_are_of(browser, runs, tmp_path, views, aver
     page.locator("body[data-step='2']").wait_for()
     captions = page.locator("figcaption").all_inner_texts()
     assert [caption.split(":")[0] for caption in captions] == [
-        f"PSNR to the truth, {averaged}", f"Self-consistency, {averaged}"]
+        f"PSNR to the truth, {hidden}", f"Self-consistency, {averaged}"]
+    last = run.trace[-1]
+    assert float(captions[1].split()[-2]) == pytest.approx(float(psnr(last.views, last.rgb).mean()), abs=0.06)
     assert page.locator("h2").first.inner_text() == "<!--<script>"
     page.close()
