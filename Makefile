@@ -29,7 +29,7 @@ RUNS := -p kernels_over_ipc -p quick_notebooks --nbval-lax --nbval-current-env $
 
 LINT := $(PY) -m ruff check . && .venv/bin/lint-imports && $(PY) -m mypy
 
-.PHONY: help demo course test lint pytest kill fuzz notebooks book figures test-oldest setup clean
+.PHONY: help demo course test lint pytest kill fuzz notebooks minutes book figures test-oldest setup clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,14 @@ ifdef RERUN
 else
 	@$(POOL) $(RUNS)
 endif
+
+# on a machine that does nothing else, from the notebooks as they are committed
+minutes: $(STAMP)  ## run all notebooks one after the other, and write into them how long they take
+	@set -e; rm -rf outputs/executed; mkdir -p outputs/executed; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
+	for notebook in $(NOTEBOOKS); do \
+		echo "papermill $$notebook"; $(PAPERMILL) --cwd notebooks $$notebook outputs/executed/$$(basename $$notebook); \
+	done
+	@$(PY) -m tools.book.minutes outputs/executed
 
 book: $(STAMP)  ## course, docs and results as a site that needs no network: outputs/book/index.html
 	@$(PY) -m tools.book outputs/book

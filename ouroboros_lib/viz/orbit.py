@@ -80,8 +80,9 @@ def orbit_figure(cameras: Cameras, images: Tensor | None = None, points: Tensor 
 
 
 def orbit_picture(cameras: Cameras, images: Tensor | None = None, pixels: int = 48, size: tuple[int, int] = (760, 440),
-                  azimuth: float = 30.0, elevation: float = 30.0, **scene) -> Image.Image:
-    """The same as a still of `size` pixels, seen from `azimuth` and `elevation` in degrees (azimuth 0: from view 0).
+                  azimuth: float = 22.5, elevation: float = 30.0, **scene) -> Image.Image:
+    """The same as a still of `size` pixels, seen from `azimuth` and `elevation` in degrees (azimuth 0: from view 0; 22.5:
+    none of eight views around an object is edge-on).
 
     scene: further arguments of `orbit_figure`.
     """

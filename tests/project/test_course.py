@@ -13,6 +13,7 @@ import pytest
 
 from ouroboros_lib.algorithms import joint_losses, recursion
 from ouroboros_lib.errors import InputError
+from tools.book import minutes
 from tools.book.notebooks import shows_a_picture
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,16 @@ def test_every_notebook_opens_and_closes_the_same_way(path):
     quiz = whole[whole.index("\n## Three questions"):whole.index("\n## Exercises")]
     assert re.findall(r"^\*\*(\d)\.\*\*", quiz, re.MULTILINE) == ["1", "2", "3"] and quiz.count("<details>") == 3
     assert len([cell for cell in cells if cell.startswith("> **Predict first.**") and "<details>" in cell]) >= 2
+
+
+@lesson
+def test_minutes_are_those_that_the_book_counts(path):
+    """`python -m tools.book.minutes` writes them; those of its sections come from the same figures."""
+    seconds = minutes.recorded(ROOT)
+    cores = json.loads((ROOT / minutes.RECORD).read_text())["cores"] if seconds else 2
+    times = seconds.get(path.stem)
+    line = minutes.stated(json.loads(path.read_text())["cells"], sum(times.values()) if times else None, cores)
+    assert line and line in text(read(path))[0].splitlines()
 
 
 @lesson

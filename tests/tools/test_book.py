@@ -262,6 +262,31 @@ def test_times_are_recorded_from_what_papermill_wrote(tmp_path):
         minutes.record(tmp_path / "none", tmp_path)
 
 
+LESSON = """# 00 One
+
+**Goal.** Words.
+**Minutes**: about 3 to run on 2 CPU cores, long to read.
+**Where it ends**: here."""
+
+
+@pytest.mark.parametrize("times, run", [(None, "about 3"), ({"b": 30.2, "c": 100.0}, "2"), ({"b": 9.0}, "less than 1")])
+def test_a_notebook_says_its_minutes_as_the_book_counts_them(tmp_path, times, run):
+    long, asked = new_markdown_cell("word " * 1470), new_code_cell('def f(x):\n    ...\n\n\ncheck("00-1", f)', id="b")
+    solved = new_code_cell('check("00-1", min)\n' + 97 * "x = 1\n", id="c")
+    cells = [new_markdown_cell(LESSON), long, asked, solved, new_markdown_cell("**Minutes**: of another kind.")]
+    write(tmp_path, {"notebooks/00_one.ipynb": new_notebook(cells=cells),
+                     "notebooks/01_two.ipynb": new_notebook(cells=[new_markdown_cell("# 01 Two")])})
+    if times:
+        write(tmp_path, {"notebooks/seconds.json": json.dumps({"cores": 2, "seconds": {"00_one": times}})})
+    minutes.state(tmp_path)
+    found = json.loads((tmp_path / "notebooks" / "00_one.ipynb").read_text())["cells"]
+    # 1,500 words at 150 a minute and 101 lines at 3 seconds; one exercise, at 8 minutes
+    assert "".join(found[0]["source"]) == LESSON.replace("about 3", run).replace(
+        "long to read.", "15 to read, 10 for the exercises.")
+    assert "".join(found[4]["source"]) == "**Minutes**: of another kind."
+    assert minutes.state(tmp_path) == []
+
+
 def test_a_picture_is_described_by_what_its_code_says():
     cell = shown('axes[0].set_title("left")\nshow(image_grid(x, row_labels=["views", f"{n:.1f} more", "3D"]))',
                  {"image/png": PNG}, "a")
