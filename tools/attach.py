@@ -32,7 +32,7 @@ from . import one_line_for_bad_input
 RING = "ring.png"
 LINK = re.compile(r"""\]\(\s*(<?attachment:.*?)(?:\s+(?:"[^"]*"|'[^']*'))?\s*\)""", re.DOTALL)  # a title is left out
 NAMED = re.compile(r"attachment:([\w.-]+\.(?:png|webp))", re.ASCII)  # others are escaped, and not found
-WIDTH = 900  # pixels of a small copy
+WIDTH = 1100  # pixels of a small copy: six views of 160
 ALIKE = 2.0  # of 255, mean difference
 
 

@@ -29,7 +29,7 @@ SAMPLE = Path(__file__).parents[1] / "ouroboros_lib" / "data" / "samples" / "mus
 TILE, GAP, TOP, TURN = 112, 4, 30, 36  # pixels of a view, between views, of the captions; frames of the last circle
 PANEL = 2 * TILE + GAP  # the splat is as high as two rows of views
 LEFT, MIDDLE, RIGHT = GAP, 2 * GAP + TILE + 12, 2 * GAP + TILE + 12 + 4 * (TILE + GAP) + 12
-SHOWN = (0, 10, 14, 17, 20, 24)  # steps of algorithm.png, of 25
+SHOWN = (0, 10, 15, 20, 24)  # steps of algorithm.png, of 25
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def algorithm_sheet(pipe: Ouroboros3DPipeline, steps: list[Step], view: int, pat
             *([maps(step)[0, view].clamp(0, 1) for step in chosen]
               for maps in (lambda step: step.views, lambda step: step.renders.rgb, lambda step: step.renders.ccm))]
     image_grid(rows, path, ["x_t", "F: pred_i", "G: RGB", "G: CCM"],
-               [f"step {step.t + 1}, sigma {float(step.sigma):.2g}" for step in chosen])
+               [f"step {step.t + 1}, sigma {float(step.sigma):.2g}" for step in chosen], side=160)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -21,6 +21,7 @@ from ..viz.explorer import difference_map
 from ..viz.sheets import image_grid
 
 PRESETS = ("calm", "paper", "two-stage")
+SIDE = 160  # pixels of a picture on the sheet
 GAIN = 20.0  # of the differences that are shown: black is a mean change of 1 / 20 of the range
 
 
@@ -195,7 +196,8 @@ class Playground:
         fed = [nothing if moment.given is None else moment.given["rgb"][0, self.view] for moment in self.moments]
         run = image_grid([fed, [moment.views[self.view] for moment in self.moments]],
                          row_labels=["fed back", "F: estimate"], title=f"the run, view {self.view}",
-                         column_labels=[f"step {m.step.t + 1}, sigma {float(m.step.sigma):.2g}" for m in self.moments])
+                         column_labels=[f"step {m.step.t + 1}, sigma {float(m.step.sigma):.2g}" for m in self.moments],
+                         side=SIDE)
         if not self.can_paint:
             return run
         without, painted = self.estimates()
@@ -205,7 +207,7 @@ class Playground:
         shown = list(dict.fromkeys((self.view + turn) % views for turn in (0, 1, -1, views // 2)))
         labels = ["fed back,\npainted", "F without\nthe paint", "F with it", f"changed\nx {GAIN:g}"]
         below = image_grid([[row[v] for v in shown] for row in rows], row_labels=labels,
-                           column_labels=[f"view {v}" for v in shown],
+                           column_labels=[f"view {v}" for v in shown], side=SIDE,
                            title=f"step {self.moment + 1}, changed: " + ", ".join(changes))
         sheet = Image.new("RGB", (max(run.width, below.width), run.height + below.height), "white")
         sheet.paste(run, (0, 0))

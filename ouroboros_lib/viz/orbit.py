@@ -81,10 +81,9 @@ def orbit_figure(cameras: Cameras, images: Tensor | None = None, points: Tensor 
 
 def orbit_picture(cameras: Cameras, images: Tensor | None = None, pixels: int = 48, size: tuple[int, int] = (760, 440),
                   azimuth: float = 22.5, elevation: float = 30.0, **scene) -> Image.Image:
-    """The same as a still of `size` pixels, seen from `azimuth` and `elevation` in degrees (azimuth 0: from view 0; 22.5:
-    none of eight views around an object is edge-on).
+    """The same as a still of `size` pixels, seen from `azimuth` and `elevation` in degrees (azimuth 0: from view 0).
 
-    scene: further arguments of `orbit_figure`.
+    From 22.5 degrees none of eight views around an object is seen edge-on. scene: further arguments of `orbit_figure`.
     """
     figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100, layout="none")
     canvas, drawn = FigureCanvasAgg(figure), []

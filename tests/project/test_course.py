@@ -165,6 +165,16 @@ def test_notebooks_are_committed_executed_clean_and_small(path):
     assert not re.search(r'[" ]/(home|root|tmp|work|Users)/', outputs)
 
 
+def test_the_story_so_far_is_what_was_measured():
+    """05 and 06 begin with figures of 04's table of the bird."""
+    printed = "".join("".join(output.get("text", "")) for cell in code(read(NOTEBOOKS[4])) for output in cell["outputs"])
+    off, on = ([float(number) for number in re.search(rf"^\({design}\).*?  +(.+)$", printed, re.MULTILINE)[1].split()]
+               for design in "ac")
+    assert f"{on[2]} dB instead of {off[2]}" in text(read(NOTEBOOKS[5]))[0]
+    raised, lowered = on[2] - off[2], off[1] - on[1]
+    assert f"self-consistency by {raised:.1f} dB and lowered its 3D by {lowered:.1f}." in text(read(NOTEBOOKS[6]))[0]
+
+
 @every
 def test_every_picture_has_a_caption_and_words_for_who_does_not_see_it(path):
     """One plain sentence that the book shows, and one that is read out; no two the same."""

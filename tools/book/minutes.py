@@ -1,4 +1,4 @@
-"""How long a page and each of its sections take: from its words, code and exercises, and the recorded time of each cell.
+"""How long a page and each of its sections take: from words, code and exercises, and the recorded time of each cell.
 
 `python -m tools.book.minutes` writes into each notebook how long it takes as a whole, where it says **Minutes**: the
 book shows that line, and adds those of its sections. With a FOLDER it first records the times of notebooks that
