@@ -11,9 +11,9 @@ import pytest
 QUICK = {
     "00_quickstart": {"steps": 5, "preset": "tiny"},
     "01_diffusion_of_a_number": {"steps": 5},
-    "02_multiview_diffusion": {"steps": 2},
+    "02_multiview_diffusion": {"steps": 2, "chosen_object": 5},
     "03_gaussian_reconstruction": {"fit_steps": 100, "fit_count": 3000},
-    "04_self_conditioning_feedback": {"steps": 2},
+    "04_self_conditioning_feedback": {"steps": 2, "object_number": 5},
     "05_joint_training": {"joint_steps": 10, "buffer_objects": 2, "batch_size": 1},
     "06_gso_evaluation": {"samples": 2, "steps": 2, "evaluated": [10]},
     "07_paper_scale": {"object_number": 2},

@@ -6,23 +6,29 @@ import numpy as np
 from PIL import Image
 
 PALETTES = (64, 128, 256)  # colours of a PNG, tried in this order
+# the first suits few objects on much background, the second many colours; the second one's errors are spread
+METHODS = (Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT)
 TILE, BANDED, SHARE = 16, 4, 95  # pixels a side; of 255, mean of a tile; percentile of tiles. With larger errors smooth
 # colours, such as those of a coordinate map, break into visible patches
 WHITE, BLACK = 250, 5  # brighter, or darker, in all channels are backgrounds, which any palette shows right
 
 
 def as_png(sheet: Image.Image) -> bytes:
-    """With the smallest palette that suffices for the tiles that show more than background; where the largest does not
-    suffice, its errors are spread over neighbours."""
+    """The smallest with a palette that suffices for the tiles that show more than background; where none does, the
+    errors of the largest are spread over neighbours."""
     sheet = sheet.convert("RGB")
     pixels = np.asarray(sheet, np.int16)
     foreground = (pixels < WHITE).any(-1) & (pixels > BLACK).any(-1)
     drawn = _tiles(foreground) > 0.25
+    sufficient = []
     for colours in PALETTES:
-        small = sheet.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
-        errors = _tiles(np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1))[drawn]
-        if not errors.size or np.percentile(errors, SHARE) <= BANDED:
-            return _saved(small, "png", optimize=True)
+        for method in METHODS:
+            small = sheet.quantize(colours, method, kmeans=1, dither=Image.Dither.NONE)
+            errors = _tiles(np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1))[drawn]
+            if not errors.size or np.percentile(errors, SHARE) <= BANDED:
+                sufficient.append(_saved(small, "png", optimize=True))
+        if sufficient:
+            return min(sufficient, key=len)
     spread = sheet.quantize(palette=small, dither=Image.Dither.FLOYDSTEINBERG)
     result = Image.fromarray(np.where(foreground, np.asarray(spread), np.asarray(small)).astype(np.uint8))
     result.putpalette(small.getpalette())

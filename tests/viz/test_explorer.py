@@ -102,6 +102,20 @@ def test_the_palette_suffices_for_a_little_that_is_smooth_on_much_black():
     assert np.percentile(np.abs(shown - sheet)[100:164, 100:164].max(-1), 95) <= 16 and not shown[:90].any()
 
 
+def test_a_background_that_is_nearly_white_takes_few_colours():
+    """As decoders leave it: colours go to the object, and the file is half as large."""
+    y, x = np.mgrid[-128:128, -128:128] / 64
+    inside = (x**2 + y**2 < 1)[..., None]
+    ball = np.stack([150 + 80 * x, 90 + 60 * y, 70 + 0 * x], -1)
+    sheet = np.where(inside, ball, np.random.default_rng(0).integers(251, 256, (256, 256, 1))).round().astype(np.uint8)
+    data = as_png(Image.fromarray(sheet))
+    shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), int)
+    assert np.percentile(np.abs(shown - sheet)[inside[..., 0]].max(-1), 95) <= 8
+    plain = io.BytesIO()
+    Image.fromarray(sheet).quantize(256, kmeans=1, dither=Image.Dither.NONE).save(plain, "png", optimize=True)
+    assert len(data) < 0.7 * len(plain.getvalue())
+
+
 def test_the_source_of_a_function_is_shown_as_it_stands(monkeypatch):
     import ouroboros_lib.viz.notebook as notebook
 
