@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image
 
 PALETTES = (64, 128, 256)  # colours of a PNG, tried in this order
-# the first suits few objects on much background, the second many colours; the second one's errors are spread
-METHODS = (Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT)
+METHODS = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)  # the second spends few colours on backgrounds
 TILE, BANDED, SHARE = 16, 4, 95  # pixels a side; of 255, mean of a tile; percentile of tiles. With larger errors smooth
 # colours, such as those of a coordinate map, break into visible patches
 WHITE, BLACK = 250, 5  # brighter, or darker, in all channels are backgrounds, which any palette shows right

@@ -167,7 +167,8 @@ def test_notebooks_are_committed_executed_clean_and_small(path):
 
 def test_the_story_so_far_is_what_was_measured():
     """05 and 06 begin with figures of 04's table of the bird."""
-    printed = "".join("".join(output.get("text", "")) for cell in code(read(NOTEBOOKS[4])) for output in cell["outputs"])
+    cells = code(read(NOTEBOOKS[4]))
+    printed = "".join("".join(output.get("text", "")) for cell in cells for output in cell["outputs"])
     off, on = ([float(number) for number in re.search(rf"^\({design}\).*?  +(.+)$", printed, re.MULTILINE)[1].split()]
                for design in "ac")
     assert f"{on[2]} dB instead of {off[2]}" in text(read(NOTEBOOKS[5]))[0]
