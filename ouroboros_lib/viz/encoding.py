@@ -14,20 +14,21 @@ WHITE, BLACK = 250, 5  # brighter, or darker, in all channels are backgrounds, w
 
 def as_png(sheet: Image.Image) -> bytes:
     """The smallest with a palette that suffices for the tiles that show more than background; where none does, the
-    errors of the largest are spread over neighbours."""
+    errors of the best of the largest are spread over neighbours."""
     sheet = sheet.convert("RGB")
     pixels = np.asarray(sheet, np.int16)
     foreground = (pixels < WHITE).any(-1) & (pixels > BLACK).any(-1)
     drawn = _tiles(foreground) > 0.25
-    sufficient = []
+
+    def error(small: Image.Image) -> float:
+        errors = _tiles(np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1))[drawn]
+        return float(np.percentile(errors, SHARE)) if errors.size else 0.0
+
     for colours in PALETTES:
-        for method in METHODS:
-            small = sheet.quantize(colours, method, kmeans=1, dither=Image.Dither.NONE)
-            errors = _tiles(np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1))[drawn]
-            if not errors.size or np.percentile(errors, SHARE) <= BANDED:
-                sufficient.append(_saved(small, "png", optimize=True))
-        if sufficient:
+        tried = [sheet.quantize(colours, method, kmeans=1, dither=Image.Dither.NONE) for method in METHODS]
+        if sufficient := [_saved(small, "png", optimize=True) for small in tried if error(small) <= BANDED]:
             return min(sufficient, key=len)
+    small = min(tried, key=error)
     spread = sheet.quantize(palette=small, dither=Image.Dither.FLOYDSTEINBERG)
     result = Image.fromarray(np.where(foreground, np.asarray(spread), np.asarray(small)).astype(np.uint8))
     result.putpalette(small.getpalette())
