@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..speed.devices import resolve_device
-from .options import check_choice, check_range, load_pipeline, parse_elevation, result_folders, warn
+from .options import check_choice, check_range, load_pipeline, parse_elevation, result_folders, warn, without_unused
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -50,6 +50,8 @@ def generate(
     check_range("--guidance", 1 if guidance is None else guidance, 0, 100)
     check_choice("--background", background, BACKGROUNDS)
     check_choice("--precision", precision, PRECISIONS)
+    if missing := next((image for image in images if _is_missing(image)), None):  # said before torch is imported
+        raise InputError(f"{missing}: no such file")
     settings = {"preset": preset, "steps": steps, "plan": plan, "seed": seed, "background": background,
                 "elevation": elevation if elevation in (None, "auto") else parse_elevation(elevation, "auto"),
                 "guidance": guidance, "precision": precision, "low_memory": low_memory}
@@ -60,8 +62,9 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     from ..data.photo import cut_out
     from ..export.formats import parse_formats
     from ..plans import Plan
-    from ..viz.outputs import FILES, Stopwatch, check_targets, write_outputs
-    from ..viz.sheets import evenly_chosen
+
+    with without_unused(settings["preset"]):
+        from ..viz.outputs import FILES, Stopwatch, check_targets, write_outputs
 
     # everything that can be checked without the weights comes before they are loaded
     if settings["plan"] is not None:
@@ -69,7 +72,12 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     exports = parse_formats(export) if export is not None else []
     for known in exports:
         known.check()
-    notes = [note for image in folders for note in cut_out(image, settings["background"]).notes]
+    notes = []
+    for image in folders:
+        cutout = cut_out(image, settings["background"])
+        notes += cutout.notes
+    only = cutout if len(folders) == 1 else None  # each costs up to 16 MB: others are cut out once more
+    del cutout
     for folder in folders.values():
         check_targets(folder, FILES, exports)
     device = resolve_device(device_name)
@@ -79,7 +87,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     import torch
 
     loading = Stopwatch()
-    with loading("load"):
+    with loading("load"), without_unused(settings["preset"]):
         pipe = _placed(load_pipeline(settings["preset"]), settings, device)
     assumed = False
     if settings["elevation"] is None:
@@ -95,7 +103,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     for image, folder in folders.items():
         watch = Stopwatch()
         watch.seconds |= loading.seconds
-        photo = cut_out(image, settings["background"]).frame(pipe.image_size)  # once more: kept, each costs 16 MB
+        photo = (only or cut_out(image, settings["background"])).frame(pipe.image_size)
         pipe.set_progress_bar_config(desc=image.name, disable=not sys.stderr.isatty(), leave=False)
         told = {"image": str(image), **settings, "device": str(device)}
         if settings["elevation"] == "auto":
@@ -105,7 +113,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
         with watch("recursion"), _autocast(pipe, settings["precision"], device):
             output = pipe(photo.image[None], elevation=told["elevation"], num_inference_steps=settings["steps"],
                           plan=settings["plan"], guidance_scale=settings["guidance"],
-                          return_trace=evenly_chosen(settings["steps"]),
+                          return_trace=_shown(pipe, settings),
                           generator=torch.Generator().manual_seed(settings["seed"]))
         record = write_outputs(folder, photo, output, told, watch, exports)
         _announce(image, folder, record)
@@ -114,6 +122,28 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
                   "sets another")
         for known in exports:
             print(f"  {folder / known.name}  {known.what}")
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):  # reading it says what is wrong
+        pass
+    return False
+
+
+def _shown(pipe, settings: dict) -> list[int]:
+    """The steps for recursion.png: of those that the plan reconstructs, if they are four at least, since each other one
+    is decoded, reconstructed and rendered for the picture alone."""
+    from ..plans import Plan
+    from ..viz.sheets import evenly_chosen
+
+    plan, sigmas = Plan.parse(settings["plan"]), pipe.scheduler.sigmas(settings["steps"])
+    shown = evenly_chosen(settings["steps"])
+    made = [t for t in range(settings["steps"]) if plan.reconstructs(t, sigmas)]
+    return [made[i] for i in evenly_chosen(len(made))] if len(made) >= min(4, len(shown)) else shown
 
 
 def _placed(pipe, settings: dict, device):

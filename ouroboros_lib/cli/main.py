@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import InputError
 from ..files import disk_trouble
 from ..speed.threads import prepare
+from . import options
 from .app import serve
 from .convert import convert_app
 from .data import data_app
@@ -52,6 +53,7 @@ def ouroboros(version: Annotated[bool, typer.Option("--version", callback=_print
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code: 0, 1 (done in part, or doctor finds something missing), 2 or
     130."""
+    options.own_process = arguments is None
     prepare()
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from its folder
     threading.excepthook = _in_a_thread

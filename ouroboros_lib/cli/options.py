@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from ..pipeline import Ouroboros3DPipeline
     from ..speed.cluster import Cluster
 
+SMALL = {"Autoencoder", "ElevationEstimator", "EDMNoise", "GaussianReconstructor", "MultiviewUNet"}
+UNUSED = ("onnxruntime", "scipy", "torchvision", "transformers")  # of what diffusers imports, by small models
+own_process = False  # whether this is the program `ouroboros` and nothing else, as `main` knows
 OnCluster = Annotated[str, typer.Option("--cluster", metavar="tcp://HOST:PORT|local:N|slurm:FILE", help="Let Dask's "
                                         "workers do it, which share the folders: docs/cluster.md.")]
 
@@ -104,6 +110,55 @@ def silence_diffusers() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+
+
+@contextmanager
+def without_unused(preset: str) -> Iterator[None]:
+    """Around imports of diffusers by a program that runs a pipeline with small models only and compiles none:
+    it leaves out what it would import for others. That takes twice as long as importing torch.
+    """
+    if not (own_process and is_small(preset)) or "torch._dynamo" in sys.modules:
+        yield
+        return
+    hidden = {"torch._dynamo": _no_compiler()} | dict.fromkeys(UNUSED)  # None: as if it was not installed
+    before = {name: sys.modules[name] for name in hidden if name in sys.modules}
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for name, stand_in in hidden.items():
+            if sys.modules[name] is stand_in:
+                del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _no_compiler() -> ModuleType:
+    """What diffusers asks of torch._dynamo where nothing is compiled; who asks for more gets the module itself."""
+    def itself(name: str):
+        if name.startswith("__"):  # imports look whether it is a package
+            raise AttributeError(name)
+        del sys.modules[module.__name__]
+        return getattr(import_module(module.__name__), name)
+
+    module = ModuleType("torch._dynamo")
+    module.allow_in_graph = lambda function: function  # type: ignore[attr-defined]
+    module.disable = lambda function, *_, **__: function or (lambda other: other)  # type: ignore[attr-defined]
+    module.eval_frame = SimpleNamespace(OptimizedModule=())  # type: ignore[attr-defined]  # none of the models is one
+    module.__getattr__ = itself  # type: ignore[method-assign]
+    return module
+
+
+def is_small(name: str) -> bool:
+    """Whether a preset with weights or a folder is a pipeline of small models only; False for what cannot be read."""
+    from ..files import read_json
+    from ..presets import SHIPPED_WEIGHTS, preset_names
+
+    try:
+        index = read_json((SHIPPED_WEIGHTS if name in preset_names() else Path()) / name / "model_index.json")
+        parts = {entry[1] for entry in index.values() if isinstance(entry, list) and isinstance(entry[0], str)}
+        return index["_class_name"] == "Ouroboros3DPipeline" and parts <= SMALL
+    except (InputError, LookupError, TypeError, AttributeError):  # loading says what is wrong, or asks the hub
+        return False
 
 
 def load_pipeline(name: str) -> Ouroboros3DPipeline:

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -55,14 +56,17 @@ def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch,
     views, renders = output.views[0].float().cpu(), output.renders.rgb[0].float().cpu().clamp(0, 1)
     gaussians = output.gaussians[0].float()
     elevation = settings["elevation"]
-    with staged(folder) as stage:
+    with staged(folder) as stage, ThreadPoolExecutor(1) as beside:
+        with watch("turntable"):
+            frames = render_turntable(gaussians, elevation)
+            video = beside.submit(write_mp4, stage / "turntable.mp4", frames)  # which mostly waits for ffmpeg
         with watch("sheets"):
             photo.to_pil().save(stage / "input.png")
             multiview_sheet(views, renders, stage / "multiview.png")
             recursion_sheet(output.trace, stage / "recursion.png")
             gaussians.save(stage / "gaussians.ply")
         with watch("turntable"):
-            write_mp4(stage / "turntable.mp4", render_turntable(gaussians, elevation))
+            video.result()
         with watch("viewer"):
             write_viewer(stage / "viewer.html", gaussians, elevation, stage / "turntable.mp4",
                          {"Views and their 3D renders": stage / "multiview.png", "Recursion": stage / "recursion.png"},

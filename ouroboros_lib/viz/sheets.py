@@ -78,7 +78,7 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
         draw.multiline_text((margin, top + height / 2), label, INK, font, anchor="lm")
     if path is not None:
         with new_file(Path(path)) as part:
-            sheet.save(part)
+            sheet.save(part, compress_level=4)  # two thirds of the time of 6, for 1 % more bytes
     return sheet
 
 

@@ -84,22 +84,26 @@ def test_the_seed_decides_and_older_results_are_replaced(run, photo, tmp_path, q
     assert (out / "gaussians.ply").read_bytes() != first
 
 
-@pytest.mark.parametrize("own, asked, ran, reconstructions", [
-    ("paper", None, "paper", 12), ("calm", None, "calm", None), ("calm", "paper,every=12", "paper,every=12", None),
-    ("calm", "two-stage", "two-stage", None), ("paper", "every=12", "paper,every=12", None)])
-def test_the_plan_is_the_weights_own_unless_asked(run, photo, tmp_path, quick, monkeypatch, own, asked, ran,
-                                                  reconstructions):
+SHOWN = {*evenly_chosen(12)}  # recursion.png shows reconstructions of six steps, the first and the last among them
+
+
+@pytest.mark.parametrize("own, asked, ran, steps, reconstructed", [
+    ("paper", None, "paper", 12, {*range(12)}), ("calm", None, "calm", 8, {0, 5, 7} | {*evenly_chosen(8)}),
+    ("calm", None, "calm", 12, {0, 5, 10, 11}),  # enough for recursion.png: none beside them
+    ("calm", "paper,every=12", "paper,every=12", 12, SHOWN), ("calm", "two-stage", "two-stage", 12, SHOWN),
+    ("paper", "every=12", "paper,every=12", 12, SHOWN)])
+def test_the_plan_is_the_weights_own_unless_asked(run, photo, tmp_path, quick, monkeypatch, own, asked, ran, steps,
+                                                  reconstructed):
     pipe = Ouroboros3DPipeline.from_pretrained("tiny")
-    pipe.register_to_config(plan=own, num_inference_steps=12 if asked is None else 1)
+    pipe.register_to_config(plan=own, num_inference_steps=steps if asked is None else 1)
     monkeypatch.setattr(generate, "load_pipeline", lambda name: pipe)
     calls, reconstruct = [], pipe.reconstruct
     monkeypatch.setattr(pipe, "reconstruct", lambda *args: calls.append(args) or reconstruct(*args))
-    given = () if asked is None else ("--plan", asked, "--steps", 12)
+    given = () if asked is None else ("--plan", asked, "--steps", steps)
     assert run("generate", photo, "--out", tmp_path, "--preset", "tiny", "--device", "cpu", *given)[0] == 0
     settings = json.loads((tmp_path / "result.json").read_text())["settings"]
-    assert settings["plan"] == ran and settings["steps"] == 12
-    shown = len(evenly_chosen(12))  # recursion.png shows reconstructions of these, the first and the last among them
-    assert len(calls) == (reconstructions or (shown if ran != "calm" else len({0, 5, 10, *evenly_chosen(12)})))
+    assert settings["plan"] == ran and settings["steps"] == steps
+    assert len(calls) == len(reconstructed)
 
 
 def test_several_pictures_get_a_folder_each(run, cup, tmp_path, quick):
