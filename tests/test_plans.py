@@ -85,5 +85,5 @@ def test_weights_keep_their_plan_and_a_call_may_choose_another(tmp_path):
 
 
 def test_the_shipped_weights_are_calm():
-    assert Ouroboros3DPipeline.load_config(str(load_preset("small").weights))["plan"] == "calm"
+    assert Ouroboros3DPipeline.load_config(str(load_preset("small").weights))["plan"] == "calm,every=3"
     assert PLANS["calm"] == Plan(every=5, project_above=0.3, project_share=0.25, keep_input=True)
