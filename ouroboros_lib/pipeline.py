@@ -27,6 +27,7 @@ from .noise import c_noise, denoise
 from .plans import Plan
 from .presets import load_preset, random_models
 from .speed.compiling import compile_network, network_of
+from .speed.cuda_graphs import CudaGraphs
 from .values import Between, Positive, checked
 
 if TYPE_CHECKING:
@@ -269,13 +270,18 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     def compile(self, **options) -> None:
         """Compile F, the decoder and G's network, see `compile_network`; the first call then takes minutes.
 
-        options: of `torch.compile`; without any, CUDA graphs are recorded ("reduce-overhead"), which pays most for
-        small models and few objects, where a GPU waits for the next kernel to be launched.
+        Move the pipeline to its device before. options: of `torch.compile`; without any, CUDA graphs are recorded
+        ("reduce-overhead"), since a GPU would wait for the next kernel to be launched. On CUDA, cuDNN also tries which
+        of its algorithms are fastest, in the whole process.
         """
+        graphs = None
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            graphs = CudaGraphs() if not options else None
         options = options or {"mode": "reduce-overhead"}
         self._compiled = True
-        compile_network(self.multiview, **options)
-        compile_network(self.autoencoder, "decode", **options)
+        compile_network(self.multiview, graphs=graphs, **options)
+        compile_network(self.autoencoder, "decode", graphs, **options)
         compile_network(self.reconstructor, network_of(self.reconstructor), **options)
 
     def condition(self, images: Tensor, cameras: Cameras, plan: Plan, guidance_scale: float | tuple[float, float],

@@ -38,11 +38,15 @@ WARM_UP_STEPS = 3  # the second step is the first with feedback, and CUDA graphs
 
 @dataclass
 class Timing:
-    """Seconds, the median, and on CUDA the peaks of memory in GiB: in tensors and recorded graphs, and reserved."""
+    """Seconds, the median, and on CUDA the peaks of memory in GiB: in tensors and recorded graphs, and reserved.
+
+    first: seconds of the first call, which compiles and records.
+    """
 
     seconds: float
     allocated: float | None = None
     reserved: float | None = None
+    first: float | None = None
 
     @property
     def memory(self) -> str:
@@ -90,7 +94,7 @@ def measure(run: Callable[[], object], device: torch.device, runs: int,
     On CUDA one more is not timed, in which torch's allocator asks the driver for memory, which it then keeps.
     """
     on_gpu = device.type == "cuda"
-    (warm_up or run)()
+    first = median_seconds(warm_up or run, 1, device)
     if on_gpu:
         torch.cuda.synchronize(device)
         gc.collect()
@@ -100,7 +104,7 @@ def measure(run: Callable[[], object], device: torch.device, runs: int,
     seconds = median_seconds(run, runs, device)
     peaks = (torch.cuda.max_memory_allocated(device) + kept_by_graphs(), torch.cuda.max_memory_reserved(device)
              ) if on_gpu else ()
-    return Timing(seconds, *(peak / 2**30 for peak in peaks))
+    return Timing(seconds, *(peak / 2**30 for peak in peaks), first=first)
 
 
 def median_seconds(function: Callable[[], object], runs: int, device: torch.device) -> float:
@@ -183,7 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
                                 for steps in (options.steps, min(options.steps, WARM_UP_STEPS)))
                 timing = measure(run, pipeline.device, options.runs, warm_up)
                 print(f"{mode:21s} batch {batch:3d} plan {plan!s:10s}  {timing.seconds:7.3f} s  "
-                      f"{1000 * timing.seconds / batch:8.1f} ms an object{timing.memory}", flush=True)
+                      f"{1000 * timing.seconds / batch:8.1f} ms an object{timing.memory}, first {timing.first:.1f} s",
+                      flush=True)
                 with stopwatch(pipeline) as parts:
                     run()
                 print("    of which " + ", ".join(f"{part} {value:.3f} s" for part, value in parts.items()), flush=True)

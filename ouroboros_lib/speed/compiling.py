@@ -5,17 +5,21 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
+from .cuda_graphs import CudaGraphs, record_calls
+
 KINDS_OF_BLOCKS = 64  # that one class may be compiled for: SVD's residual blocks come in 14 sizes, torch stops at 8
 
 
-def compile_network(model: nn.Module, part: str = "forward", **options) -> None:
+def compile_network(model: nn.Module, part: str = "forward", graphs: CudaGraphs | None = None, **options) -> None:
     """Compile a model in place; options are torch.compile's. The first call then takes seconds to minutes.
 
     Large models name the classes of their blocks (`_repeated_blocks`, as diffusers calls them): equal ones are compiled
-    once, which takes a fraction of the time, and launching them is fast enough not to need CUDA graphs. Of others,
-    `part` is compiled as a whole. Models whose layers are fused already are left alone.
+    once, which takes a fraction of the time. Of others, `part` is compiled as a whole. Models whose layers are fused
+    already are not compiled. graphs: what of `part` torch does not record itself, is recorded there on CUDA.
     """
     if getattr(model, "_layers_are_fused", False):
+        if graphs:
+            record_calls(graphs, model, part)
         return
     if blocks := getattr(model, "_repeated_blocks", None):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, KINDS_OF_BLOCKS)
@@ -23,6 +27,8 @@ def compile_network(model: nn.Module, part: str = "forward", **options) -> None:
         for module in model.modules():
             if type(module).__name__ in blocks:
                 module.compile(dynamic=False, **options)
+        if graphs:
+            record_calls(graphs, model, part)
         return
     setattr(model, part, torch.compile(getattr(model, part), dynamic=False, **options))
 

@@ -19,11 +19,12 @@ from ..loading import channels_last
 from ..losses import Perceptual
 from ..pipeline import Ouroboros3DPipeline
 from ..presets import Preset, load_preset
+from ..speed.cuda_graphs import CudaGraphs
 from .config import TrainingConfig
 from .data import RenderedObjects, refuse_settings_of_meshes
 from .fast.averages import WeightAverages, swapped_in
 from .fast.compiled import compile_for_training, decoder
-from .fast.cuda_graphs import CudaGraphs, check_recordable, share_by_hand
+from .fast.cuda_graphs import check_recordable, share_by_hand
 from .fast.sharding import is_sharded, shard
 from .initial import COMPONENTS, TRAINED, initial_pipeline
 from .loopback import meeting_place

@@ -18,9 +18,9 @@ from ..models.condition import Condition
 from ..noise import c_noise, denoise
 from ..paper.svd import ADDED_TIME_IDS
 from ..pipeline import Ouroboros3DPipeline
+from ..speed.cuda_graphs import CudaGraphs
 from .config import TrainingConfig
 from .fast import step as fast
-from .fast.cuda_graphs import CudaGraphs
 
 if TYPE_CHECKING:
     from .run import Run

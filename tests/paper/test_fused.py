@@ -16,7 +16,7 @@ from torch import nn
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.loading import channels_last
 from ouroboros_lib.paper import fused
-from ouroboros_lib.paper.fused import FusedGroupNorm, FusedResBlock, SingleTokenAttention
+from ouroboros_lib.paper.fused import FusedGroupNorm, FusedResBlock, FusedUpsample, SingleTokenAttention
 from ouroboros_lib.paper.svd import SVDMultiviewUNet
 from ouroboros_lib.paper.svd_autoencoder import SVDAutoencoder
 from ouroboros_lib.speed.compiling import compile_network, uncompiled
@@ -61,8 +61,8 @@ def test_kernels_and_fused_decoder_agree_with_torch():
     done = subprocess.run([sys.executable, "-c", INTERPRETED], env=os.environ | {"TRITON_INTERPRET": "1"},
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    blocks = sum(isinstance(m, (FusedResBlock, FusedGroupNorm)) for m in SVDAutoencoder().vae.decoder.modules())
-    assert int(done.stdout.split()[-1]) == blocks == 15
+    blocks = sum(isinstance(m, (FusedResBlock, FusedUpsample, FusedGroupNorm)) for m in SVDAutoencoder().vae.decoder.modules())
+    assert int(done.stdout.split()[-1]) == blocks == 18
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from ...errors import InputError
-from . import trees  # noqa: F401 - without it FSDP finds no tensors in G's Gaussians, and gathers nothing for backward
+from ...speed import trees  # noqa: F401 - without it FSDP finds no tensors in G's Gaussians, and gathers nothing for backward
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

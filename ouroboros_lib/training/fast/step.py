@@ -18,8 +18,8 @@ from ...models.condition import Condition
 from ...noise import c_noise, denoise
 from ...pipeline import Ouroboros3DPipeline
 from ...speed.compiling import uncompiled
+from ...speed.cuda_graphs import CudaGraphs
 from ..config import TrainingConfig
-from .cuda_graphs import CudaGraphs
 
 Backward = Callable[[Tensor], object] | None  # of a loss, such as accelerate's
 
