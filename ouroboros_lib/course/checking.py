@@ -164,7 +164,7 @@ def numbers(value: Any) -> np.ndarray | None:
         if torch.is_tensor(value):
             value = value.detach().cpu().numpy() if value.is_complex() else value.detach().cpu().double().numpy()
         return None if np.iscomplexobj(value) else np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError):  # words, lists of unlike lengths, tensors without numbers
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # words, ragged lists, 10**400, meta tensors
         return None
 
 

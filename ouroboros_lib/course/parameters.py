@@ -41,6 +41,9 @@ def notebook(device: str = "auto", given: Mapping[str, Any] | None = None, **kin
         for name, kind in kinds.items():
             if name not in given:
                 raise InputError(f"parameter {name}: it has no value; run the cell with the parameters first")
+            if isinstance(kind, list) and isinstance(given[name], str):  # papermill's -p takes single values
+                raise InputError(f"parameter {name}: expected a list, got the text {given[name]!r}; to papermill a "
+                                 f"list is given by -y '{name}: [1, 2]'")
             checked(given[name], _kind(kind), f"parameter {name}")
     return start(checked(device, str, "parameter device"))
 

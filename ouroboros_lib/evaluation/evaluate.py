@@ -29,12 +29,12 @@ from .methods import Method, Part
 from .metrics import psnr, ssim
 from .misreadings import Images, doubt
 from .pictures import resized, zoomed
-from .results import PartialResults, contact_sheet, how_made, partial_results, stamp
+from .results import TILE, PartialResults, contact_sheet, how_made, partial_results, stamp
 from .rows import METRICS, ImageRow, ShapeRow, doubts, write_rows
 from .sources import Source
 from .statistics import digits, summarize, summarize_shapes
 
-SHEET_OBJECTS, SHEET_VIEWS, TILE = 12, 3, 96
+SHEET_OBJECTS, SHEET_VIEWS = 12, 3
 # batches of objects, the folder of partial results, the settings -> each batch and why objects of it were skipped
 Spread = Callable[[list[list], Path, dict], Generator[tuple[list, dict], None, None]]
 Metrics = dict[str, Callable[[Tensor, Tensor], Tensor]]  # column -> (prediction, target) to one number an image
@@ -129,9 +129,10 @@ class Run:
 
     @property
     def shown(self) -> list[int]:
-        """The views of the sheet, spread over those that count."""
+        """The views of the sheet: the input, then some, spread over those that count."""
         primary = self.source.primary_views
-        return [primary[len(primary) * (2 * i + 1) // (2 * SHEET_VIEWS)] for i in range(SHEET_VIEWS)]
+        chosen = [primary[len(primary) * (2 * i + 1) // (2 * SHEET_VIEWS)] for i in range(SHEET_VIEWS)]
+        return [self.source.input_view, *chosen]
 
     def keep(self, names: list, parts: PartialResults) -> dict[str, str]:
         """Measure those of some objects that are not yet; returns the reasons why objects could not be."""
@@ -154,8 +155,7 @@ class Run:
         found = [Measured(truth.name) for truth in objects]
         for measured, truth in zip(found, objects, strict=True):
             pictures = dict(enumerate(truth.images))
-            measured.tiles = {"truth": _tiles(pictures, self.shown),
-                              "input": _tiles(pictures, [self.source.input_view])}
+            measured.tiles = {"truth": _tiles(pictures, self.shown)}
         for part in self.method.parts(objects, self.source, self.plans):
             self._add(found[part.index], part, objects[part.index], surfaces[part.index])
         return found
@@ -235,7 +235,7 @@ def _write(run: Run, out: Path, parts: PartialResults, names: list, skipped: dic
         write_rows(stage / f"{out.name}.csv", ImageRow._fields, rows)
         if shapes:
             write_rows(stage / f"{out.name}_geometry.csv", ShapeRow._fields, shapes)
-        contact_sheet({name: parts.tiles(name) for name in names[:SHEET_OBJECTS]}, run.shown,
-                      run.source.input_view).save(stage / f"{out.name}.png")
+        sheet = contact_sheet({name: parts.tiles(name) for name in names[:SHEET_OBJECTS]}, run.shown)
+        sheet.save(stage / f"{out.name}.png")
         (stage / f"{out.name}.json").write_bytes(dump_json(record))
     return summary

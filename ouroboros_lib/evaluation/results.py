@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, TypedDict
 from urllib.parse import quote
@@ -62,6 +61,7 @@ class Part(TypedDict):
 
 
 SHOWN = {"multiview": "views", "render": "3D"}  # kinds of pictures on the sheet, and their labels
+TILE = 160  # pixels of a picture on it
 
 
 def stamp(paths: Iterable[Path]) -> str:
@@ -117,7 +117,8 @@ class PartialResults:
     def holds(self, name: str | int, made_from: str) -> bool:
         """Whether an object was measured on files with this stamp, and what was kept of it is whole."""
         try:
-            return self.read(name).get("made from") == made_from and bool(self.tiles(name))
+            sides = {tile.shape[-1] for tile in self.tiles(name).values()}
+            return self.read(name).get("made from") == made_from and sides == {TILE}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):  # else it is measured again
             return False
 
@@ -157,21 +158,23 @@ def _commit() -> str:
     return run.stdout.strip() or "unknown"
 
 
-def contact_sheet(tiles: dict[str | int, dict[str, Tensor]], shown: list[int], input_view: int = 0) -> Image.Image:
-    """A row per object and method: the input, the truth, the method's views and renders of its 3D, where it has them.
+def contact_sheet(tiles: dict[str | int, dict[str, Tensor]], views: list[int]) -> Image.Image:
+    """A column per view, the first of which is the input's. Of each object a row of the truth, then of each method its
+    views and the renders of its 3D, where it has them.
 
-    tiles: object -> "input", "truth", "METHOD/multiview", "METHOD/render" -> (n, 3, S, S).
+    tiles: object -> "truth", "METHOD/multiview", "METHOD/render" -> (len(views), 3, S, S).
     """
-    kinds = [kind for kind in SHOWN if any(key.endswith("/" + kind) for entry in tiles.values() for key in entry)]
     rows, labels = [], []
     for name, entry in tiles.items():
+        rows.append(list(entry["truth"]))
+        labels.append(f"{_short(str(name))}\ntruth")
         for method in dict.fromkeys(key.split("/")[0] for key in entry if "/" in key):
-            pictures = [entry.get(f"{method}/{kind}", [None] * len(shown)) for kind in kinds]
-            rows.append([*entry["input"], *entry["truth"], *chain(*pictures)])
-            labels.append(f"{_short(str(name))}\n{_short(method)}")
-    groups = [("input", 1), *((label, len(shown)) for label in ("truth", *(SHOWN[kind] for kind in kinds)))]
-    columns = [f"view {view}" for view in (input_view, *shown * (1 + len(kinds)))]
-    return image_grid(rows, None, labels, columns, groups)
+            for kind, label in SHOWN.items():
+                if (key := f"{method}/{kind}") in entry:
+                    rows.append(list(entry[key]))
+                    labels.append(f"{_short(method)}\n{label}")
+    columns = [f"view {view}" for view in views]
+    return image_grid(rows, None, labels, columns, [("input", 1), ("", len(views) - 1)])
 
 
 def _short(text: str) -> str:

@@ -73,6 +73,7 @@ def fails(x):
     (lambda x: 2.0 if x == 1 else x**2, False, "it gives 9 for 3, which is not right; right would be 6"),
     (lambda x: [2 * x], False, "expected the shape (), got (1,)"),
     (lambda x: "two", False, "expected a number, got str"),
+    (lambda x: 10**400, False, "expected a number, got int"),
     (fails, False, "it raises KeyError ('y') for 1"),
     (lambda x, y: x, False, "it takes other arguments than the task says"),
     (lambda x: stub(), False, "in it a function is called with other arguments than it takes (stub() missing 1"),

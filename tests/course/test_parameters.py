@@ -31,6 +31,8 @@ def test_what_is_meant_passes(changes):
     ({"evaluated": []}, "parameter evaluated: expected a list of one or more, got a list of 0"),
     ({"evaluated": [-1]}, "parameter evaluated: [0]: expected a whole number from 0 to 99, got -1"),
     ({"evaluated": 10}, "parameter evaluated: expected a list of one or more, got 10"),
+    ({"evaluated": "[1, 2]"}, "parameter evaluated: expected a list, got the text '[1, 2]'; to papermill a list is "
+                              "given by -y 'evaluated: [1, 2]'"),
     *[({"image_path": path}, "parameter image_path: expected a text that is the path of a file, as it stands or from "
                              "the repository's folder, got '") for path in ("no.png", "", "tests", "a\0b", 300 * "a")],
     ({"elevation": "high"}, "parameter elevation: expected a number from -90 to 90, got 'high'"),

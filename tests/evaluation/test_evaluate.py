@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from evaluation_inputs import rows_of
 from PIL import Image
@@ -15,6 +16,7 @@ from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.evaluate import evaluate
 from ouroboros_lib.evaluation.methods import Ours, parse_method
 from ouroboros_lib.evaluation.metrics import flip
+from ouroboros_lib.evaluation.results import TILE, contact_sheet, partial_results
 from ouroboros_lib.evaluation.rows import ImageRow, read_shapes
 from ouroboros_lib.evaluation.sources import Folder, Procedural
 
@@ -216,3 +218,25 @@ def test_a_mesh_against_itself_and_shifted(mesh_data, protocol, tmp_path):
     assert 0.005 < off["chamfer"] < 0.05 and off["f_score"] < 0.9 and off["iou"] < 0.85
     with pytest.raises(InputError, match="not the mesh that"):
         evaluate(Folder(mesh_data / "views", one, meshes=[tmp_path / "shifted"]), method, out=tmp_path / "wrong")
+
+
+def test_the_sheet_shows_each_view_below_its_truth_and_large():
+    """160 pixels a view, four of them across, and no wider than the course's pictures."""
+    grey = iter(range(40, 200, 10))
+    tiles = {key: torch.stack([torch.full((3, TILE, TILE), next(grey) / 255) for _ in range(4)])
+             for key in ("truth", "a/multiview", "a/render", "b/render")}
+    sheet = np.asarray(contact_sheet({"thing": tiles}, [0, 2, 4, 6]))[..., 0]
+    places = [np.argwhere(sheet == value) for value in range(40, 200, 10)]
+    assert all(len(found) >= 160 * 160 for found in places) and sheet.shape[1] < 1100
+    middles = np.median(np.stack([found[-20_000:] for found in places]), 1).reshape(4, 4, 2).round(-1)
+    assert (middles[:, :, 1] == middles[0, :, 1]).all() and (np.diff(middles[0, :, 1]) >= 160).all()
+    assert (middles[:, :, 0] == middles[:, :1, 0]).all() and (np.diff(middles[:, 0, 0]) >= 160).all()
+
+
+def test_what_was_kept_for_a_sheet_of_another_size_is_measured_again(tmp_path):
+    with partial_results(tmp_path / "out", {}) as parts:
+        for name, side in (("small", 96), ("right", TILE)):
+            parts.write(name, "stamp", {"rows": [], "shapes": [], "alignment": {}},
+                        {"truth": np.zeros((4, 3, side, side), np.uint8)})
+        assert [parts.holds(name, "stamp") for name in ("small", "right")] == [False, True]
+        assert not parts.holds("right", "another stamp")

@@ -65,6 +65,24 @@ def test_each_page_is_shown_whole_without_a_network(browser, site, width, height
     assert wrong == {}
 
 
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_picture_opens_in_its_full_size(browser, site, width):
+    """There its views have the 160 pixels that they were made with."""
+    page = browser.new_context(offline=True, viewport={"width": width, "height": 900}).new_page()
+    page.goto((site / "notebooks" / "06_gso_evaluation.html").as_uri())
+    sheet = page.locator("article .cell_output img[alt^='A sheet of pictures']")
+    shown, made = sheet.evaluate("picture => [picture.clientWidth, picture.naturalWidth]")
+    assert shown < made > 4 * 160
+    sheet.click()
+    page.wait_for_url("**/_images/*")
+    assert page.evaluate("document.images[0].naturalWidth") == made
+    page.go_back()
+    inside = page.evaluate("[...document.querySelectorAll('article img')].filter(picture => !picture.closest('a') && "
+                           "!picture.src.startsWith('data:')).length")
+    assert inside == 0
+    page.context.close()
+
+
 def test_the_explorer_search_and_folds_work(browser, site):
     page = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
     page.goto((site / "notebooks" / "04_self_conditioning_feedback.html").as_uri())

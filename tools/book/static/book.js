@@ -1,5 +1,6 @@
 "use strict";
-// Draws the figures of plotly, makes tables fit narrow screens, and folds all code of a page or none.
+// Draws the figures of plotly, makes tables fit narrow screens, opens pictures in their full size, and folds all code of a
+// page or none.
 document.addEventListener("DOMContentLoaded", () => {
   for (const node of document.querySelectorAll(".plotly-figure")) {
     const figure = JSON.parse(node.dataset.figure);
@@ -18,6 +19,11 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   fit();
   addEventListener("resize", fit);
+  for (const picture of document.querySelectorAll("article img")) {  // a column is narrower than many of them
+    if (picture.closest("a") || picture.src.startsWith("data:")) continue;
+    const link = Object.assign(document.createElement("a"), {href: picture.src, className: "whole", title: "full size"});
+    picture.replaceWith(link); link.append(picture);
+  }
 });
 
 function toggleCode() {
