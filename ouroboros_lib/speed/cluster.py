@@ -32,6 +32,7 @@ from .threads import prepare
 EXPECTED = "expected tcp://HOST:PORT of a Dask scheduler, local:N, or slurm:FILE"
 CONNECT = 30.0  # seconds in which a scheduler must answer
 PATIENCE = 5.0  # seconds without a result after which is looked whether there are workers
+TRIM = "65536"  # what Dask has glibc give back at once: every page of it then costs the kernel time again
 AHEAD = 1000  # tasks that the scheduler is given at a time; there may be a million
 Count = Annotated[int, Between(1, 10_000)]
 _alone = threading.Lock()
@@ -224,6 +225,8 @@ class Unfit(Exception):
 def _work(packed: bytes, here: str, mark: str) -> Any:
     """One task at a time, in one thread, in the folder `here`."""
     with _alone:
+        if os.environ.get("MALLOC_TRIM_THRESHOLD_") == TRIM:
+            del os.environ["MALLOC_TRIM_THRESHOLD_"]  # so that `prepare` may choose
         prepare()  # before the task's module is imported, and torch with it
         try:
             before = os.getcwd()

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -209,6 +210,33 @@ def test_workers_of_this_machine(run, meshes, whole, tmp_path):
     code, text, errors = run(*render(meshes, tmp_path / "out", "--cluster", "local:2"))
     assert code == 1 and f"{OBJECTS} of {OBJECTS + 1} objects" in text and errors.count("\n") == 1
     assert files(tmp_path / "out") == whole
+
+
+def test_big_meshes_come_first(meshes, tmp_path):
+    from ouroboros_lib.data.layouts import find_meshes
+    from ouroboros_lib.data.renders import RenderSettings, render_meshes
+
+    class Notes:
+        def run(self, task, jobs, shared):
+            for job in jobs:
+                yield job, InputError("noted")
+
+    names, found = [], find_meshes([meshes])
+    render_meshes(found, tmp_path, RenderSettings(8, 2), 1, lambda name, *_: names.append(name), Notes())
+    sizes = [found[name].stat().st_size for name in names]
+    assert set(names) == set(found) and sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 2
+
+
+def test_freed_memory_stays_with_a_worker(tmp_path, monkeypatch):
+    """Dask would have glibc give it back at once."""
+    import dask
+
+    name = "MALLOC_TRIM_THRESHOLD_"
+    assert str(dask.config.get(f"distributed.nanny.pre-spawn-environ.{name}")) == cluster.TRIM
+    (tmp_path / "mark").touch()
+    for given, wanted in ((cluster.TRIM, None), ("7", "7")):
+        monkeypatch.setenv(name, given)
+        assert cluster._work(pickle.dumps((os.getenv, (name,))), str(tmp_path), str(tmp_path / "mark")) == wanted
 
 
 def test_a_worker_without_the_folder(tmp_path):
