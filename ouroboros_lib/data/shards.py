@@ -8,6 +8,7 @@ goes on. Shards and index may also lie on a server, as they are: `folder` is the
 
 import itertools
 import logging
+import math
 import os
 import random
 import tarfile
@@ -90,18 +91,27 @@ def _write_shards(objects: Iterable[MultiviewObject], out: Path, max_bytes: int)
 
 def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, seen: set[str]) -> list[str]:
     """Fill one shard from `source`; returns the names of its objects."""
+    def unseen() -> Iterator[MultiviewObject]:
+        for views in source:
+            if views.name in seen:
+                raise InputError(f"{path.parent}: there are two objects named {views.name}")
+            seen.add(views.name)
+            yield views
+
+    with new_file(path) as part:
+        return write_tar(part, unseen(), max_bytes)
+
+
+def write_tar(path: Path, source: Iterable[MultiviewObject], max_bytes: float = math.inf) -> list[str]:
+    """Objects into the file of a shard, until they have `max_bytes`; returns their names."""
     with needs("train", "a shard"):
         from webdataset import TarWriter
 
     names, size = [], 0
-    with new_file(path) as part, part.open("wb") as stream, \
-            TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
+    with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
         for views in source:
-            if views.name in seen:
-                raise InputError(f"{path.parent}: there are two objects named {views.name}")
             files = encode_object(views)
             writer.write({"__key__": quote(views.name, safe="").replace(".", "%2E"), **files})
-            seen.add(views.name)
             names.append(views.name)
             size += sum(map(len, files.values()))
             if size >= max_bytes:

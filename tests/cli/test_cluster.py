@@ -294,6 +294,53 @@ def test_slurm_gets_what_the_file_says(tmp_path, monkeypatch):
                       "worker_extra_args": ["--x"]}
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Forty folders, one of which cannot be read."""
+    from ouroboros_lib.data.renders import render_procedural
+
+    folder = tmp_path_factory.mktemp("many")
+    render_procedural("val", range(1), folder, 96, 8, 0, 0, 1, lambda name: None)
+    for number in range(39):
+        shutil.copytree(folder / "val_000000", folder / f"copy_{number}")
+    (folder / "copy_7" / "view_001.png").write_bytes(b"png")
+    return folder
+
+
+def test_shards_while_a_worker_is_killed(run, machines, many, tmp_path, at_the_second):
+    arguments = ("data", "shards", many, "--shard-mb", 0.4, "--out")
+    here = run(*arguments, tmp_path / "here")
+    assert here[0] == 1 and "39 of 40 objects" in here[1]
+    living = [worker for worker in machines.workers if worker.poll() is None]
+    at_the_second(living[-1].kill)
+    cluster = run(*arguments, tmp_path / "cluster", "--cluster", machines.address)
+    assert living[-1].wait() == -9 and cluster[0] == 1 and cluster[2] == here[2] != ""
+    assert files(tmp_path / "cluster") == files(tmp_path / "here")
+    assert len(list((tmp_path / "here").glob("*.tar"))) > 8
+
+
+def test_shards_go_on_where_they_stopped(machines, many, tmp_path):
+    """What workers bring when the command is over is not taken."""
+    from ouroboros_lib.data.packing import pack
+
+    def stop(name, error=None):
+        told.append(name)
+        if len(told) == 6:
+            raise KeyboardInterrupt
+
+    told, names, size = [], sorted(path.name for path in many.iterdir() if path.name != "copy_7"), 400_000
+    pack(many, names, tmp_path / "whole", size, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        pack(many, names, tmp_path / "out", size, stop, Cluster(machines.address))
+    left = files(tmp_path / "out")
+    shards = [name for name in left if name.endswith(".tar")]
+    assert left.keys() == {"shards.json", *shards} and 1 <= len(shards) < len(list(tmp_path.glob("whole/*.tar")))
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in shards}
+    pack(many, names, tmp_path / "out", size, lambda *_: None, Cluster(machines.address))
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in shards}
+
+
 def test_a_scheduler_that_is_lost(run, machines, meshes, whole, tmp_path, at_the_second):
     """The last test with these machines."""
     out = tmp_path / "out"
