@@ -33,6 +33,8 @@ EXPECTED = "expected tcp://HOST:PORT of a Dask scheduler, local:N, or slurm:FILE
 CONNECT = 30.0  # seconds in which a scheduler must answer
 PATIENCE = 5.0  # seconds without a result after which is looked whether there are workers
 TRIM = "65536"  # what Dask has glibc give back at once: every page of it then costs the kernel time again
+FAST = {"distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,  # a thread's own arena gives its memory back, too
+        "distributed.worker.profile.enabled": False}  # which nobody looks at
 AHEAD = 1000  # tasks that the scheduler is given at a time; there may be a million
 Count = Annotated[int, Between(1, 10_000)]
 _alone = threading.Lock()
@@ -187,11 +189,13 @@ def _marked(folder: Path | None) -> Iterator[Path | None]:
 
 def _own_cluster(kind: str, rest: str) -> Any:
     if kind == "local":
+        import dask
         from distributed import LocalCluster
 
-        return LocalCluster(n_workers=int(rest), threads_per_worker=1, processes=True, host="127.0.0.1",
-                            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False}, memory_limit=None,
-                            silence_logs=logging.CRITICAL + 1)
+        with dask.config.set(FAST):
+            return LocalCluster(n_workers=int(rest), threads_per_worker=1, processes=True, host="127.0.0.1",
+                                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+                                memory_limit=None, silence_logs=logging.CRITICAL + 1)
     arguments: dict[str, Any] = dict(_read_slurm(rest))
     jobs = arguments.pop("jobs")
     cluster = _jobqueue().SLURMCluster(processes=arguments["cores"], **arguments)

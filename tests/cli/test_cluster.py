@@ -239,6 +239,19 @@ def test_freed_memory_stays_with_a_worker(tmp_path, monkeypatch):
         assert cluster._work(pickle.dumps((os.getenv, (name,))), str(tmp_path), str(tmp_path / "mark")) == wanted
 
 
+def test_workers_of_this_machine_keep_freed_memory_too(monkeypatch):
+    """LocalCluster stands for what starts workers, which takes seconds."""
+    import dask
+
+    def there():
+        return dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
+
+    found = {}
+    monkeypatch.setattr("distributed.LocalCluster", lambda **_: found.update(there()))
+    cluster._own_cluster("local", "1")
+    assert found["MALLOC_ARENA_MAX"] == found["OMP_NUM_THREADS"] == 1 and "MALLOC_ARENA_MAX" not in there()
+
+
 def test_a_worker_without_the_folder(tmp_path):
     with pytest.raises(cluster.Unfit, match="does not see"):
         cluster._work(b"", str(tmp_path), str(tmp_path / "mark"))
