@@ -311,7 +311,8 @@ def check(folder: Folder) -> None:
 @data_app.command()
 def shards(
     folder: Folder,
-    out: Out,
+    out: Annotated[str, typer.Option(metavar="DIR|s3://BUCKET/PATH", help="Where the shards go; finished ones there "
+                                     "are kept.")],
     shard_mb: Annotated[float, typer.Option(help="MiB of objects, as they lie there, in a shard.")] = 512.0,
     cluster: OnCluster = "",
 ) -> None:
@@ -320,7 +321,10 @@ def shards(
 
     check_range("--shard-mb", shard_mb, 0.001, 100_000)
     elsewhere = parse_cluster(cluster)
-    check_writable(out)
+    from ..data.buckets import is_bucket
+
+    if not is_bucket(out):
+        check_writable(Path(out))
     from ..data.folders import find_objects
     from ..data.packing import pack
 

@@ -3,7 +3,7 @@
 A shard is a tar file in which the files of an object, those of our folder format, follow one another as
 `OBJECT.view_000.png ... OBJECT.cameras.json OBJECT.object.json`; any WebDataset reader understands it. `shards.json`
 beside the shards lists them with their objects: a shard that was cut off is noticed, and an interrupted `write_shards`
-goes on. Shards and index may also lie on a server, as they are: `folder` is then its address.
+goes on. Shards and index may also lie on a server or in an object store, as they are: `folder` is then its address.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from ..errors import InputError, attempt, needs
 from ..files import dump_json, new_file, one_line, only_writer, parse_json, read_bytes, replace_file
 from ..values import Natural, checked
 from . import streaming
+from .buckets import Bucket, BucketFile, is_bucket
 from .fetching import Unreachable, get, is_address
 from .folders import MultiviewObject, decode_object, encode_object
 
@@ -43,7 +44,11 @@ class Index(TypedDict):
 
 def read_index(folder: str | Path) -> list[Shard]:
     """The shards of a folder, as its index lists them. Raises InputError."""
-    if is_address(str(folder)):
+    if is_bucket(str(folder)):
+        bucket = Bucket(str(folder))
+        path = f"{bucket.address}/{INDEX}"
+        record = parse_json(bucket.read(INDEX), path)
+    elif is_address(str(folder)):
         path = f"{streaming.folder_address(str(folder))}/{INDEX}"
         record = get(path, streaming.PATIENCE, lambda data: parse_json(data, path))
     else:
@@ -132,10 +137,10 @@ class ShardStream:
         self.shuffle, self.settings = shuffle, settings
         self.shards: dict[str, list[str]] = {}
         self.sizes: dict[str, int] = {}  # in bytes
-        faults, remote = [], is_address(str(folder))
+        faults, remote = [], streaming.is_remote(str(folder))
         root = streaming.folder_address(str(folder)) if remote else str(Path(folder).resolve())
         for shard in read_index(folder):
-            path = f"{root}/{quote(shard['file'])}" if remote else os.path.join(root, shard["file"])
+            path = f"{root}/{quote(shard['file'])}" if is_address(root) else os.path.join(root, shard["file"])
             if not remote and not os.path.isfile(path):
                 faults.append(f"{path}: this shard is missing")
             elif not remote and os.path.getsize(path) != shard["bytes"]:
@@ -207,8 +212,9 @@ class ShardStream:
 @contextmanager
 def _open_tar(path: str, size: int) -> Iterator[tarfile.TarFile]:
     """A shard, not compressed, as ours are not."""
-    if is_address(path):
-        with closing(streaming.RemoteFile(path, size)) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+    if streaming.is_remote(path):
+        kind = BucketFile if is_bucket(path) else streaming.RemoteFile
+        with closing(kind(path, size)) as file, tarfile.open(fileobj=file, mode="r|") as archive:
             yield archive
     else:
         with tarfile.open(path, "r:") as archive:
