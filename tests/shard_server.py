@@ -32,6 +32,8 @@ class ShardServer:
             def do_GET(self):
                 server.answer(self)
 
+            do_HEAD = do_GET
+
         self.httpd = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.httpd.daemon_threads = True
         self.port = self.httpd.server_port
@@ -66,6 +68,8 @@ class ShardServer:
             handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         handler.send_header("Content-Length", str(total - start))
         handler.end_headers()
+        if handler.command == "HEAD":
+            return
         data = data[start:]
         try:
             handler.wfile.write(data[:len(data) // 2] if mood in ("break", "stall") else data)

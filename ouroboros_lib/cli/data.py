@@ -311,23 +311,26 @@ def check(folder: Folder) -> None:
 @data_app.command()
 def shards(
     folder: Folder,
-    out: Out,
-    shard_mb: Annotated[float, typer.Option(help="Size of a shard, in MiB.")] = 512.0,
+    out: Annotated[str, typer.Option(metavar="DIR|s3://BUCKET/PATH", help="Where the shards go; finished ones there "
+                                     "are kept.")],
+    shard_mb: Annotated[float, typer.Option(help="MiB of objects, as they lie there, in a shard.")] = 512.0,
+    cluster: OnCluster = "",
 ) -> None:
     """Pack multi-view folders into WebDataset shards, to be streamed in training."""
     from ..files import check_writable, termination_cleans_up
 
     check_range("--shard-mb", shard_mb, 0.001, 100_000)
-    check_writable(out)
-    from ..data.folders import find_objects
-    from ..data.shards import write_shards, written_objects
+    elsewhere = parse_cluster(cluster)
+    from ..data.buckets import is_bucket
 
-    names, there = find_objects(folder), written_objects(out)
+    if not is_bucket(out):
+        check_writable(Path(out))
+    from ..data.folders import find_objects
+    from ..data.packing import pack
+
+    names = find_objects(folder)
     with Tally(len(names)) as tally, termination_cleans_up():
-        for name in there.intersection(names):
-            tally.done(name)
-        write_shards(_readable(folder, [name for name in names if name not in there], tally), out,
-                     int(shard_mb * 2**20))
+        pack(folder, names, out, int(shard_mb * 2**20), tally.done, elsewhere)
     tally.finish(out)
 
 

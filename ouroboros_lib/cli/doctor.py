@@ -29,7 +29,7 @@ EXTRAS = {  # of pyproject.toml: what needs them, and modules of the packages th
     "export": ("meshes, and splats in other formats than .ply and .splat",
                ("gsply", "trimesh", "skimage", "xatlas", "fast_simplification")),
     "app": ("`app`", ("gradio",)),
-    "cluster": ("the option --cluster", ("dask", "distributed")),
+    "cluster": ("--cluster, and shards in s3://", ("dask", "distributed", "s3fs")),
 }
 SAMPLE = Path(__file__).parents[1] / "data" / "samples" / "snowman.png"
 

@@ -43,17 +43,16 @@ def train(
 
 def _source(data: str) -> str | Path:
     """The folder or the address that --data names. Raises InputError."""
-    from ..data.fetching import is_address
-    from ..data.streaming import folder_address
+    from ..data.streaming import folder_address, is_remote
 
-    if is_address(data):
+    if is_remote(data):
         try:
             return folder_address(data)
         except InputError as error:
             raise InputError(f"--data: {error}") from None
     if not Path(data).is_dir():
         raise InputError(f"--data {data}: no such folder" +
-                         ("; an address begins with http:// or https://" if "://" in data else ""))
+                         ("; an address begins with http://, https:// or s3://" if "://" in data else ""))
     return Path(data)
 
 

@@ -31,6 +31,10 @@ class Unreachable(InputError):
     """Nothing comes from there, and enough was tried."""
 
 
+class Forbidden(Unreachable):
+    """The server asks for a permission that is not there: this holds for all that it has."""
+
+
 class Stopped(Exception):
     """The user wants an end."""
 
@@ -78,10 +82,13 @@ def get(url: str, how: Fetch, use: Callable[[bytes], T]) -> T:
 
 def trouble(url: str, error: Exception, how: Fetch) -> str:
     """What went wrong, in a few words. Raises InputError where trying again is of no use: Gone if the server says so,
-    Unreachable if there is no such server, or another one in its place."""
+    Forbidden if it does not let us, Unreachable if there is no such server, or another one in its place."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         text = f"HTTP {error.code} {error.reason}"
+        if error.code in (401, 403):
+            raise Forbidden(f"{url}: {text}: no permission to read it (some stores say so of a file that is not there)"
+                            ) from None
         if error.code < 500 and error.code not in (408, 425, 429):
             raise Gone(f"{url}: {text}") from None
         return text

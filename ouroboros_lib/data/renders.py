@@ -198,12 +198,21 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
 
 
 def _render_on(cluster: Cluster, waiting: list[tuple], out: Path, done: Callable[..., None]) -> None:
+    waiting = sorted(waiting, key=lambda job: -_bytes(job[0]))  # else one that takes long may be alone at the end
     try:
         with closing(cluster.run(_render_one, [(job,) for job in waiting], out)) as results:
             for (job,), result in results:
                 done(*((job[2], [], InputError(f"{job[2]}: {result}")) if isinstance(result, InputError) else result))
     finally:
         settle(out)
+
+
+def _bytes(path: Path) -> int:
+    """Of a file, 0 if it cannot be seen."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _render_one(job: tuple) -> tuple[str, list[str], InputError | None]:

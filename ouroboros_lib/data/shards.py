@@ -3,11 +3,12 @@
 A shard is a tar file in which the files of an object, those of our folder format, follow one another as
 `OBJECT.view_000.png ... OBJECT.cameras.json OBJECT.object.json`; any WebDataset reader understands it. `shards.json`
 beside the shards lists them with their objects: a shard that was cut off is noticed, and an interrupted `write_shards`
-goes on. Shards and index may also lie on a server, as they are: `folder` is then its address.
+goes on. Shards and index may also lie on a server or in an object store, as they are: `folder` is then its address.
 """
 
 import itertools
 import logging
+import math
 import os
 import random
 import tarfile
@@ -21,6 +22,7 @@ from ..errors import InputError, attempt, needs
 from ..files import dump_json, new_file, one_line, only_writer, parse_json, read_bytes, replace_file
 from ..values import Natural, checked
 from . import streaming
+from .buckets import Bucket, BucketFile, is_bucket
 from .fetching import Unreachable, get, is_address
 from .folders import MultiviewObject, decode_object, encode_object
 
@@ -42,7 +44,11 @@ class Index(TypedDict):
 
 def read_index(folder: str | Path) -> list[Shard]:
     """The shards of a folder, as its index lists them. Raises InputError."""
-    if is_address(str(folder)):
+    if is_bucket(str(folder)):
+        bucket = Bucket(str(folder))
+        path = f"{bucket.address}/{INDEX}"
+        record = parse_json(bucket.read(INDEX), path)
+    elif is_address(str(folder)):
         path = f"{streaming.folder_address(str(folder))}/{INDEX}"
         record = get(path, streaming.PATIENCE, lambda data: parse_json(data, path))
     else:
@@ -90,18 +96,27 @@ def _write_shards(objects: Iterable[MultiviewObject], out: Path, max_bytes: int)
 
 def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, seen: set[str]) -> list[str]:
     """Fill one shard from `source`; returns the names of its objects."""
+    def unseen() -> Iterator[MultiviewObject]:
+        for views in source:
+            if views.name in seen:
+                raise InputError(f"{path.parent}: there are two objects named {views.name}")
+            seen.add(views.name)
+            yield views
+
+    with new_file(path) as part:
+        return write_tar(part, unseen(), max_bytes)
+
+
+def write_tar(path: Path, source: Iterable[MultiviewObject], max_bytes: float = math.inf) -> list[str]:
+    """Objects into the file of a shard, until they have `max_bytes`; returns their names."""
     with needs("train", "a shard"):
         from webdataset import TarWriter
 
     names, size = [], 0
-    with new_file(path) as part, part.open("wb") as stream, \
-            TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
+    with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
         for views in source:
-            if views.name in seen:
-                raise InputError(f"{path.parent}: there are two objects named {views.name}")
             files = encode_object(views)
             writer.write({"__key__": quote(views.name, safe="").replace(".", "%2E"), **files})
-            seen.add(views.name)
             names.append(views.name)
             size += sum(map(len, files.values()))
             if size >= max_bytes:
@@ -122,10 +137,10 @@ class ShardStream:
         self.shuffle, self.settings = shuffle, settings
         self.shards: dict[str, list[str]] = {}
         self.sizes: dict[str, int] = {}  # in bytes
-        faults, remote = [], is_address(str(folder))
+        faults, remote = [], streaming.is_remote(str(folder))
         root = streaming.folder_address(str(folder)) if remote else str(Path(folder).resolve())
         for shard in read_index(folder):
-            path = f"{root}/{quote(shard['file'])}" if remote else os.path.join(root, shard["file"])
+            path = f"{root}/{quote(shard['file'])}" if is_address(root) else os.path.join(root, shard["file"])
             if not remote and not os.path.isfile(path):
                 faults.append(f"{path}: this shard is missing")
             elif not remote and os.path.getsize(path) != shard["bytes"]:
@@ -197,8 +212,9 @@ class ShardStream:
 @contextmanager
 def _open_tar(path: str, size: int) -> Iterator[tarfile.TarFile]:
     """A shard, not compressed, as ours are not."""
-    if is_address(path):
-        with closing(streaming.RemoteFile(path, size)) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+    if streaming.is_remote(path):
+        kind = BucketFile if is_bucket(path) else streaming.RemoteFile
+        with closing(kind(path, size)) as file, tarfile.open(fileobj=file, mode="r|") as archive:
             yield archive
     else:
         with tarfile.open(path, "r:") as archive:

@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from tqdm import tqdm
 
 from ..errors import InputError
-from .fetching import Fetch, open_address, trouble
+from .buckets import Bucket, is_bucket
+from .fetching import Fetch, is_address, open_address, trouble
 
 
 def say(text: str) -> None:
@@ -28,9 +29,16 @@ def say(text: str) -> None:
 PATIENCE = Fetch(tries=10, timeout=30, pause=0.5, report=say)  # pauses of 1, 2, 4, ... 60 seconds, 4 minutes together
 
 
+def is_remote(text: str) -> bool:
+    """Whether a text is the address of a folder on a server or in an object store, rather than a path."""
+    return is_address(text) or is_bucket(text)
+
+
 def folder_address(text: str) -> str:
     """The address of a folder, without the slash at its end. Raises InputError for one with a query or a password,
     which would stand in every record of a run."""
+    if is_bucket(text):
+        return Bucket(text).address
     try:
         parts = urlsplit(text)
         fits = parts.hostname and parts.port != 0 and not (parts.query or parts.fragment or "@" in parts.netloc)

@@ -32,6 +32,9 @@ from .threads import prepare
 EXPECTED = "expected tcp://HOST:PORT of a Dask scheduler, local:N, or slurm:FILE"
 CONNECT = 30.0  # seconds in which a scheduler must answer
 PATIENCE = 5.0  # seconds without a result after which is looked whether there are workers
+TRIM = "65536"  # what Dask has glibc give back at once: every page of it then costs the kernel time again
+FAST = {"distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,  # a thread's own arena gives its memory back, too
+        "distributed.worker.profile.enabled": False}  # which nobody looks at
 AHEAD = 1000  # tasks that the scheduler is given at a time; there may be a million
 Count = Annotated[int, Between(1, 10_000)]
 _alone = threading.Lock()
@@ -59,6 +62,10 @@ class Slurm(_Needed, total=False):
     worker_extra_args: list[str]
 
 
+class Died(InputError):
+    """What a task comes to that has cost one worker after the other."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A value of --cluster. Raises InputError for one that is none, and where the extra is not installed."""
@@ -80,13 +87,14 @@ class Cluster:
             _read_slurm(rest)
             _jobqueue()
 
-    def run(self, task: Callable, jobs: Iterable[tuple], shared: Path) -> Iterator[tuple[tuple, Any]]:
+    def run(self, task: Callable, jobs: Iterable[tuple], shared: Path | None) -> Iterator[tuple[tuple, Any]]:
         """(job, task(*job)) for all jobs, in the order in which they are done; in place of a result the InputError that
-        the task raised, or that says how often its workers died.
+        the task raised, or Died.
 
         task: a function of a module, that leaves its results whole or not at all. shared: a folder that all workers
-        must see, made if need be. Raises InputError when the scheduler is lost or cannot be reached, and where a worker
-        lacks the folder or the library; what else a task raises, such as the OSError of a full disk, ends all.
+        must see, made if need be; None if nothing goes into a folder. Raises InputError when the scheduler is lost or
+        cannot be reached, and where a worker lacks the folder or the library; what else a task raises, such as the
+        OSError of a full disk, ends all.
         """
         from distributed import KilledWorker
 
@@ -98,7 +106,7 @@ class Cluster:
 
             def submit(count: int) -> None:
                 for job in islice(left, count):
-                    running[executor.submit(_work, pickle.dumps((task, job)), here, str(mark))] = job
+                    running[executor.submit(_work, pickle.dumps((task, job)), here, mark and str(mark))] = job
 
             try:
                 submit(AHEAD)
@@ -107,7 +115,8 @@ class Cluster:
                     if not done:
                         self._look_at_workers(client, said)
                     for future in done:
-                        os.utime(mark)  # a sign of life, for the workers elsewhere
+                        if mark is not None:
+                            os.utime(mark)  # a sign of life, for the workers elsewhere
                         job = running.pop(future)
                         submit(1)
                         yield job, self._outcome(future, KilledWorker)
@@ -122,7 +131,7 @@ class Cluster:
         except InputError as error:
             return error
         except killed as error:
-            return InputError(f"its worker died, {error.allowed_failures + 1} times, perhaps of too little memory")
+            return Died(f"its worker died, {error.allowed_failures + 1} times, perhaps of too little memory")
         except CancelledError:
             raise InputError(f"--cluster {self.text}: the scheduler was lost; what was finished stays: start it and "
                              "give the command again") from None
@@ -167,8 +176,11 @@ class Cluster:
 
 
 @contextmanager
-def _marked(folder: Path) -> Iterator[Path]:
+def _marked(folder: Path | None) -> Iterator[Path | None]:
     """A file in a folder, by which whoever else sees it is told from who has another one of the same name."""
+    if folder is None:
+        yield None
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with hidden(folder) as mark:
         mark.touch()
@@ -177,11 +189,13 @@ def _marked(folder: Path) -> Iterator[Path]:
 
 def _own_cluster(kind: str, rest: str) -> Any:
     if kind == "local":
+        import dask
         from distributed import LocalCluster
 
-        return LocalCluster(n_workers=int(rest), threads_per_worker=1, processes=True, host="127.0.0.1",
-                            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False}, memory_limit=None,
-                            silence_logs=logging.CRITICAL + 1)
+        with dask.config.set(FAST):
+            return LocalCluster(n_workers=int(rest), threads_per_worker=1, processes=True, host="127.0.0.1",
+                                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+                                memory_limit=None, silence_logs=logging.CRITICAL + 1)
     arguments: dict[str, Any] = dict(_read_slurm(rest))
     jobs = arguments.pop("jobs")
     cluster = _jobqueue().SLURMCluster(processes=arguments["cores"], **arguments)
@@ -221,9 +235,11 @@ class Unfit(Exception):
     """This worker cannot do any of the tasks."""
 
 
-def _work(packed: bytes, here: str, mark: str) -> Any:
+def _work(packed: bytes, here: str, mark: str | None) -> Any:
     """One task at a time, in one thread, in the folder `here`."""
     with _alone:
+        if os.environ.get("MALLOC_TRIM_THRESHOLD_") == TRIM:
+            del os.environ["MALLOC_TRIM_THRESHOLD_"]  # so that `prepare` may choose
         prepare()  # before the task's module is imported, and torch with it
         try:
             before = os.getcwd()
@@ -231,7 +247,7 @@ def _work(packed: bytes, here: str, mark: str) -> Any:
         except OSError as error:
             raise Unfit(f"a worker cannot enter {here} ({error.strerror}): folders must be shared") from None
         try:
-            if not _sees(mark):
+            if mark and not _sees(mark):
                 _sees.cache_clear()
                 raise Unfit(f"a worker does not see {Path(mark).parent}: folders must be shared")
             task, job = pickle.loads(packed)

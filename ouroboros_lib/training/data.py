@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from ..data.batches import MultiviewBatch
-from ..data.fetching import Unreachable, is_address
+from ..data.fetching import Unreachable
 from ..data.folders import MultiviewObject, collate, find_objects, read_object
 from ..data.fresh import find_swatches, fresh_views, household_views
 from ..data.layouts import find_meshes, holds_meshes
 from ..data.meshes import load_mesh, render_mesh
 from ..data.renders import RenderSettings, held_out
 from ..data.shards import INDEX, ShardStream
+from ..data.streaming import is_remote
 from ..errors import InputError, attempt
 from ..files import one_line
 from ..presets import Preset
@@ -44,7 +45,7 @@ class RenderedObjects:
 
     def __init__(self, folder: str | Path, preset: Preset, config: TrainingConfig, device, rank: int = 0,
                  world_size: int = 1):
-        self.folder = str(folder) if (remote := is_address(str(folder))) else Path(folder)
+        self.folder = str(folder) if (remote := is_remote(str(folder))) else Path(folder)
         self.num_views, self.device = preset.num_views, torch.device(device)
         self.start_worker = _give_way if config.procedural_share else None
         self.workers, self.views = config.workers, preset.num_views + config.novel_views

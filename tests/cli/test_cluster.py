@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -211,6 +212,46 @@ def test_workers_of_this_machine(run, meshes, whole, tmp_path):
     assert files(tmp_path / "out") == whole
 
 
+def test_big_meshes_come_first(meshes, tmp_path):
+    from ouroboros_lib.data.layouts import find_meshes
+    from ouroboros_lib.data.renders import RenderSettings, render_meshes
+
+    class Notes:
+        def run(self, task, jobs, shared):
+            for job in jobs:
+                yield job, InputError("noted")
+
+    names, found = [], find_meshes([meshes])
+    render_meshes(found, tmp_path, RenderSettings(8, 2), 1, lambda name, *_: names.append(name), Notes())
+    sizes = [found[name].stat().st_size for name in names]
+    assert set(names) == set(found) and sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 2
+
+
+def test_freed_memory_stays_with_a_worker(tmp_path, monkeypatch):
+    """Dask would have glibc give it back at once."""
+    import dask
+
+    name = "MALLOC_TRIM_THRESHOLD_"
+    assert str(dask.config.get(f"distributed.nanny.pre-spawn-environ.{name}")) == cluster.TRIM
+    (tmp_path / "mark").touch()
+    for given, wanted in ((cluster.TRIM, None), ("7", "7")):
+        monkeypatch.setenv(name, given)
+        assert cluster._work(pickle.dumps((os.getenv, (name,))), str(tmp_path), str(tmp_path / "mark")) == wanted
+
+
+def test_workers_of_this_machine_keep_freed_memory_too(monkeypatch):
+    """LocalCluster stands for what starts workers, which takes seconds."""
+    import dask
+
+    def there():
+        return dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
+
+    found = {}
+    monkeypatch.setattr("distributed.LocalCluster", lambda **_: found.update(there()))
+    cluster._own_cluster("local", "1")
+    assert found["MALLOC_ARENA_MAX"] == found["OMP_NUM_THREADS"] == 1 and "MALLOC_ARENA_MAX" not in there()
+
+
 def test_a_worker_without_the_folder(tmp_path):
     with pytest.raises(cluster.Unfit, match="does not see"):
         cluster._work(b"", str(tmp_path), str(tmp_path / "mark"))
@@ -264,6 +305,53 @@ def test_slurm_gets_what_the_file_says(tmp_path, monkeypatch):
     cluster._own_cluster("slurm", str(tmp_path / "slurm.yaml"))
     assert called == {"jobs": 3, "cores": 4, "processes": 4, "memory": "8GB", "queue": "cpu",
                       "worker_extra_args": ["--x"]}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Forty folders, one of which cannot be read."""
+    from ouroboros_lib.data.renders import render_procedural
+
+    folder = tmp_path_factory.mktemp("many")
+    render_procedural("val", range(1), folder, 96, 8, 0, 0, 1, lambda name: None)
+    for number in range(39):
+        shutil.copytree(folder / "val_000000", folder / f"copy_{number}")
+    (folder / "copy_7" / "view_001.png").write_bytes(b"png")
+    return folder
+
+
+def test_shards_while_a_worker_is_killed(run, machines, many, tmp_path, at_the_second):
+    arguments = ("data", "shards", many, "--shard-mb", 0.4, "--out")
+    here = run(*arguments, tmp_path / "here")
+    assert here[0] == 1 and "39 of 40 objects" in here[1]
+    living = [worker for worker in machines.workers if worker.poll() is None]
+    at_the_second(living[-1].kill)
+    cluster = run(*arguments, tmp_path / "cluster", "--cluster", machines.address)
+    assert living[-1].wait() == -9 and cluster[0] == 1 and cluster[2] == here[2] != ""
+    assert files(tmp_path / "cluster") == files(tmp_path / "here")
+    assert len(list((tmp_path / "here").glob("*.tar"))) > 8
+
+
+def test_shards_go_on_where_they_stopped(machines, many, tmp_path):
+    """What workers bring when the command is over is not taken."""
+    from ouroboros_lib.data.packing import pack
+
+    def stop(name, error=None):
+        told.append(name)
+        if len(told) == 6:
+            raise KeyboardInterrupt
+
+    told, names, size = [], sorted(path.name for path in many.iterdir() if path.name != "copy_7"), 400_000
+    pack(many, names, tmp_path / "whole", size, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        pack(many, names, tmp_path / "out", size, stop, Cluster(machines.address))
+    left = files(tmp_path / "out")
+    shards = [name for name in left if name.endswith(".tar")]
+    assert left.keys() == {"shards.json", *shards} and 1 <= len(shards) < len(list(tmp_path.glob("whole/*.tar")))
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in shards}
+    pack(many, names, tmp_path / "out", size, lambda *_: None, Cluster(machines.address))
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in shards}
 
 
 def test_a_scheduler_that_is_lost(run, machines, meshes, whole, tmp_path, at_the_second):

@@ -11,7 +11,7 @@ import torch
 from shard_server import ShardServer
 
 from ouroboros_lib.data import streaming
-from ouroboros_lib.data.fetching import Fetch, Stopped, Unreachable
+from ouroboros_lib.data.fetching import Fetch, Forbidden, Stopped, Unreachable
 from ouroboros_lib.data.shards import ShardStream, read_index
 from ouroboros_lib.data.streaming import RemoteFile, folder_address
 from ouroboros_lib.errors import InputError
@@ -94,6 +94,19 @@ def test_faults_of_a_shard_are_named_and_the_others_read(server, rendered_shards
     for shard, words in ((first, f"{first['bytes'] // 2} bytes, expected {first['bytes']}"), (second, "HTTP 404")):
         assert all(f"{shard['file']}: {name}: this shard cannot be read ({words}" in caplog.text
                    for name in shard["objects"])
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_what_must_not_be_read_ends_in_one_line(server, told, code):
+    """Not one shard after the other as if it were missing: all of them are on that server."""
+    stream = ShardStream(server.url)
+    server.moods = {"shard-000001.tar": code}
+    with pytest.raises(Forbidden, match=rf"^{server.url}/shard-000001\.tar: HTTP {code} \w+: no permission"):
+        list(stream)
+    server.moods = {"shards.json": code}
+    with pytest.raises(Forbidden, match=rf"^{server.url}/shards\.json: HTTP {code} .*no permission"):
+        ShardStream(server.url)
+    assert not told
 
 
 def test_a_file_that_got_shorter_meanwhile_is_noticed(server, rendered_shards, told):

@@ -53,7 +53,8 @@ assert ends("generate", picture, "--preset", "tiny", "--steps", "1", "--device",
 for arguments in (["convert", "svd", out, "--out", out + "1"], ["train", "--preset", "tiny", "--out", out + "2"],
                   ["data", "shards", picture.rpartition("/")[0] + "/objects", "--out", out + "3"],
                   ["data", "library", out + "4", "--only", "kaykit"],
-                  ["data", "render", picture.replace("png", "obj"), "--out", out + "5", "--cluster", "local:2"]):
+                  ["data", "render", picture.replace("png", "obj"), "--out", out + "5", "--cluster", "local:2"],
+                  ["data", "shards", picture.rpartition("/")[0] + "/objects", "--out", "s3://bucket/6"]):
     assert ends(*arguments) == 2
 from ouroboros_lib.data.meshes import load_mesh
 from ouroboros_lib.evaluation.metrics import flip, ssim
@@ -107,7 +108,7 @@ def test_the_core_generates_and_what_an_extra_is_missing_for_is_one_line(tmp_pat
     assert (tmp_path / "out" / "viewer.html").is_file()
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     extras = [re.search(r"pip install -e '\.\[(\w+)\]'", line)[1] for line in lines]
-    assert extras == ["paper", "train", "train", "eval", "cluster", *["eval"] * 3, *["course"] * 4], done.stderr
+    assert extras == ["paper", "train", "train", "eval", *["cluster"] * 2, *["eval"] * 3, *["course"] * 4], done.stderr
 
 
 def test_every_package_that_the_library_imports_is_declared():

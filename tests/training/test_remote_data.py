@@ -127,7 +127,7 @@ def test_the_command_survives_a_stall_ends_where_nothing_comes_and_goes_on(serve
     assert {path: path.read_bytes() for path in few.iterdir()} == before
 
 
-@pytest.mark.parametrize("address, words", [("s3://bucket/shards", "begins with http"),
+@pytest.mark.parametrize("address, words", [("ftp://host/shards", "begins with http"), ("s3://", "s3://BUCKET/PATH"),
                                             ("http://me:secret@host/", "without a password")])
 def test_addresses_that_are_refused(address, words, tmp_path, capsys):
     with pytest.raises(SystemExit) as leaving:
