@@ -60,7 +60,7 @@ def recursion(pipe, cond: Condition, cameras: Cameras, sigmas: Tensor, plan: Pla
             step.gaussians = pipe.reconstruct(step.views, cameras, sigma)              # line 5: G, and its renders ...
             step.renders = pipe.render(step.gaussians, cameras)
             self_cond = plan.feeds_back(step.renders, t)                               # ... are fed back to F
-            prior = plan.prior(step.renders, pipe)
+            prior = plan.prior(step.renders, sigma, pipe)
         target = plan.target(pred_x, sigma, prior, cond)                               # the paper's plan: pred_x
         step.x_next = pipe.scheduler.step(x_t, target, sigma, sigma_next, noise)       # line 6: the solver
         yield step

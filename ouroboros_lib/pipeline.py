@@ -270,17 +270,20 @@ class Ouroboros3DPipeline(DiffusionPipeline):
     def compile(self, **options) -> None:
         """Compile F, the decoder and G's network, see `compile_network`; the first call then takes minutes.
 
-        Move the pipeline to its device before. options: of `torch.compile`; without any, CUDA graphs are recorded
-        ("reduce-overhead"), since a GPU would wait for the next kernel to be launched. On CUDA, cuDNN also tries which
-        of its algorithms are fastest, in the whole process.
+        Move the pipeline to its device first. options: of `torch.compile`; without any, CUDA graphs are recorded, since
+        a GPU would wait for the next kernel to be launched: by torch ("reduce-overhead"), or for large models, whose
+        blocks are compiled one by one, here. On CUDA, cuDNN also tries which of its algorithms are fastest, in the
+        whole process.
         """
         graphs = None
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            graphs = CudaGraphs() if not options else None
-        options = options or {"mode": "reduce-overhead"}
+            if not options and hasattr(self.multiview, "_repeated_blocks"):
+                graphs = CudaGraphs()  # for all three: beside recordings of torch's own, replays crash
+        if graphs is None:
+            options = options or {"mode": "reduce-overhead"}
         self._compiled = True
-        compile_network(self.multiview, graphs=graphs, **options)
+        compile_network(self.multiview, "forward", graphs, **options)
         compile_network(self.autoencoder, "decode", graphs, **options)
         compile_network(self.reconstructor, network_of(self.reconstructor), **options)
 

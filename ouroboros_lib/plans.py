@@ -75,9 +75,9 @@ class Plan:
         """self_cond: what F is given of the last renders in step t + 1; None is zero maps."""
         return renders.keep(self.feedback) if t >= self.from_step else None
 
-    def prior(self, renders: Renders, pipe) -> Tensor | None:
-        """The renders' latents, for plans that project onto them."""
-        return pipe.autoencoder.encode(renders.rgb.clamp(0, 1)) if self.project_above < math.inf else None
+    def prior(self, renders: Renders, sigma: Tensor, pipe) -> Tensor | None:
+        """The renders' latents, where the solver goes towards them from noise level sigma on."""
+        return pipe.autoencoder.encode(renders.rgb.clamp(0, 1)) if sigma > self.project_above else None
 
     def target(self, pred_x: Tensor, sigma: Tensor, prior: Tensor | None, cond) -> Tensor:
         """What the solver goes towards (B, V, c, h, w). prior: latents of the last renders."""

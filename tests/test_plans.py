@@ -1,6 +1,7 @@
 """Plans: which step reconstructs, feeds back and projects; texts; what the shipped weights do by default."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,3 +88,13 @@ def test_weights_keep_their_plan_and_a_call_may_choose_another(tmp_path):
 def test_the_shipped_weights_are_calm():
     assert Ouroboros3DPipeline.load_config(str(load_preset("small").weights))["plan"] == "calm,every=3"
     assert PLANS["calm"] == Plan(every=5, project_above=0.3, project_share=0.25, keep_input=True)
+
+
+def test_renders_are_encoded_only_where_the_solver_goes_towards_them():
+    encoded = []
+    pipe = SimpleNamespace(autoencoder=SimpleNamespace(encode=lambda images: encoded.append(images) or images))
+    renders = Renders(rgb=torch.full((1, 1, 3, 2, 2), 1.5))
+    calm = PLANS["calm"]
+    assert calm.prior(renders, torch.tensor(0.3), pipe) is None and not encoded  # it projects above 0.3
+    assert torch.equal(calm.prior(renders, torch.tensor(0.31), pipe), torch.ones(1, 1, 3, 2, 2))
+    assert PLANS["paper"].prior(renders, torch.tensor(80.0), pipe) is None and len(encoded) == 1

@@ -28,7 +28,6 @@ from ouroboros_lib.files import check_writable
 from ouroboros_lib.losses import denoising_loss, rendering_loss
 from ouroboros_lib.noise import c_noise, denoise
 from ouroboros_lib.presets import load_preset
-from ouroboros_lib.speed.compiling import uncompiled
 from ouroboros_lib.training.config import TrainingConfig
 from ouroboros_lib.training.fast.step import pad_with_zeros
 from ouroboros_lib.training.loop import take_step, update, update_averages
@@ -63,8 +62,7 @@ def parts_of_a_step(run: Run) -> dict[str, Callable[[], object]]:
 
     @torch.no_grad()
     def first_estimate():
-        with uncompiled(pipe.multiview):
-            return pipe.estimate(noisy_x[:again], sigma[:again], cond[:again], cameras[:again])
+        return pipe.estimate(noisy_x[:again], sigma[:again], cond[:again], cameras[:again])
 
     @torch.no_grad()
     def decode():
@@ -74,8 +72,7 @@ def parts_of_a_step(run: Run) -> dict[str, Callable[[], object]]:
 
     @torch.no_grad()
     def reconstruct():
-        with uncompiled(pipe.multiview):
-            return pipe.reconstructor(views, cameras[:again], c_noise(sigma[:again]))
+        return pipe.reconstructor(views, cameras[:again], c_noise(sigma[:again]))
 
     gaussians = reconstruct()
 

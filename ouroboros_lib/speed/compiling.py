@@ -1,7 +1,5 @@
 """torch.compile for F, decoder and G, in inference and training."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import nn
 
@@ -15,11 +13,15 @@ def compile_network(model: nn.Module, part: str = "forward", graphs: CudaGraphs 
 
     Large models name the classes of their blocks (`_repeated_blocks`, as diffusers calls them): equal ones are compiled
     once, which takes a fraction of the time. Of others, `part` is compiled as a whole. Models whose layers are fused
-    already are not compiled. graphs: what of `part` torch does not record itself, is recorded there on CUDA.
+    already are not compiled. graphs: where calls of `part` are recorded.
     """
+    _compile(model, part, options)
+    if graphs is not None:
+        record_calls(graphs, model, part)
+
+
+def _compile(model: nn.Module, part: str, options: dict) -> None:
     if getattr(model, "_layers_are_fused", False):
-        if graphs:
-            record_calls(graphs, model, part)
         return
     if blocks := getattr(model, "_repeated_blocks", None):
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, KINDS_OF_BLOCKS)
@@ -27,8 +29,6 @@ def compile_network(model: nn.Module, part: str = "forward", graphs: CudaGraphs 
         for module in model.modules():
             if type(module).__name__ in blocks:
                 module.compile(dynamic=False, **options)
-        if graphs:
-            record_calls(graphs, model, part)
         return
     setattr(model, part, torch.compile(getattr(model, part), dynamic=False, **options))
 
@@ -36,11 +36,3 @@ def compile_network(model: nn.Module, part: str = "forward", graphs: CudaGraphs 
 def network_of(reconstructor: nn.Module) -> str:
     """What of G is worth compiling: its network, if that is a method of its own; what follows is cheap."""
     return "network" if hasattr(reconstructor, "network") else "forward"
-
-
-def uncompiled(model: nn.Module) -> AbstractContextManager:
-    """For passes without gradient of a model that learns: its blocks would be compiled for them once more.
-
-    Small models are, since that takes seconds.
-    """
-    return torch.compiler.set_stance("force_eager") if getattr(model, "_repeated_blocks", None) else nullcontext()

@@ -2,19 +2,24 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..evaluation.backbones import lpips_network
+from ..loading import channels_last
 
 
-def perceptual_loss(backbone: str, device, largest: int = 256, weight: float = 1.0
+def perceptual_loss(backbone: str, device, largest: int = 256, weight: float = 1.0, compiled: bool = False
                     ) -> Callable[[Tensor, Tensor], Tensor]:
     """`weight` times the mean LPIPS (Zhang et al. 2018) of images (N, 3, S, S) in [0, 1]; with gradient for the first.
 
     backbone: alex or vgg. largest: pixels a side that are compared at most. Raises InputError as `lpips_network` does.
     """
     network = lpips_network(backbone, device)
+    if compiled:
+        channels_last(network)
+        network = torch.compile(network, dynamic=False)
 
     def distance(prediction: Tensor, target: Tensor) -> Tensor:
         if prediction.shape[-1] > largest:

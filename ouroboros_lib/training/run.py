@@ -121,8 +121,8 @@ def set_up(preset: str, out: Path, config: TrainingConfig, init: list[str] | Non
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     source, validation = open_data(load_preset(preset), config, accelerator, data)
-    perceptual = None if config.lpips == "off" else perceptual_loss(config.lpips, device, config.lpips_size,
-                                                                    config.lpips_weight)
+    perceptual = None if config.lpips == "off" else perceptual_loss(
+        config.lpips, device, config.lpips_size, config.lpips_weight, config.compile)
     pipe = initial_pipeline(preset, init or [], config, random_weights_on)
     if not isinstance(source, RenderedObjects) and config.stage in ("multiview", "joint"):
         source.encode = partial(encode_views, pipe, accelerator, sample=config.sample_latents)

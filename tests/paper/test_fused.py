@@ -19,7 +19,7 @@ from ouroboros_lib.paper import fused
 from ouroboros_lib.paper.fused import FusedGroupNorm, FusedResBlock, FusedUpsample, SingleTokenAttention
 from ouroboros_lib.paper.svd import SVDMultiviewUNet
 from ouroboros_lib.paper.svd_autoencoder import SVDAutoencoder
-from ouroboros_lib.speed.compiling import compile_network, uncompiled
+from ouroboros_lib.speed.compiling import compile_network
 
 NARROW = {"block_out_channels": (32, 32, 64, 64), "num_attention_heads": (1, 1, 2, 2), "cross_attention_dim": 32}
 
@@ -61,7 +61,8 @@ def test_kernels_and_fused_decoder_agree_with_torch():
     done = subprocess.run([sys.executable, "-c", INTERPRETED], env=os.environ | {"TRITON_INTERPRET": "1"},
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    blocks = sum(isinstance(m, (FusedResBlock, FusedUpsample, FusedGroupNorm)) for m in SVDAutoencoder().vae.decoder.modules())
+    kinds = FusedResBlock, FusedUpsample, FusedGroupNorm
+    blocks = sum(isinstance(module, kinds) for module in SVDAutoencoder().vae.decoder.modules())
     assert int(done.stdout.split()[-1]) == blocks == 18
 
 
@@ -105,9 +106,21 @@ def test_attention_to_one_token_is_its_value():
     assert of_q < 1e-5 * of_v
 
 
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_a_transposed_convolution_enlarges_and_convolves(size):
+    """Every tap of the kernel counts, and the border has fewer neighbours."""
+    torch.manual_seed(0)
+    x, layer = torch.randn(2, 3, *size), nn.Conv2d(3, 4, 3, padding=1)
+    expected = layer(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+    weight = fused.upsampling_kernel(layer.weight)
+    assert weight.shape == (3, 4, 4, 4)
+    once = nn.functional.conv_transpose2d(x, weight, layer.bias, stride=2, padding=1)
+    torch.testing.assert_close(once, expected)
+
+
 @torch.no_grad()
 def test_blocks_of_a_large_model_are_compiled_once_each():
-    """Equal blocks share what is compiled; the result does not change, and `uncompiled` goes around it."""
+    """Equal blocks share what is compiled; the result does not change."""
     torch.manual_seed(0)
     model = SVDMultiviewUNet(**NARROW).eval()
     rig = evenly_spaced_orbit(2, torch.zeros(1))
@@ -122,10 +135,6 @@ def test_blocks_of_a_large_model_are_compiled_once_each():
     torch.testing.assert_close(model(*inputs), expected)
     blocks = sum(type(module).__name__ in model._repeated_blocks for module in model.modules())
     assert 0 < len(graphs) < blocks <= len(runs)
-    before = len(runs)
-    with uncompiled(model):
-        torch.testing.assert_close(model(*inputs), expected)
-    assert len(runs) == before
     torch._dynamo.reset()
 
 

@@ -6,7 +6,6 @@ replayed from recordings.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -17,7 +16,6 @@ from ...losses import Perceptual, denoising_loss, rendering_loss
 from ...models.condition import Condition
 from ...noise import c_noise, denoise
 from ...pipeline import Ouroboros3DPipeline
-from ...speed.compiling import uncompiled
 from ...speed.cuda_graphs import CudaGraphs
 from ..config import TrainingConfig
 
@@ -69,15 +67,12 @@ def joint_losses(pipe: Ouroboros3DPipeline, batch: MultiviewBatch, cond: Conditi
         backward(loss)
         return loss.detach()
 
-    def eager(learns: bool) -> AbstractContextManager:
-        return nullcontext() if learns or not config.compile else uncompiled(pipe.multiview)
-
     share = min(config.reconstruction_batch, count)
     estimated = share if config.joint else 0
     first = max(again, estimated)  # examples whose first estimate is needed
     pred_i = batch.orbit_images[:0]
     if first:  # not for nothing: attention on CUDA fails on empty batches
-        with torch.set_grad_enabled(config.decoder_gradient), eager(config.decoder_gradient):
+        with torch.set_grad_enabled(config.decoder_gradient):
             pred_i = run("first estimate", first_estimate, noisy_x[:first], sigma[:first], cond[:first],
                          cameras[:first], {name: maps[:first] for name, maps in blank.items()})
         torch.clear_autocast_cache()  # older torch would reuse F's weights in half precision as cast without gradient
@@ -92,7 +87,7 @@ def joint_losses(pipe: Ouroboros3DPipeline, batch: MultiviewBatch, cond: Conditi
 
     self_cond = blank
     if again:
-        with torch.set_grad_enabled(not config.detach_feedback), eager(not config.detach_feedback):  # line 4
+        with torch.set_grad_enabled(not config.detach_feedback):  # line 4
             gaussians = pipe.reconstructor(pred_i[:again], cameras[:again], c_noise(sigma[:again]))
             renders = pipe.render(gaussians, cameras[:again]).keep(config.feedback)
             self_cond = blank | {name: pad_with_zeros(maps, count) for name, maps in renders.items()}

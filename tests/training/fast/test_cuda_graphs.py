@@ -11,11 +11,11 @@ from torch.utils._pytree import tree_map_only
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.models.condition import Condition
+from ouroboros_lib.speed.cuda_graphs import CudaGraphs
+from ouroboros_lib.speed.trees import leaves
 from ouroboros_lib.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from ouroboros_lib.training.config import TrainingConfig
-from ouroboros_lib.speed.cuda_graphs import CudaGraphs
 from ouroboros_lib.training.fast.step import joint_losses
-from ouroboros_lib.speed.trees import leaves
 from ouroboros_lib.training.loop import take_step
 from ouroboros_lib.training.run import set_up
 from ouroboros_lib.training.stages import multiview_losses
