@@ -33,8 +33,8 @@ def assert_same(plain, fast):
             largest = 0 if gradient is None else gradient.abs().max()
             if largest == 0:  # a pass that does not count leaves zeros or nothing
                 assert other[name] is None or not other[name].any(), name
-            else:
-                assert (other[name] - gradient).abs().max() <= 3e-4 * largest + 1e-7, name  # rounding, which differs between CPUs
+            else:  # but for rounding, which differs between CPUs
+                assert (other[name] - gradient).abs().max() <= 3e-4 * largest + 1e-7, name
 
 
 SETTINGS = {
