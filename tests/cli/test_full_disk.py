@@ -64,10 +64,10 @@ def test_a_full_disk_under_an_evaluation(run, inputs, tmp_path):
     """What was measured is kept, and not measured again."""
     out = tmp_path / "out"
     assert str(out) in refuses(run, 0, words("evaluate", inputs, out)) and not list(out.iterdir())
-    assert str(out) in refuses(run, 200_000, words("evaluate", inputs, out))  # the sheet of pictures
+    assert str(out) in refuses(run, 500_000, words("evaluate", inputs, out))  # the sheet of pictures
     kept = {path: path.stat().st_mtime_ns for path in (out / "figures.parts").glob("object-*")}
     assert kept and not [path for path in out.rglob("*") if path.name[0] == "."]
-    refuses(run, 200_000, words("evaluate", inputs, out))
+    refuses(run, 500_000, words("evaluate", inputs, out))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 

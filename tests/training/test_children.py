@@ -19,12 +19,12 @@ STUBBORN = ("import os, signal, subprocess, sys, time; signal.signal(signal.SIGT
             "print(os.fork() and 'up' or os.getpid(), flush=True); time.sleep(60)")
 
 
-def begin(tmp_path, command):
-    """A child that is up, and what it wrote."""
+def begin(tmp_path, command, lines=1):
+    """A child that has written so many lines into tmp_path/log."""
     with open(tmp_path / "log", "w") as log:
         process = start(command, log)
     for _ in range(1000):
-        if "up" in (tmp_path / "log").read_text():
+        if (tmp_path / "log").read_text().count("\n") >= lines:
             break
         time.sleep(0.02)
     return process
@@ -50,7 +50,7 @@ def test_a_child_ends_when_its_parent_is_gone(tmp_path, monkeypatch):
 
 def test_children_that_do_not_listen_are_killed_with_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(children, "GRACE", 0.3)
-    process = begin(tmp_path, [sys.executable, "-c", STUBBORN])
+    process = begin(tmp_path, [sys.executable, "-c", STUBBORN], lines=2)
     grandchild = next(int(word) for word in (tmp_path / "log").read_text().split() if word != "up")
     end([process])
     assert process.returncode == -9
