@@ -57,7 +57,7 @@ def test_it_learns(monkeypatch):
     rgba[:, :3] = 255
     for picture, height in zip(rgba, (degrees + 5) / 2 + 6, strict=True):
         picture[:, 32 - int(height):32 + int(height), 12:52] = torch.tensor([90, 60, 160, 255])[:, None, None]
-    network = learn(rgba, degrees, 100)
+    network = learn(rgba, degrees, 40)
     with torch.no_grad():
         found = network(rgba[:, :3].float() / 255)
     assert (found - degrees).abs().mean() < 0.6 * (degrees - degrees.mean()).abs().mean()
