@@ -1,8 +1,9 @@
-"""The README's two pictures of Algorithm 2, from one run of the recursion: `python -m tools.hero [IMAGE] [--out DIR]`.
+"""The README's two pictures of the recursion: `python -m tools.hero [IMAGE] [--out DIR]`.
 
-hero.webp: the input, eight views forming out of noise beside the splat of each step, then the turning splat, in a loop.
-It begins with its end, which is all that is seen where pictures do not move.
-algorithm.png: one view that the input does not show, in some of the steps: x_t, F's estimate, G's two renders.
+hero.webp: the input, eight views forming out of noise beside the latest splat, then the turning splat, in a loop; with
+the weights' own plan and steps. It begins with its end, which is all that is seen where pictures do not move.
+algorithm.png: one view that the input does not show, in some steps of Algorithm 2 as printed: x_t, F's estimate, G's
+two renders.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ SAMPLE = Path(__file__).parents[1] / "ouroboros_lib" / "data" / "samples" / "mus
 TILE, GAP, TOP, TURN = 112, 4, 30, 36  # pixels of a view, between views, of the captions; frames of the last circle
 PANEL = 2 * TILE + GAP  # the splat is as high as two rows of views
 LEFT, MIDDLE, RIGHT = GAP, 2 * GAP + TILE + 12, 2 * GAP + TILE + 12 + 4 * (TILE + GAP) + 12
-SHOWN = (0, 10, 15, 20, 24)  # steps of algorithm.png, of 25
+SHOWN, PRINTED = (0, 10, 15, 20, 24), 25  # steps of algorithm.png, and of how many
 
 
 @torch.no_grad()
 def run(pipe: Ouroboros3DPipeline, image: Tensor, elevation: float, plan: Plan, steps: int, seed: int) -> list[Step]:
-    """All steps of the recursion for one image (1, 3, S, S), each with its views, Gaussians and renders."""
+    """All steps of the recursion for one image (1, 3, S, S)."""
     cameras = evenly_spaced_orbit(pipe.num_views, torch.tensor([elevation])).to(pipe.device)
     generator = torch.Generator().manual_seed(seed)
     cond = pipe.condition(image.to(pipe.device), cameras, plan, pipe.config.guidance_scale, generator)
@@ -80,10 +81,14 @@ def moving_picture(pipe: Ouroboros3DPipeline, image: Tensor, steps: list[Step], 
         return _frame(image[0], steps[-1].views[0], splat(steps[-1], angle), ("eight views", "a 3D Gaussian splat"))
 
     frames, milliseconds = [finished(0), _frame(image[0], [None] * pipe.num_views, None, ("", ""))], [1200, 900]
+    latest, caption = None, ""
     for step in steps:
-        frames.append(_frame(image[0], noisy_views(pipe, step), splat(step, 0),
-                             (f"eight views, step {step.t + 1} of {len(steps)}", "its 3D, rendered and fed back")))
-        milliseconds.append(80 if step.sigma > 5 else 220)
+        if step.gaussians is not None:
+            latest = splat(step, 0)
+            caption = f"3D of step {step.t + 1}" + ", rendered, fed back" * (step is not steps[-1])
+        frames.append(_frame(image[0], noisy_views(pipe, step), latest,
+                             (f"eight views, step {step.t + 1} of {len(steps)}", caption)))
+        milliseconds.append((2000 if step.sigma > 5 else 5500) // len(steps))
     for angle in range(TURN):
         frames.append(finished(angle))
         milliseconds.append(90)
@@ -91,7 +96,7 @@ def moving_picture(pipe: Ouroboros3DPipeline, image: Tensor, steps: list[Step], 
 
 
 def algorithm_sheet(pipe: Ouroboros3DPipeline, steps: list[Step], view: int, path: Path) -> None:
-    """Rows x_t, pred_i and both renders of one view; columns the steps, as wide as the README."""
+    """Rows x_t, pred_i and both renders of one view; columns the steps, as wide as the README. All reconstruct."""
     chosen = [step for step in steps if step.t in SHOWN] or steps
     rows = [[noisy_views(pipe, step)[view] for step in chosen],
             *([maps(step)[0, view].clamp(0, 1) for step in chosen]
@@ -104,22 +109,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.hero", description=__doc__.splitlines()[0])
     parser.add_argument("image", nargs="?", type=Path, default=SAMPLE)
     parser.add_argument("--elevation", type=float, default=20.0)
-    parser.add_argument("--plan", default="paper", help="every step must reconstruct")
+    parser.add_argument("--plan", help="of hero.webp; by default the weights' own")
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int,
+                        help=f"by default the weights' own for hero.webp, and {PRINTED} for algorithm.png")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--view", type=int, default=3, help="the view of algorithm.png")
     parser.add_argument("--out", type=Path, default=Path("figures"))
     options = parser.parse_args(arguments)
-    plan = Plan.parse(options.plan)
-    if plan.every != 1 or plan.from_step or plan.feedback == "none":
-        parser.error(f"--plan {plan}: every step is drawn, so every step must reconstruct")
     pipe = Ouroboros3DPipeline.from_pretrained(options.preset).to(resolve_device("auto"))
     image = load_photo(options.image, pipe.image_size).image[None]
-    steps = run(pipe, image, options.elevation, plan, options.steps, options.seed)
+    plan = Plan.parse(options.plan or pipe.config.plan)
+    steps = run(pipe, image, options.elevation, plan, options.steps or pipe.config.num_inference_steps, options.seed)
+    printed = run(pipe, image, options.elevation, Plan(), options.steps or PRINTED, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     moving_picture(pipe, image, steps, options.elevation, options.out / "hero.webp")
-    algorithm_sheet(pipe, steps, options.view, options.out / "algorithm.png")
+    algorithm_sheet(pipe, printed, options.view, options.out / "algorithm.png")
     print(f"wrote {options.out / 'hero.webp'} and {options.out / 'algorithm.png'}")
 
 

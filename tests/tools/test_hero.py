@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+from tools import hero
 from tools.hero import SAMPLE, TURN, main
 
 
@@ -15,8 +16,21 @@ def test_both_pictures_are_written(tmp_path, capsys):
     assert "hero.webp" in capsys.readouterr().out
 
 
-def test_a_plan_that_does_not_reconstruct_in_every_step_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(["--plan", "calm", "--out", str(tmp_path)])
-    assert error.value.code == 2 and "every step" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("plan, shown", [("calm", [1, 1, 3]), ("two-stage", [None, None, 3]), ("paper", [1, 2, 3])])
+def test_a_splat_stays_until_the_next_one(monkeypatch, tmp_path, plan, shown):
+    frames, drawn = [], hero._frame
+    monkeypatch.setattr(hero, "_frame", lambda *what: frames.append(what) or drawn(*what))
+    main(["--preset", "tiny", "--plan", plan, "--steps", "3", "--out", str(tmp_path)])
+    of_steps = [(splat, captions[1]) for _, _, splat, captions in frames if "step" in captions[0]]
+    assert [caption for _, caption in of_steps] == [
+        {None: "", 3: "3D of step 3"}.get(t, f"3D of step {t}, rendered, fed back") for t in shown]
+    for (splat, _), (later, _), t, then in zip(of_steps, of_steps[1:], shown, shown[1:], strict=False):
+        assert (splat is later) == (t == then) and (splat is None) == (t is None)
+
+
+def test_weights_say_in_how_many_steps(monkeypatch, tmp_path):
+    """The moving picture is what they do by default, the figure is Algorithm 2 as printed."""
+    runs, run = [], hero.run
+    monkeypatch.setattr(hero, "run", lambda *what: runs.append((str(what[3]), what[4])) or run(*what[:4], 1, what[5]))
+    main(["--preset", "small", "--out", str(tmp_path)])
+    assert runs == [("calm,every=3", 12), ("paper", 25)]
