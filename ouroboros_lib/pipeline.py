@@ -272,20 +272,20 @@ class Ouroboros3DPipeline(DiffusionPipeline):
 
         Move the pipeline to its device first. options: of `torch.compile`; without any, CUDA graphs are recorded, since
         a GPU would wait for the next kernel to be launched: by torch ("reduce-overhead"), or for large models, whose
-        blocks are compiled one by one, here. On CUDA, cuDNN also tries which of its algorithms are fastest, in the
-        whole process.
+        blocks are compiled one by one, here. Their decoder is not recorded: it keeps a GPU busy, and what a recording
+        needs stays allocated. On CUDA, cuDNN also tries which of its algorithms are fastest, in the whole process.
         """
         graphs = None
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             if not options and hasattr(self.multiview, "_repeated_blocks"):
-                graphs = CudaGraphs()  # for all three: beside recordings of torch's own, replays crash
+                graphs = CudaGraphs()  # for both: beside recordings of torch's own, replays crash
         if graphs is None:
             options = options or {"mode": "reduce-overhead"}
         self._compiled = True
         compile_network(self.multiview, "forward", graphs, **options)
-        compile_network(self.autoencoder, "decode", graphs, **options)
-        compile_network(self.reconstructor, network_of(self.reconstructor), **options)
+        compile_network(self.autoencoder, "decode", **options)
+        compile_network(self.reconstructor, network_of(self.reconstructor), graphs, **options)
 
     def condition(self, images: Tensor, cameras: Cameras, plan: Plan, guidance_scale: float | tuple[float, float],
                   generator: torch.Generator | list[torch.Generator] | None = None) -> Condition:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .fused import use_fused_layers
 
 NOISE_AUGMENTATION = 0.02  # of the condition view at inference, in units of SVD's images, which lie in [-1, 1]
+ENCODED_TOGETHER = 4  # views: eight of 512 pixels in single precision take more memory than F, the decoder or G
 
 
 class SVDAutoencoder(ModelMixin, ConfigMixin):
@@ -72,5 +73,6 @@ class SVDAutoencoder(ModelMixin, ConfigMixin):
 
     def _latents(self, images: Tensor, sample: bool = False) -> Tensor:
         pixels = (images.flatten(0, -4) * 2 - 1).to(self.vae.encoder.conv_in.weight.dtype)
-        posterior = self.vae.encode(pixels).latent_dist
-        return (posterior.sample() if sample else posterior.mode()).float().unflatten(0, images.shape[:-3])
+        posteriors = [self.vae.encode(part).latent_dist for part in pixels.split(ENCODED_TOGETHER)]
+        latents = torch.cat([each.sample() if sample else each.mode() for each in posteriors])
+        return latents.float().unflatten(0, images.shape[:-3])

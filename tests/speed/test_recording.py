@@ -101,7 +101,7 @@ def test_a_large_pipeline_is_recorded_for_any_cameras():
 
     before = [run(elevation) for elevation in (0.0, 30.0)]
     graphs = CudaGraphs()
-    for model, part in ((pipe.multiview, "forward"), (pipe.autoencoder, "decode")):
+    for model, part in ((pipe.multiview, "forward"), (pipe.reconstructor, "network")):
         record_calls(graphs, model, part)
     after = [run(elevation) for elevation in (0.0, 30.0)]
     torch.testing.assert_close(after, before, atol=1e-3, rtol=0)
