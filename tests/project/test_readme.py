@@ -146,6 +146,9 @@ def test_the_table_of_results_says_what_its_files_say():
         assert intervals or means
         measured_in(intervals, measured)
         assert set(means) <= {f"{mean:.1f}" for mean, _, _ in measured}, row
+        measured_in(PERCEPTUAL.findall(row), measured, 0.00051)
+        distances = re.findall(r"\| (0\.\d{3}) (?=\|)", row)
+        assert PERCEPTUAL.search(row) or distances and set(distances) <= {f"{mean:.3f}" for mean, _, _ in measured}, row
 
 
 @pytest.mark.parametrize("path", [ROOT / "results" / "README.md", ROOT / "results" / "HISTORY.md", CARD],
