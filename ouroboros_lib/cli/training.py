@@ -78,7 +78,15 @@ def recipe(
     from ..files import check_writable
 
     check_writable(out)
-    from ..training.recipe import check_needs, choose_stages, command_line, load_comparisons, load_recipe, run_recipe
+    from ..training.recipe import (
+        check_needs,
+        choose_stages,
+        command_line,
+        load_comparisons,
+        load_recipe,
+        run_recipe,
+        spread,
+    )
 
     stages = choose_stages(load_recipe(name, init, data, settings or (), test or ()), only)
     check_needs(name, init=init, data=data)
@@ -86,6 +94,8 @@ def recipe(
         if not Path(folder).is_dir():
             raise InputError(f"--test {folder}: no such folder")
     if show:
+        if gpus > 0:
+            spread(stages, gpus)
         print("\n".join(command_line(stage.arguments(out)) + (f"  # on {stage.gpus} GPUs" if stage.gpus > 1 else "")
                         for stage in stages))
         return

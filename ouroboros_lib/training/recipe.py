@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
@@ -106,14 +107,29 @@ class Stage:
             words += ["--set", setting]
         return words
 
-    def keep_global_batch(self, gpus: int) -> None:
-        """Accumulate as many more batches as there are fewer GPUs. Raises InputError where that does not work out."""
-        if self.gpus % gpus:
+    def spread_over(self, gpus: int) -> None:
+        """Train on so many GPUs with the same global batch and, where the clock ends it, for as many GPU minutes.
+
+        Fewer GPUs accumulate more batches; more share out those that were accumulated, then the batch. Raises
+        InputError where that does not work out.
+        """
+        factor = Fraction(gpus, self.gpus)
+        config = TrainingConfig.from_settings(self.assignments())
+        accumulation = config.accumulation / factor
+        shared = Fraction(accumulation.denominator)  # among how many a batch is shared out
+        changed = {"accumulation": accumulation.numerator, "batch_size": config.batch_size / shared}
+        if config.stage == "joint":
+            changed["reconstruction_batch"] = config.reconstruction_batch / shared
+        if factor.numerator > 1 and factor.denominator > 1 or any(Fraction(value).denominator > 1
+                                                                  for value in changed.values()):
             raise InputError(f"{self.name}: is for {self.gpus} GPUs, which {gpus} cannot stand for with whole batches; "
                              f"use {math.gcd(self.gpus, gpus)}")
-        if gpus < self.gpus and not self.evaluates:
-            self.settings = self.settings | {"accumulation": self.settings.get("accumulation", 1) * self.gpus // gpus}
-            self.gpus = gpus
+        if config.max_minutes:
+            changed["max_minutes"] = float(config.max_minutes / factor)
+        before = {key: getattr(config, key) for key in changed}
+        self.settings |= {key: value if key == "max_minutes" else int(value) for key, value in changed.items()
+                          if value != before[key]}
+        self.gpus = gpus
 
     def result(self, out: Path) -> Path:
         """The file that is written last: the stage is done when it is there."""
@@ -239,6 +255,14 @@ def choose_stages(stages: list[Stage], only: str) -> list[Stage]:
     return [stage for stage in stages if stage.name in wanted]
 
 
+def spread(stages: list[Stage], gpus: int) -> None:
+    """Let stages that are written for several GPUs take as many as there are: all of them, where there are more."""
+    widest = max((stage.gpus for stage in stages), default=1)
+    for stage in stages:
+        if stage.gpus > 1:
+            stage.spread_over(stage.gpus * (gpus // widest) if gpus > widest else min(stage.gpus, gpus))
+
+
 def command_line(arguments: list[str]) -> str:
     return "ouroboros " + shlex.join(arguments)
 
@@ -250,8 +274,7 @@ def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> N
     a time. Raises InputError with the last line of the log of a stage that failed; run again to go on.
     """
     visible = visible_gpus(gpus)
-    for stage in stages:
-        stage.keep_global_batch(min(stage.gpus, max(gpus, 1)))
+    spread(stages, max(gpus, 1))
     left = [stage for stage in stages if not stage.result(out).is_file()]
     for backbone in {stage.settings.get("lpips", "off") for stage in left} - {"off"}:
         lpips_network(backbone)  # raises now what a later stage would raise after minutes of the others

@@ -18,7 +18,7 @@ from ouroboros_lib.evaluation.ablation import DEFAULT_METHOD
 from ouroboros_lib.evaluation.tables import PUBLISHED
 from ouroboros_lib.plans import Plan
 from ouroboros_lib.training import TrainingConfig, recipe
-from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_comparisons, load_recipe, run_recipe
+from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_comparisons, load_recipe, run_recipe, spread
 
 QUICK = {"steps": 1, "batch_size": 2, "reconstruction_batch": 1, "objects": 2, "refresh_objects": 2, "novel_views": 1,
          "validation_objects": 1, "checkpoint_every": 0}
@@ -233,14 +233,51 @@ def test_what_is_evaluated_is_measured_on_other_folders_too(tmp_path):
                                            "renders/scans"]
 
 
+def spread_over(tmp_path, gpus, settings):
+    """A stage's GPUs, and what becomes of its settings, on so many."""
+    (stage,) = stages(tmp_path, {"name": "a", "gpus": 4, "settings": settings})
+    before = dict(stage.settings)
+    stage.spread_over(gpus)
+    return stage.gpus, {key: value for key, value in stage.settings.items() if before.get(key) != value}
+
+
 def test_fewer_gpus_accumulate_what_the_others_would_have_taken(tmp_path):
-    (stage,) = stages(tmp_path, {"name": "a", "gpus": 4, "settings": {"accumulation": 2}})
-    stage.keep_global_batch(4)
-    assert stage.gpus == 4 and stage.settings["accumulation"] == 2
-    with pytest.raises(InputError, match="a: is for 4 GPUs, which 3 cannot stand for with whole batches; use 1"):
-        stage.keep_global_batch(3)
-    stage.keep_global_batch(2)
-    assert stage.gpus == 2 and "accumulation=4" in stage.assignments()
+    assert spread_over(tmp_path, 4, {"accumulation": 2, "max_minutes": 9}) == (4, {})
+    assert spread_over(tmp_path, 2, {"accumulation": 2, "max_minutes": 9}) == (2, {"accumulation": 4,
+                                                                                   "max_minutes": 18})
+    for gpus, settings, common in ((3, {}, 1), (8, {"batch_size": 3}, 4), (6, {"batch_size": 12}, 2),
+                                   (8, {"stage": "joint", "batch_size": 4, "reconstruction_batch": 3}, 4)):
+        with pytest.raises(InputError, match=f"a: is for 4 GPUs, which {gpus} cannot stand for with whole batches; use "
+                                             f"{common}$"):
+            spread_over(tmp_path, gpus, settings)
+
+
+def test_more_gpus_share_out_what_was_accumulated_then_the_batch(tmp_path):
+    assert spread_over(tmp_path, 8, {"accumulation": 4, "batch_size": 1}) == (8, {"accumulation": 2})
+    joint = {"stage": "joint", "accumulation": 2, "batch_size": 6, "reconstruction_batch": 2, "max_minutes": 9}
+    assert spread_over(tmp_path, 16, joint) == (16, {"accumulation": 1, "batch_size": 3, "reconstruction_batch": 1,
+                                                     "max_minutes": 2.25})
+    plan = stages(tmp_path, {"name": "a", "settings": {"max_minutes": 9}}, *(
+        {"name": name, "gpus": gpus, "settings": {"stage": "multiview"}} for name, gpus in (("b", 2), ("c", 4))))
+    spread(plan, 11)
+    assert [stage.gpus for stage in plan] == [1, 4, 8] and plan[0].settings["max_minutes"] == 9
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8])
+def test_the_shipped_recipe_has_one_global_batch_and_as_many_gpu_minutes_on_any_number(gpus):
+    def totals(plan):
+        found = []
+        for stage in (stage for stage in plan if not stage.evaluates):
+            config = TrainingConfig.from_settings(stage.assignments())
+            batches = stage.gpus * config.accumulation
+            found.append((batches * config.batch_size, stage.gpus * config.max_minutes,
+                          batches * config.reconstruction_batch if config.stage == "joint" else 0))
+        return found
+
+    plan = load_recipe("small")
+    expected = totals(plan)
+    spread(plan, gpus)
+    assert totals(plan) == expected and max(stage.gpus for stage in plan) == gpus
 
 
 def test_one_at_a_time_without_gpus(monkeypatch, tmp_path):
