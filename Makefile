@@ -100,16 +100,14 @@ book: $(STAMP)  ## course, docs and results as a site that needs no network: out
 # without it they stay as they are
 FOLDERS ?=
 figures: $(STAMP)  ## make all pictures in figures/ again
-	@.venv/bin/ouroboros generate ouroboros_lib/data/samples/mustard.webp --elevation 20 --out outputs/figures
 	@[ -z "$(FOLDERS)" ] || $(PY) -m tools.families mug,chair,teapot $(addprefix --data ,$(FOLDERS)) --take 4 \
 		--photo ouroboros_lib/data/samples/coffee.webp --elevation 35 --out outputs/figures/families.png
 	@$(PY) -m tools.hero --out figures
 	@$(PY) -c "from ouroboros_lib.course.ring import ring; \
 		ring().savefig('figures/ring.svg', metadata={'Date': None})"
-	@for name in recursion $(if $(FOLDERS),families); do $(PY) -c "import sys; from PIL import Image; \
-		sheet = Image.open(f'outputs/figures/{sys.argv[1]}.png').convert('RGB'); \
-		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save(f'figures/{sys.argv[1]}.png', optimize=True)" \
-		$$name; done
+	@[ -z "$(FOLDERS)" ] || $(PY) -c "from PIL import Image; \
+		sheet = Image.open('outputs/figures/families.png').convert('RGB'); \
+		sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4)).save('figures/families.png', optimize=True)"
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; export PATH="$(CURDIR)/.venv/bin:$$PATH"; \
 	for notebook in $(filter-out notebooks/00%,$(NOTEBOOKS)) notebooks/solutions/04_solutions.ipynb; do \
 		echo "papermill $$notebook"; \
