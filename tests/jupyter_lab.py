@@ -24,7 +24,6 @@ def jupyter_lab(folder: Path):
                                 "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "HOME": str(folder),
                                 "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
                                 "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
-    environment["NUMBA_CACHE_DIR"] = os.environ.get("NUMBA_CACHE_DIR", str(folder / "numba"))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
                "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
                "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
