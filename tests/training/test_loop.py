@@ -82,7 +82,7 @@ def test_command_line_trains_and_writes_everything(joint_run):
 
 def test_losses_fall(joint_run):
     losses = torch.tensor(logged(joint_run[0], "reconstruction"))
-    assert losses[-4:].mean() < 0.8 * losses[:4].mean()
+    assert losses[-4:].mean() < 0.7 * losses[:4].mean()
 
 
 def test_training_on_a_fixed_batch_brings_the_losses_down(tmp_path, monkeypatch):
