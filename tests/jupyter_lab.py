@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import warm
 
 
 @contextmanager
@@ -20,11 +21,12 @@ def jupyter_lab(folder: Path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     token = "for-this-test-only"
+    _write_kernel(folder / "data" / "kernels" / "python3")
     environment = os.environ | {"JUPYTER_CONFIG_DIR": str(folder / "config"), "OMP_WAIT_POLICY": "passive",
+                                "JUPYTER_DATA_DIR": str(folder / "data"),
                                 "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "HOME": str(folder),
                                 "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
                                 "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
-    environment["NUMBA_CACHE_DIR"] = os.environ.get("NUMBA_CACHE_DIR", str(folder / "numba"))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
                "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}",
                "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
@@ -48,6 +50,13 @@ def jupyter_lab(folder: Path):
         except subprocess.TimeoutExpired:  # its kernels notice that it is gone, and end
             server.kill()
             server.wait()
+
+
+def _write_kernel(folder: Path):
+    """Python as a kernel that starts at once, see `warm`; it is interrupted before it is told to end."""
+    folder.mkdir(parents=True)
+    command = ["env", "--ignore-signal=INT", *warm.command(["ipykernel_launcher", "-f", "{connection_file}"])]
+    (folder / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
 
 
 def wait_for_kernel(page, sessions: str):

@@ -17,8 +17,8 @@ QUICK = {
     "05_joint_training": {"joint_steps": 10, "buffer_objects": 2, "batch_size": 1},
     "06_gso_evaluation": {"samples": 2, "steps": 2, "evaluated": [10]},
     "07_paper_scale": {"object_number": 2},
-    "00_solutions": {"steps": 4},
-    "02_solutions": {"steps": 5},
+    "00_solutions": {"steps": 3},
+    "02_solutions": {"steps": 3},
     "04_solutions": {"steps": 2, "objects": 1},
 }
 

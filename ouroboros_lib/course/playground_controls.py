@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from PIL import ImageColor
 
 from ..errors import InputError, needs
-from ..viz.encoding import as_png
+from ..viz.encoding import as_png, at_once
 from ..viz.paint import PaintBox, read_places
 from ..viz.sheets import to_pil
 from .playground import PRESETS, Choice, Playground, Stroke
@@ -23,7 +23,7 @@ WIDTH = widgets.Layout(width="320px")
 
 
 class Controls:
-    """Sliders, a picture to paint on, and `picture`, the sheet as it stands, a PNG.
+    """Sliders, a picture to paint on, and the sheet as it stands.
 
     It begins with one run, of what `choice` says.
     """
@@ -71,6 +71,11 @@ class Controls:
         return Choice(self.plan.value, self.every.value, self.from_step.value, self.projection.value,
                       self.elevation.value, self.seed.value)
 
+    @property
+    def picture(self) -> bytes:
+        """The sheet as it stands, a small PNG."""
+        return as_png(self.playground.sheet())
+
     def show(self) -> None:
         """The controls, and below them the sheet as an output of the cell: it stays where there is no kernel."""
         display(self.box)
@@ -112,9 +117,8 @@ class Controls:
 
     def _draw(self) -> None:
         self._paper()
-        self.picture = as_png(self.playground.sheet())
         if self._shown is not None:
-            self._shown.update(DisplayedImage(self.picture, format="png"))
+            self._shown.update(DisplayedImage(at_once(self.playground.sheet()), format="png"))
 
     def _paper(self) -> None:
         playground = self.playground

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import clear_frames
 from typing import Annotated, Literal, TypedDict
 
 import torch
@@ -186,10 +187,11 @@ def render_meshes(meshes: dict[str, Path], out: Path, settings: RenderSettings, 
     try:
         for result in results:
             done(*result)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise InputError(f"{out}: {one_line(error)}, perhaps of too little memory; try --workers 1") from None
+    except BaseException as error:
+        clear_frames(error.__traceback__)  # else they keep the workers from being ended below
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            raise InputError(f"{out}: {one_line(error)}, perhaps of too little memory; try --workers 1") from None
+        raise
     finally:
         del results  # ends the workers, by force where one takes long
         for worker in multiprocessing.active_children():

@@ -27,8 +27,9 @@ def as_png(sheet: Image.Image) -> bytes:
         errors = _tiles(np.abs(np.asarray(small.convert("RGB"), np.int16) - pixels).max(-1))[drawn]
         return float(np.percentile(errors, SHARE)) if errors.size else 0.0
 
+    found = _colours(sheet)
     for colours in PALETTES:
-        tried = [_nearest(sheet, some.quantize(colours, method, kmeans=1)) for method in METHODS]
+        tried = [_nearest(found, some.quantize(colours, method, kmeans=1)) for method in METHODS]
         if sufficient := [_saved(small, "png", optimize=True) for small in tried if error(small) <= BANDED]:
             return min(sufficient, key=len)
     small = min(tried, key=error)
@@ -38,15 +39,20 @@ def as_png(sheet: Image.Image) -> bytes:
     return _saved(result, "png", optimize=True)
 
 
-def _nearest(sheet: Image.Image, like: Image.Image) -> Image.Image:
-    """The sheet in the palette of another picture, each pixel in the nearest colour. Pillow's own way is by a colour
-    near the nearest, which is seen on white."""
+def _colours(sheet: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """The colours of a picture, (N, 3), and which of them each pixel has, (H, W)."""
     colours, places = np.unique(np.asarray(sheet).reshape(-1, 3).astype(np.int32) @ (1 << 16, 1 << 8, 1),
                                 return_inverse=True)
-    colours = (colours[:, None] >> np.array([16, 8, 0]) & 255).astype(np.float32)
+    return (colours[:, None] >> np.array([16, 8, 0]) & 255).astype(np.float32), places.reshape(sheet.height, -1)
+
+
+def _nearest(found: tuple[np.ndarray, np.ndarray], like: Image.Image) -> Image.Image:
+    """A picture of these colours in the palette of another one, each pixel in the nearest. Pillow's own way is by a
+    colour near the nearest, which is seen on white."""
+    colours, places = found
     palette = np.array(like.getpalette(), np.float32).reshape(-1, 3)
     index = ((palette**2).sum(1) - 2 * colours @ palette.T).argmin(1).astype(np.uint8)
-    small = Image.fromarray(index[places].reshape(sheet.height, sheet.width))
+    small = Image.fromarray(index[places])
     small.putpalette(like.getpalette())
     return small
 
@@ -55,7 +61,13 @@ def _tiles(values: np.ndarray) -> np.ndarray:
     """Means of (H, W) over tiles; what does not fill a tile at the right and at the bottom is left out."""
     rows, columns = (max(side // TILE, 1) for side in values.shape)
     tiles = values[:rows * TILE, :columns * TILE].astype(np.float32)
-    return np.array([part.mean() for row in np.array_split(tiles, rows) for part in np.array_split(row, columns, 1)])
+    height, width = tiles.shape
+    return tiles.reshape(rows, height // rows, columns, width // columns).mean((1, 3)).ravel()
+
+
+def at_once(sheet: Image.Image) -> bytes:
+    """A PNG with all colours, for who waits for it: `as_png` takes a second or two."""
+    return _saved(sheet.convert("RGB"), "png", compress_level=1)
 
 
 def as_webp(sheet: Image.Image, quality: int = 80, effort: int = 6) -> bytes:

@@ -297,8 +297,10 @@ def test_workers_end_quietly_with_the_first_process(meshes, tmp_path, blow, size
         process.kill()
     else:
         os.killpg(process.pid, signal.SIGINT)
+    struck = time.monotonic()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (-9 if blow == "kill" else 130) and "Traceback" not in errors
+    assert time.monotonic() - struck < 18  # were nobody to end them, each would be waited for, 10 s long
     while workers() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not workers() and (blow == "kill" or not list((tmp_path / "out").glob(".*")))

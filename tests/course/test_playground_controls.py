@@ -1,6 +1,7 @@
 """The playground's controls as a kernel sees them, where no browser answers."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -18,6 +19,17 @@ def test_a_first_picture_is_there_without_a_front_end(controls, capsys):
     controls.show()
     assert Image.open(io.BytesIO(controls.picture)).width > 300
     assert controls.choice() == Choice("calm", 3, 0, 0.25, seed=4)  # every 5 is more than there are steps
+
+
+def test_what_is_shown_follows_the_controls(controls, monkeypatch):
+    shown = []
+    controls.show()
+    monkeypatch.setattr(controls, "_shown", SimpleNamespace(update=lambda image: shown.append(image.data)))
+    controls.view.value = 2
+    controls.paper.places.value = "10,12"
+    assert len(shown) == 2
+    sheet = controls.playground.sheet().convert("RGB")
+    assert [Image.open(io.BytesIO(data)).tobytes() == sheet.tobytes() for data in shown] == [False, True]
 
 
 def test_a_preset_moves_the_sliders(controls):

@@ -7,7 +7,6 @@ OUROBOROS_REQUIRE_BROWSER=1 they fail instead.
 import base64
 import io
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+import warm
 from jupyter_lab import jupyter_lab, wait_for_kernel
 from PIL import Image
 
@@ -126,9 +126,9 @@ def test_static_export_steps_through_without_network(browser, blob, tmp_path):
     blob.save_ply(tmp_path / "blob.ply")
     cells = [nbformat.v4.new_markdown_cell("# 00"), *map(nbformat.v4.new_code_cell, (SETUP, SPLAT))]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "in.ipynb")
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "WARNING", "-k", "python3",
-               "--cwd", str(tmp_path), str(tmp_path / "in.ipynb"), str(tmp_path / "out.ipynb")]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    papermill = warm.command(["kernels_over_ipc", "--no-progress-bar", "--log-level", "WARNING", "-k", "python3",
+                              "--cwd", tmp_path, tmp_path / "in.ipynb", tmp_path / "out.ipynb"])
+    subprocess.run(papermill, check=True, capture_output=True, timeout=120)
     (tmp_path / "repository" / "notebooks").mkdir(parents=True)
     (tmp_path / "repository" / "README.md").write_text("# A book of one notebook\n")
     (tmp_path / "out.ipynb").rename(tmp_path / "repository" / "notebooks" / "00_out.ipynb")

@@ -123,8 +123,10 @@ def test_faulty_objects_are_named_in_one_line_by_workers_too(tmp_path, rendered,
     for views in rendered[:2]:
         write_object(tmp_path / views.name, views)
     (tmp_path / "thing1" / "view_003.png").write_bytes(b"no picture")
+    objects = source(tmp_path, workers=workers)
     with pytest.raises(InputError, match=r"thing1/view_003\.png: cannot be read as a picture") as caught:
-        source(tmp_path, workers=workers).batch(1)
+        objects.batch(1)
+    objects.close()  # what was caught holds it, and readers that are only collected are waited for, 5 s each
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="holds 2 objects, of which validation_objects=2 are kept out"):
         source(tmp_path, validation_objects=2)

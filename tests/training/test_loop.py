@@ -63,7 +63,7 @@ def test_the_plain_step_is_for_one_process_on_a_cpu(settings, fast):
 def joint_run(tmp_path_factory):
     """A joint run of the command line, from random weights."""
     out = tmp_path_factory.mktemp("run") / "joint"
-    settings = QUICK | {"steps": 24, "batch_size": 4, "reconstruction_batch": 4, "checkpoint_every": 12,
+    settings = QUICK | {"steps": 12, "batch_size": 4, "reconstruction_batch": 4, "checkpoint_every": 6,
                         "reconstructor_learning_rate": 2e-3, "learning_rate": 2e-3}
     return out, launch(train_command(out, **settings))
 
@@ -72,9 +72,9 @@ def test_command_line_trains_and_writes_everything(joint_run):
     out, lines = joint_run
     figures = json.loads(lines[-1])
     assert {"multiview", "reconstruction", "views 1+", "3D 1+", "self-consistency"} <= figures.keys()
-    assert logged(out) == list(range(1, 25)) and logged(out, "samples")[-1] == 24 * 4
-    assert [path.name for path in sorted(out.glob("checkpoint*"))] == ["checkpoint-0000012", "checkpoint-0000024"]
-    assert (out / "samples" / "step_0000024.png").stat().st_size > 1000
+    assert logged(out) == list(range(1, 13)) and logged(out, "samples")[-1] == 12 * 4
+    assert [path.name for path in sorted(out.glob("checkpoint*"))] == ["checkpoint-0000006", "checkpoint-0000012"]
+    assert (out / "samples" / "step_0000012.png").stat().st_size > 1000
     assert list(out.rglob("events.out.tfevents.*")) and not leftovers(out)
     result = Ouroboros3DPipeline.from_pretrained(out / "pipeline")(torch.rand(1, 3, 32, 32), num_inference_steps=1)
     assert result.views.isfinite().all()
@@ -82,18 +82,18 @@ def test_command_line_trains_and_writes_everything(joint_run):
 
 def test_losses_fall(joint_run):
     losses = torch.tensor(logged(joint_run[0], "reconstruction"))
-    assert losses[-8:].mean() < 0.8 * losses[:8].mean()
+    assert losses[-4:].mean() < 0.7 * losses[:4].mean()
 
 
 def test_training_on_a_fixed_batch_brings_the_losses_down(tmp_path, monkeypatch):
-    """Ten steps of `narrow` stand for the fifty of full size: a step takes a second here."""
+    """Five steps of `narrow` stand for the fifty of full size: a step takes a second here."""
     config = quick_narrow(learning_rate=2e-3, reconstructor_learning_rate=2e-3, condition_dropout=0.0)
     run = set_up("narrow", tmp_path, config)
     run.source.fill()
     fixed = stages.next_batch(run)
     monkeypatch.setattr(stages, "next_batch", lambda run: fixed)
     losses = {"multiview": [], "reconstruction": []}
-    for _ in range(10):
+    for _ in range(5):
         torch.manual_seed(1)  # the same noise as well
         figures = take_step(run)
         for name, values in losses.items():

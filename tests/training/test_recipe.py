@@ -312,6 +312,8 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     name = write(tmp_path / "recipe.json", [
         {"name": "lone"}, {"name": "polished", "init": ["autoencoder=lone"], "settings": {"train_encoder": False}}],
                  settings=QUICK | {"stage": "autoencoder"})
+    programs = [recipe.program, lambda arguments: warm.command(["recipe_at_once", *arguments])]
+    monkeypatch.setattr(recipe, "program", lambda arguments: programs.pop(0)(arguments))  # one from nothing
     monkeypatch.setattr(sys, "argv", ["ouroboros"])
     with pytest.raises(SystemExit) as leaving:
         main(["recipe", name, "--out", str(tmp_path / "out"), "--gpus", "0"])
