@@ -60,17 +60,20 @@ def recipe(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="small, ablation, architecture, twins, "
                                         "paper, or a JSON file of yours.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs; those done in it are not repeated.")],
-    gpus: Annotated[int, typer.Option(min=-1, max=1024, help="How many to use; -1: all; 0: the CPU.")] = -1,
+    gpus: Annotated[int, typer.Option(min=-1, max=1024, help="How many to use; -1: all; 0: the CPU. Stages for "
+                               "several keep their global batch and GPU minutes on any number.")] = -1,
     per_gpu: Annotated[int, typer.Option(min=1, max=64, help="How many stages may share a GPU.")] = 1,
     only: Annotated[str, typer.Option(metavar="STAGE,...", help="These stages, or all seeds of these rows, and what "
                                       "they start from.")] = "",
-    show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop.")] = False,
+    show: Annotated[bool, typer.Option(help="Print the commands of the stages and stop; without --gpus, as the "
+                               "recipe has them.")] = False,
     init: Annotated[str, typer.Option(metavar="DIR", help="Pipeline folder in which stages start that do not say "
                                       "where.")] = "",
     data: Annotated[str, typer.Option(metavar="DIR|URL", help="Rendered objects or meshes to learn from, as for "
                                       "train.")] = "",
     settings: Annotated[list[str] | None, typer.Option(
-        "--set", metavar="[STAGE.]KEY=VALUE", help="Another setting for all stages or for one, repeatable.")] = None,
+        "--set", metavar="[STAGE.]KEY=VALUE", help="Another setting for all stages or for one, on "
+                                       "the number of GPUs that the recipe names; repeatable.")] = None,
     test: Annotated[list[str] | None, typer.Option(metavar="DIR", help="Rendered objects to measure on as well, "
                                                    "repeatable.")] = None,
 ) -> None:
@@ -94,10 +97,9 @@ def recipe(
         if not Path(folder).is_dir():
             raise InputError(f"--test {folder}: no such folder")
     if show:
-        if gpus > 0:
-            spread(stages, gpus)
-        print("\n".join(command_line(stage.arguments(out)) + (f"  # on {stage.gpus} GPUs" if stage.gpus > 1 else "")
-                        for stage in stages))
+        if gpus >= 0:
+            spread(stages, max(gpus, 1))
+        print("\n".join(command_line(stage.arguments(out), stage.gpus) for stage in stages))
         return
     if gpus < 0:
         import torch

@@ -47,7 +47,7 @@ def estimate_matte(name: str, rgb: np.ndarray, model: str) -> tuple[str, np.ndar
         found_by, alpha = "border", border_matte(rgb)
     if not 0.002 < (alpha > 0.5).mean() < 0.97:
         raise InputError(f"{name}: no object stands out in the picture; give one with a transparent background, or "
-                         "take the whole picture (background 'keep')")
+                         "take the whole picture (--background keep)")
     notes = []
     if failures:
         instead = "guessed from the border of the picture" if found_by == "border" else f"found by {found_by}"

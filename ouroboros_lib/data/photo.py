@@ -291,5 +291,5 @@ def _crop(name: str, rgba: np.ndarray) -> np.ndarray:
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
     if max(height, width) < MIN_SIDE:
         raise InputError(f"{name}: the object is only {width} x {height} pixels large, at least {MIN_SIDE} are needed; "
-                         "crop the picture or take it whole (background 'keep')")
+                         "crop the picture or take it whole (--background keep)")
     return rgba[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]

@@ -116,6 +116,8 @@ def load_source(path: Path, axes: str | None = None) -> Source:
 
     Raises InputError.
     """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; name a splat file, or a folder that `generate` has written")
     if not path.is_dir():
         return Source(Gaussians.load(path, axes))
     if not (path / "gaussians.ply").is_file():

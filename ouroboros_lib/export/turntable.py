@@ -31,6 +31,7 @@ def write_mp4(path: str | Path, frames: Tensor, fps: int = 24) -> None:
     check_ffmpeg()
     pixels = (frames.clamp(0, 1) * 255).round().byte().movedim(1, -1).contiguous().numpy()
     with new_file(path) as part:
+        part = part.absolute()  # ffmpeg takes what stands before a colon for a protocol
         mimwrite(part, pixels, "FFMPEG", fps=fps, codec="libx264", quality=None, pixelformat="yuv420p",
                  macro_block_size=2, output_params=["-crf", "18", "-movflags", "+faststart"], ffmpeg_log_level="fatal")
         with suppress(RuntimeError):

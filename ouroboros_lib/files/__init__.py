@@ -21,6 +21,8 @@ __all__ = ["check_writable", "deaf_children", "disk_trouble", "dump_json", "find
 def check_writable(folder: Path) -> None:
     """Raise InputError unless files can be written into `folder`, which need not exist. Leaves nothing behind; what
     killed processes left there and beside it is put in order."""
+    if (first := (*folder.parts, "")[0]).endswith(":") and len(first) > 2:  # what Path makes of "s3://"
+        raise InputError(f"{folder}: this is written on disks alone; choose another --out")
     settle(folder.parent)
     settle(folder)
     existing = folder

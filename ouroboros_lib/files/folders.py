@@ -57,6 +57,8 @@ def staged(folder: Path) -> Iterator[Path]:
                         (folder / name).unlink(missing_ok=True)
                     _move_up(own, folder)
         except OSError as error:
+            if error.errno is None:  # a text, which a name of its own would hide
+                raise InputError(f"{folder}: {disk_trouble(error)}") from error
             error.filename = str(folder)
             raise InputError(disk_trouble(error)) from error
         finally:

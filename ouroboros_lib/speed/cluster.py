@@ -216,8 +216,9 @@ def _read_slurm(name: str) -> Slurm:
     if Path(name).suffix in (".yaml", ".yml"):
         import yaml  # of dask's own requirements
 
+        data = read_bytes(name)
         try:
-            found = yaml.safe_load(read_bytes(name))
+            found = yaml.safe_load(data)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"{name}: not a YAML file ({one_line(error)})") from None
     else:

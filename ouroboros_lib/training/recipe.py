@@ -8,7 +8,6 @@ follows as a stage of its own, into OUT/evaluation; `compare` says which of thos
 data, rendered objects. Stages whose predecessors are done run side by side, as many as there are GPUs for.
 """
 
-import math
 import os
 import re
 import shlex
@@ -108,28 +107,20 @@ class Stage:
         return words
 
     def spread_over(self, gpus: int) -> None:
-        """Train on so many GPUs with the same global batch and, where the clock ends it, for as many GPU minutes.
-
-        Fewer GPUs accumulate more batches; more share out those that were accumulated, then the batch. Raises
-        InputError where that does not work out.
-        """
-        factor = Fraction(gpus, self.gpus)
+        """Train on as many GPUs, at most `gpus`, as can share the global batch; for as many GPU minutes, where the
+        clock ends the run. Fewer than the recipe names accumulate more batches, more of them share out what it
+        accumulates, then the batch."""
         config = TrainingConfig.from_settings(self.assignments())
-        accumulation = config.accumulation / factor
-        shared = Fraction(accumulation.denominator)  # among how many a batch is shared out
-        changed = {"accumulation": accumulation.numerator, "batch_size": config.batch_size / shared}
-        if config.stage == "joint":
-            changed["reconstruction_batch"] = config.reconstruction_batch / shared
-        if factor.numerator > 1 and factor.denominator > 1 or any(Fraction(value).denominator > 1
-                                                                  for value in changed.values()):
-            raise InputError(f"{self.name}: is for {self.gpus} GPUs, which {gpus} cannot stand for with whole batches; "
-                             f"use {math.gcd(self.gpus, gpus)}")
-        if config.max_minutes:
-            changed["max_minutes"] = float(config.max_minutes / factor)
-        before = {key: getattr(config, key) for key in changed}
-        self.settings |= {key: value if key == "max_minutes" else int(value) for key, value in changed.items()
-                          if value != before[key]}
-        self.gpus = gpus
+        joint = ("reconstruction_batch",) if config.stage == "joint" else ()
+        for count in range(gpus, 0, -1):
+            batches = Fraction(config.accumulation * self.gpus, count)  # of each process, in a step
+            among = batches.denominator
+            if all(getattr(config, name) % among == 0 for name in ("batch_size", *joint)):
+                break
+        changed = {"accumulation": batches.numerator, "max_minutes": config.max_minutes * self.gpus / count,
+                   **{name: getattr(config, name) // among for name in ("batch_size", *joint)}}
+        self.settings |= {name: value for name, value in changed.items() if value != getattr(config, name)}
+        self.gpus = count
 
     def result(self, out: Path) -> Path:
         """The file that is written last: the stage is done when it is there."""
@@ -154,8 +145,15 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
     path, record = _read(name)
     entries, shared, preset = record["stages"], record.get("settings", {}), record["preset"]
     shared_options = record.get("evaluate", {})
+    if unknown := record.keys() - Recipe.__required_keys__ - Recipe.__optional_keys__:
+        raise InputError(f"{path}: no recipe has {', '.join(sorted(unknown))}")
+    if not entries:
+        raise InputError(f"{path}: stages: there are none")
     stages: list[Stage] = []
     for entry in _one_for_each_seed(entries):
+        if not re.fullmatch(r"\w[\w.-]*", entry["name"]):
+            raise InputError(f"{path}: a stage is called {entry['name']!r}; its name becomes a folder's: letters, "
+                             "digits and .-_, such as joint-2")
         unknown = entry.keys() - STAGE_KEYS
         if unknown:
             raise InputError(f"{path}: a stage has name, settings, init, gpus, seeds and evaluate, not "
@@ -172,7 +170,10 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
                 raise InputError(f"{path}: {stage.name} starts from {source}, which is neither an earlier stage nor a "
                                  "pipeline folder")
         stage.settings |= dict(_changes(entry, changes))
-        TrainingConfig.from_settings(stage.assignments())
+        try:
+            TrainingConfig.from_settings(stage.assignments())
+        except InputError as error:
+            raise InputError(f"{path}: {stage.name}: {error}") from None
         stages.append(stage)
         if "evaluate" in entry:
             options = shared_options | entry["evaluate"]
@@ -256,15 +257,16 @@ def choose_stages(stages: list[Stage], only: str) -> list[Stage]:
 
 
 def spread(stages: list[Stage], gpus: int) -> None:
-    """Let stages that are written for several GPUs take as many as there are: all of them, where there are more."""
+    """Let stages that are written for several GPUs take what there is: all, where that is more than any is written for.
+    What was set, by the recipe or by hand, is meant for the number that the recipe names."""
     widest = max((stage.gpus for stage in stages), default=1)
     for stage in stages:
         if stage.gpus > 1:
-            stage.spread_over(stage.gpus * (gpus // widest) if gpus > widest else min(stage.gpus, gpus))
+            stage.spread_over(gpus * stage.gpus // widest if gpus > widest else min(stage.gpus, gpus))
 
 
-def command_line(arguments: list[str]) -> str:
-    return "ouroboros " + shlex.join(arguments)
+def command_line(arguments: list[str], gpus: int = 1) -> str:
+    return f"ouroboros {shlex.join(arguments)}" + (f"  # on {gpus} GPUs" if gpus > 1 else "")
 
 
 def run_recipe(stages: list[Stage], out: Path, gpus: int, per_gpu: int = 1) -> None:
@@ -340,7 +342,7 @@ def visible_gpus(count: int) -> list[str]:
 def _start(stage: Stage, out: Path, gpus: list[str]) -> None:
     """One process a GPU; each sees its own as the only one, so that all share one compilation cache."""
     resume = ["--resume"] if not stage.evaluates and checkpoints(out / stage.name) else []
-    print(f"{stage.name}: {command_line(stage.arguments(out) + resume)}", flush=True)
+    print(f"{stage.name}: {command_line(stage.arguments(out) + resume, len(gpus))}", flush=True)
     stage.started, stage.processes, port = time.monotonic(), [], get_free_port()
     for rank, gpu in enumerate(gpus):
         environment = {"CUDA_VISIBLE_DEVICES": gpu}

@@ -102,7 +102,12 @@ class Run:
         return {"step": self.step, "seconds": self.seconds, "next_object": self.source.next}
 
     def load_state_dict(self, state: dict) -> None:
+        """With another number of processes, to which the clock may be fitted, the share that is done counts, not the
+        seconds."""
         self.step, self.seconds = state["step"], state["seconds"]
+        before = state["settings"]["max_minutes"]
+        if before and self.config.max_minutes and state["processes"] != self.accelerator.num_processes:
+            self.seconds *= self.config.max_minutes / before
         self.source.restart(state["next_object"])
 
 

@@ -1,9 +1,11 @@
 """Files: found from any folder, read with one line for what is wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.files import find_file, parse_json, replace_file
+from ouroboros_lib.files import check_writable, find_file, parse_json, replace_file
 
 
 def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
@@ -17,6 +19,15 @@ def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
     assert find_file("copied.json").samefile(tmp_path / "checkout" / "copied.json")  # above the current folder
     with pytest.raises(InputError, match="results/none.json: neither here"):
         find_file("results/none.json")
+
+
+def test_addresses_are_no_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address in ("s3://bucket/views", "https://host/views"):
+        with pytest.raises(InputError, match="written on disks alone; choose another --out"):
+            check_writable(Path(address))
+    check_writable(Path("run:1"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing(tmp_path):

@@ -169,6 +169,11 @@ def test_only_what_the_dead_left_is_cleared(tmp_path):
     assert not is_dead(tag(), 0)
 
 
+def test_trouble_without_a_number_is_told_as_it_is(tmp_path):
+    with pytest.raises(InputError, match="out: ffmpeg stopped$"), staged(tmp_path / "out"):
+        raise OSError("ffmpeg stopped")
+
+
 def test_names_as_long_as_they_may_be(tmp_path):
     with new_folder(tmp_path / ("n" * 255)) as part:
         (part / "a").write_text("1")

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +58,16 @@ def test_the_plain_step_is_for_one_process_on_a_cpu(settings, fast):
     assert is_fast(accelerator, TrainingConfig(**settings)) == fast
     accelerator.num_processes = 2
     assert is_fast(accelerator, TrainingConfig(**settings))
+
+
+@pytest.mark.parametrize("processes, limit, seconds", [(2, 9, 270), (2, 18, 270), (8, 2.25, 67.5), (1, 0, 270)])
+def test_the_clock_of_a_run_that_goes_on(processes, limit, seconds):
+    """In as many processes, the seconds that passed; in others, the share of them that passed, whatever the limit."""
+    run = SimpleNamespace(accelerator=SimpleNamespace(num_processes=processes),
+                          config=SimpleNamespace(max_minutes=limit), source=SimpleNamespace(restart=lambda next: None))
+    Run.load_state_dict(run, {"step": 7, "seconds": 270.0, "next_object": 0, "processes": 2,
+                              "settings": {"max_minutes": 9.0}})
+    assert (run.step, run.seconds) == (7, seconds)
 
 
 @pytest.fixture(scope="module")

@@ -245,11 +245,14 @@ def test_fewer_gpus_accumulate_what_the_others_would_have_taken(tmp_path):
     assert spread_over(tmp_path, 4, {"accumulation": 2, "max_minutes": 9}) == (4, {})
     assert spread_over(tmp_path, 2, {"accumulation": 2, "max_minutes": 9}) == (2, {"accumulation": 4,
                                                                                    "max_minutes": 18})
-    for gpus, settings, common in ((3, {}, 1), (8, {"batch_size": 3}, 4), (6, {"batch_size": 12}, 2),
-                                   (8, {"stage": "joint", "batch_size": 4, "reconstruction_batch": 3}, 4)):
-        with pytest.raises(InputError, match=f"a: is for 4 GPUs, which {gpus} cannot stand for with whole batches; use "
-                                             f"{common}$"):
-            spread_over(tmp_path, gpus, settings)
+    three = spread_over(tmp_path, 3, {"stage": "multiview", "batch_size": 6})
+    assert three == (3, {"accumulation": 4, "batch_size": 2})
+
+
+def test_no_more_gpus_than_can_share_a_batch(tmp_path):
+    for gpus, settings, used in ((3, {"batch_size": 2}, 2), (8, {"batch_size": 3}, 6), (7, {"accumulation": 2}, 4),
+                                 (8, {"stage": "joint", "batch_size": 4, "reconstruction_batch": 3}, 4)):
+        assert spread_over(tmp_path, gpus, {"stage": "multiview", "reconstruction_batch": 6} | settings)[0] == used
 
 
 def test_more_gpus_share_out_what_was_accumulated_then_the_batch(tmp_path):
@@ -278,6 +281,18 @@ def test_the_shipped_recipe_has_one_global_batch_and_as_many_gpu_minutes_on_any_
     expected = totals(plan)
     spread(plan, gpus)
     assert totals(plan) == expected and max(stage.gpus for stage in plan) == gpus
+
+
+@pytest.mark.parametrize("recipe, fault", [
+    ({"stages": []}, "stages: there are none"),
+    ({"stages": [{"name": "a"}], "setings": {}}, "no recipe has setings"),
+    ({"stages": [{"name": "../a"}]}, "a stage is called '../a'; its name becomes a folder's"),
+    ({"stages": [{"name": ""}]}, "a stage is called ''"),
+    ({"stages": [{"name": "a", "settings": {"steps": 1e6}}]}, "a: .*steps=1000000.0: expected"),
+])
+def test_what_a_recipe_cannot_say(tmp_path, recipe, fault):
+    with pytest.raises(InputError, match=rf"recipe\.json: {fault}"):
+        load_recipe(write(tmp_path / "recipe.json", **recipe))
 
 
 def test_one_at_a_time_without_gpus(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,10 +99,14 @@ def test_turntable_starts_in_front_and_goes_round(blob):
     assert front[0] > 0.8 > 0.3 > front[2] and back[2] > 0.8 > 0.3 > back[0]
 
 
-def test_mp4_can_be_read_back(tmp_path, blob):
+def test_mp4_can_be_read_back(tmp_path, blob, monkeypatch):
     import imageio.v3 as iio
 
     frames = render_turntable(blob, frames=6, size=64)
+    monkeypatch.chdir(tmp_path)
+    Path("run:1").mkdir()  # no protocol of ffmpeg's
+    write_mp4("run:1/turn.mp4", frames)
+    assert Path("run:1/turn.mp4").is_file()
     write_mp4(tmp_path / "turn.mp4", frames)
     read = iio.imread(tmp_path / "turn.mp4", plugin="FFMPEG")
     assert read.shape == (6, 64, 64, 3)
