@@ -39,7 +39,10 @@ def export(
 
     check_axes(axes)
     settings = Settings(axes, faces, texture, views, size, parse_maps(maps))
-    single = None if formats else format_of(out)
+    single = format_of(out)
+    if single and formats and not out.is_dir():
+        raise InputError(f"--out {out}: with --format a folder, but this is called as a file; leave out one of the two")
+    single = None if formats else single
     if single and len(sources) > 1:
         raise InputError(f"--out {out}: one file for {len(sources)} sources; give a folder, and --format")
     if not single and formats is None:

@@ -85,9 +85,11 @@ BAD = {
     "no_suffix": (("{splat}", "--out", "{tmp}/out"), "no suffix of a format; or say --format"),
     "unknown_suffix": (("{splat}", "--out", "{tmp}/out.xyz"), "no suffix of a format"),
     "unknown_format": (("{splat}", "--out", "{tmp}/out", "--format", "spz,usd"), "format 'usd': expected some of"),
+    "file_and_format": (("{splat}", "--out", "{tmp}/out.obj", "--format", "glb"), "leave out one of the two"),
     "two_into_one": (("{splat}", "{result}", "--out", "{tmp}/out.spz"), "one file for 2 sources"),
     "same_names": (("{splat}", "{splat}", "--out", "{tmp}/out", "--format", "spz"), "same folder"),
     "no_result": (("{tmp}/empty", "--out", "{tmp}/out.spz"), "no result of `ouroboros generate`"),
+    "missing_result": (("{tmp}/none", "--out", "{tmp}/out.spz"), "none: no such file or folder; name a splat"),
     "missing": (("{tmp}/none.ply", "--out", "{tmp}/out.spz"), "none.ply: no such file"),
     "other_format": (("{tmp}/a.ksplat", "--out", "{tmp}/out.spz"), "mkkellogg's viewer"),
     "axes": (("{splat}", "--out", "{tmp}/out.spz", "--axes", "up"), "axes up: expected one of"),
@@ -104,6 +106,7 @@ def test_bad_input_is_one_line(refused, splat, result, tmp_path, kind):
         (tmp_path / name).mkdir()
     (tmp_path / "odd" / "gaussians.ply").write_bytes(splat.read_bytes())
     (tmp_path / "odd" / "result.json").write_text("[]")
+    (tmp_path / "a.ksplat").touch()
     faint = figure()
     faint.opacities[:] = 0
     faint.save(tmp_path / "faint.ply")
