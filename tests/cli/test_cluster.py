@@ -200,10 +200,29 @@ def test_a_full_disk(run, machines, meshes, whole, tmp_path):
 
 def test_a_task_that_kills_its_workers_fails_alone(tmp_path):
     import dask
+    import distributed  # noqa: F401  # which has settings of its own
 
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
         found = dict(Cluster("local:1").run(os._exit, [(1,)], tmp_path))
     assert str(found[1,]) == "its worker died, 2 times, perhaps of too little memory"
+
+
+def test_a_worker_that_dies_as_it_begins(tmp_path, monkeypatch):
+    """A race of Dask's, played: its successor is taken for started, and cannot be joined."""
+    from distributed import SpecCluster, Status, nanny
+
+    kill, calls = nanny.WorkerProcess.kill, []
+
+    async def fails_once(process, *args, **options):
+        calls.append(process)
+        assert len(calls) > 1, "can only join a started process"
+        await kill(process, *args, **options)
+
+    monkeypatch.setattr(nanny.WorkerProcess, "kill", fails_once)
+    before = set(SpecCluster._instances)
+    found = dict(Cluster("local:2").run(os.path.basename, [("a/b",)], tmp_path))
+    assert found == {("a/b",): "b"} and len(calls) == 2
+    assert {each.status for each in set(SpecCluster._instances) - before} == {Status.closed}
 
 
 def test_workers_of_this_machine(run, meshes, whole, tmp_path):
