@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from ..speed.devices import resolve_device
-from .options import check_choice, check_range, load_pipeline, parse_elevation, result_folders, warn, without_unused
+from .options import check_choice, check_range, load_pipeline, parse_elevation, quick_imports, result_folders, warn
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -59,11 +59,10 @@ def generate(
 
 
 def _generate(folders: dict[Path, Path], settings: dict, device_name: str, export: str | None) -> None:
-    from ..data.photo import cut_out
-    from ..export.formats import parse_formats
-    from ..plans import Plan
-
-    with without_unused(settings["preset"]):
+    with quick_imports(settings["preset"]):
+        from ..data.photo import cut_out
+        from ..export.formats import parse_formats
+        from ..plans import Plan
         from ..viz.outputs import FILES, Stopwatch, check_targets, write_outputs
 
     # everything that can be checked without the weights comes before they are loaded
@@ -87,7 +86,7 @@ def _generate(folders: dict[Path, Path], settings: dict, device_name: str, expor
     import torch
 
     loading = Stopwatch()
-    with loading("load"), without_unused(settings["preset"]):
+    with loading("load"), quick_imports(settings["preset"]):
         pipe = _placed(load_pipeline(settings["preset"]), settings, device)
     assumed = False
     if settings["elevation"] is None:

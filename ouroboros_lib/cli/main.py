@@ -4,6 +4,7 @@ Commands import what they need when they run, so that --help is quick. Bad input
 code 2, an interrupt in one line and 130; results appear only when they are complete.
 """
 
+import gc
 import os
 import sys
 import threading
@@ -84,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     if code == 130:  # newer typer turns Ctrl-C into this code by itself
         print("\ninterrupted, nothing was left half-written", file=sys.stderr)
+    if options.own_process:
+        gc.freeze()  # Python would look for garbage in all that torch brought, for a second or two, before it leaves
     sys.exit(code or 0)
 
 

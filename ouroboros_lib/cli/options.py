@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..speed.cluster import Cluster
 
 SMALL = {"Autoencoder", "ElevationEstimator", "EDMNoise", "GaussianReconstructor", "MultiviewUNet"}
+VAE = "diffusers.models.autoencoders.autoencoder_kl"  # through which all its other models would come
 UNUSED = ("onnxruntime", "scipy", "torchvision", "transformers")  # of what diffusers imports, by small models
 own_process = False  # whether this is the program `ouroboros` and nothing else, as `main` knows
 OnCluster = Annotated[str, typer.Option("--cluster", metavar="tcp://HOST:PORT|local:N|slurm:FILE", help="Let Dask's "
@@ -113,14 +115,27 @@ def silence_diffusers() -> None:
 
 
 @contextmanager
-def without_unused(preset: str) -> Iterator[None]:
-    """Around imports of diffusers by a program that runs a pipeline with small models only and compiles none:
-    it leaves out what it would import for others. That takes twice as long as importing torch.
+def quick_imports(preset: str) -> Iterator[None]:
+    """Around imports by a program that runs a pipeline. Python does not look for garbage meanwhile, a fifth of the time
+    of importing torch; and diffusers leaves out what pipelines of small models that are not compiled never use of it.
     """
-    if not (own_process and is_small(preset)) or "torch._dynamo" in sys.modules:
+    if not own_process:
         yield
         return
-    hidden = {"torch._dynamo": _no_compiler()} | dict.fromkeys(UNUSED)  # None: as if it was not installed
+    gc.disable()
+    try:
+        with without_unused() if is_small(preset) and "torch._dynamo" not in sys.modules else nullcontext():
+            yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def without_unused() -> Iterator[None]:
+    """Around imports of diffusers: without what it would import for others, which takes longer than importing torch."""
+    vae = ModuleType(VAE)
+    vae.AutoencoderKL = type("AutoencoderKL", (), {})  # type: ignore[attr-defined]  # no small model is one
+    hidden = {"torch._dynamo": _no_compiler(), VAE: vae} | dict.fromkeys(UNUSED)  # None: as if it was not installed
     before = {name: sys.modules[name] for name in hidden if name in sys.modules}
     sys.modules.update(hidden)
     try:
@@ -130,6 +145,7 @@ def without_unused(preset: str) -> Iterator[None]:
             if sys.modules[name] is stand_in:
                 del sys.modules[name]
         sys.modules.update(before)
+        vars(sys.modules.get("diffusers.models", ModuleType(""))).pop("AutoencoderKL", None)  # which it would remember
 
 
 def _no_compiler() -> ModuleType:

@@ -11,8 +11,19 @@ from ouroboros_lib.cli.main import main
 from ouroboros_lib.cli.options import is_small
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 
-HEAVY = {"gsplat", "matplotlib", "onnxruntime", "scipy.stats", "torch._dynamo", "torchvision", "transformers",
-         "trimesh"}
+HEAVY = {"diffusers.models.autoencoders", "gsplat", "matplotlib", "onnxruntime", "scipy.stats", "torch._dynamo",
+         "torchvision", "transformers", "trimesh"}
+AFTERWARDS = """
+import gc, sys
+from ouroboros_lib.cli import options
+options.own_process = True
+with options.quick_imports("small"):
+    from ouroboros_lib.pipeline import Ouroboros3DPipeline
+    assert not gc.isenabled()
+assert gc.isenabled() and "torch._dynamo" not in sys.modules
+import diffusers, scipy
+assert hasattr(diffusers.AutoencoderKL, "encode") and hasattr(diffusers.models.AutoencoderKL, "encode")
+"""
 COMMANDS = """
 import json, sys
 from ouroboros_lib.cli.main import main
@@ -55,6 +66,11 @@ def test_generate_imports_little_and_gives_the_same(weights, tmp_path):
     assert lean["settings"] == full["settings"] and lean["figures"] == full["figures"]
     for name in ("gaussians.ply", "multiview.png", "recursion.png"):
         assert (tmp_path / "lean" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
+
+
+def test_what_is_left_out_is_there_afterwards():
+    done = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_small(weights, tmp_path):
