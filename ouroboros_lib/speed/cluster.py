@@ -190,14 +190,13 @@ def _marked(folder: Path | None) -> Iterator[Path | None]:
 
 
 def _close(cluster: Any) -> None:
-    """To the end, although Dask fails to end a worker that died as it began, whose successor it takes for started."""
+    """Also where Dask fails to: where a worker died as it began, whose successor Dask takes for started."""
     from distributed import Status
 
     try:
         cluster.close()
     except AssertionError:
-        cluster.status = Status.failed  # else the second call would wait for the first one
-        cluster.close()
+        cluster.status = Status.closed  # what is left ends with this process; a second try would wait for the first
 
 
 def _own_cluster(kind: str, rest: str) -> Any:
