@@ -98,7 +98,9 @@ def whole(meshes, tmp_path_factory):
 
 @pytest.fixture
 def at_the_second(monkeypatch):
-    """Does something once two objects have come out, the others being at work."""
+    """Does something once two objects have come out, of the others at most six being at work or done."""
+    monkeypatch.setattr(cluster, "AHEAD", 6)
+
     def call(act):
         done, names = Tally.done, []
 
@@ -249,6 +251,7 @@ def test_big_meshes_come_first(meshes, tmp_path):
 def test_freed_memory_stays_with_a_worker(tmp_path, monkeypatch):
     """Dask would have glibc give it back at once."""
     import dask
+    import distributed  # noqa: F401  # which has settings of its own
 
     name = "MALLOC_TRIM_THRESHOLD_"
     assert str(dask.config.get(f"distributed.nanny.pre-spawn-environ.{name}")) == cluster.TRIM
@@ -373,9 +376,9 @@ def test_shards_go_on_where_they_stopped(machines, many, tmp_path):
     assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in shards}
 
 
-def test_a_scheduler_that_is_lost(run, machines, meshes, whole, tmp_path, at_the_second):
-    """The last test with these machines."""
-    out = tmp_path / "out"
+def test_a_scheduler_that_is_lost(run, meshes, whole, tmp_path, at_the_second, request):
+    machines, out = Machines(tmp_path, 2), tmp_path / "out"
+    request.addfinalizer(machines.close)
     at_the_second(machines.scheduler.kill)
     code, text, errors = run(*render(meshes, out, "--cluster", machines.address))
     lines = [line for line in errors.splitlines() if not line.startswith("skipped: bad")]
