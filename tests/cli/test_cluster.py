@@ -48,6 +48,10 @@ class Machines:
                 break
         threading.Thread(target=self.scheduler.stderr.read, daemon=True).start()
         self.workers = [self.worker(folder) for _ in range(workers)]
+        from distributed import Client
+
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(workers)  # else a command may say that it waits for them
 
     def worker(self, here):
         process = started("worker", self.address, "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory",
