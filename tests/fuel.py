@@ -48,6 +48,7 @@ class Fuel:
         self.page_size = 3
         self.delay = 0.0
         self.requests = Counter()
+        self.over = threading.Event()
         fuel = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,6 +64,7 @@ class Fuel:
         threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def close(self):
+        self.over.set()
         self.httpd.shutdown()
         self.httpd.server_close()
 
@@ -108,7 +110,7 @@ class Fuel:
                 return
         if mood == "stall":
             handler.wfile.flush()
-            time.sleep(1.0)
+            self.over.wait(5)
         handler.close_connection = True
 
     @staticmethod

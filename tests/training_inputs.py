@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -58,15 +60,21 @@ def train_command(out, *more, preset="tiny", **settings):
     return words + [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
+def free_port():
+    """Below those that systems give to whoever connects, by a chance that no test seeds: nobody takes it meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def launch(arguments, processes=1, module="ouroboros_lib", **environment):
     """Run a module in several processes that find each other; returns the lines of the first one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     root = str(Path(ouroboros_lib.__file__).parent.parent)
     common = {"PYTHONPATH": os.pathsep.join([root, str(Path(__file__).parent)]), "WORLD_SIZE": str(processes),
-              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": "0", "ACCELERATE_USE_CPU": "true",
-              "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "LOCAL_RANK": "0",
+              "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     common = os.environ | common | environment
     runs = [warm.run([module, *arguments], env=common | {"RANK": str(rank)}, text=True, stdout=subprocess.PIPE,
                      stderr=subprocess.PIPE) for rank in range(processes)]

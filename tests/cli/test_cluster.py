@@ -48,6 +48,10 @@ class Machines:
                 break
         threading.Thread(target=self.scheduler.stderr.read, daemon=True).start()
         self.workers = [self.worker(folder) for _ in range(workers)]
+        from distributed import Client
+
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(workers)  # else a command may say that it waits for them
 
     def worker(self, here):
         process = started("worker", self.address, "--nthreads", 1, "--no-nanny", "--no-dashboard", "--local-directory",
@@ -98,7 +102,9 @@ def whole(meshes, tmp_path_factory):
 
 @pytest.fixture
 def at_the_second(monkeypatch):
-    """Does something once two objects have come out, the others being at work."""
+    """Does something once two objects have come out, of the others at most six being at work or done."""
+    monkeypatch.setattr(cluster, "AHEAD", 6)
+
     def call(act):
         done, names = Tally.done, []
 
@@ -255,6 +261,7 @@ def test_big_meshes_come_first(meshes, tmp_path):
 def test_freed_memory_stays_with_a_worker(tmp_path, monkeypatch):
     """Dask would have glibc give it back at once."""
     import dask
+    import distributed  # noqa: F401  # which has settings of its own
 
     name = "MALLOC_TRIM_THRESHOLD_"
     assert str(dask.config.get(f"distributed.nanny.pre-spawn-environ.{name}")) == cluster.TRIM
@@ -379,9 +386,9 @@ def test_shards_go_on_where_they_stopped(machines, many, tmp_path):
     assert before == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in shards}
 
 
-def test_a_scheduler_that_is_lost(run, machines, meshes, whole, tmp_path, at_the_second):
-    """The last test with these machines."""
-    out = tmp_path / "out"
+def test_a_scheduler_that_is_lost(run, meshes, whole, tmp_path, at_the_second, request):
+    machines, out = Machines(tmp_path, 2), tmp_path / "out"
+    request.addfinalizer(machines.close)
     at_the_second(machines.scheduler.kill)
     code, text, errors = run(*render(meshes, out, "--cluster", machines.address))
     lines = [line for line in errors.splitlines() if not line.startswith("skipped: bad")]

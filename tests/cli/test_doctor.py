@@ -1,6 +1,5 @@
 """`ouroboros doctor`: what it finds on this machine, and what it would find on a worse one."""
 
-import sys
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -47,7 +46,8 @@ def test_doctor_on_a_worse_machine(monkeypatch):
     monkeypatch.setattr(doctor, "load_pipeline", damaged)
     monkeypatch.setattr(doctor, "PACKAGES", ("no_such_package",))
     monkeypatch.setitem(doctor.EXTRAS, "eval", ("measuring", ("json", "no_such_measure")))
-    monkeypatch.setattr(sys, "version_info", (3, 9, 0))
+    # for doctor alone: packages that it imports would fail half-way, for later tests as well
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(version_info=(3, 9, 0), executable="python"))
     checks = {check.name: check for check in doctor.run_checks()}
     for name in ("Python", "no_such_package", "Weights small", "One step"):
         assert checks[name].state == "missing" and checks[name].advice

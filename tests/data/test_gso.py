@@ -29,7 +29,7 @@ def fuel():
 
 @pytest.fixture
 def how(fuel):
-    return gso.Download(server=fuel.url, workers=4, tries=4, timeout=0.5, pause=0.01)
+    return gso.Download(server=fuel.url, workers=4, tries=4, timeout=30, pause=0.01)
 
 
 def download(names, out, how):
@@ -85,6 +85,7 @@ def test_what_is_there_is_not_fetched_again(fuel, how, tmp_path):
 def test_bad_lines_are_mended(fuel, how, tmp_path, moods):
     fuel.archives = {"Thing": gso_zip()}
     fuel.moods = {"Thing": list(moods)}
+    how.timeout = 1 if "stall" in moods else 30
     assert download(["Thing"], tmp_path, how) == (["Thing"], {})
     record = json.loads((tmp_path / "Thing" / gso.RECORD).read_text())
     assert record["sha256"] == hashlib.sha256(fuel.archives["Thing"]).hexdigest()
@@ -204,11 +205,12 @@ def test_interrupted_and_resumed_without_loss_or_repetition(fuel, tmp_path, blow
                "--all", "--server", fuel.url, "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, "OMP_WAIT_POLICY": "passive"})
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline and len(list((tmp_path / "out").glob("Thing_*"))) < 2:
         time.sleep(0.005)
+    fuel.delay = 0.5  # the others cannot all come before the blow acts
     process.send_signal(blow)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=100)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[blow]
     assert "Traceback" not in errors
     finished = {path.name for path in (tmp_path / "out").glob("Thing_*")}
@@ -217,7 +219,7 @@ def test_interrupted_and_resumed_without_loss_or_repetition(fuel, tmp_path, blow
         manifest = json.loads((tmp_path / "out" / gso.MANIFEST).read_text())
         assert set(manifest["models"]) == finished
     fuel.delay, before = 0.0, dict(fuel.requests)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and "6 of 6 objects" in done.stdout
     assert all(fuel.requests[name] == before[name] for name in finished)  # none of these again
     assert set(json.loads((tmp_path / "out" / gso.MANIFEST).read_text())["models"]) == set(fuel.archives)

@@ -30,7 +30,7 @@ def fuel():
 
 @pytest.fixture
 def how():
-    return Fetch(tries=4, timeout=0.5, pause=0.01)
+    return Fetch(tries=4, timeout=30, pause=0.01)
 
 
 def bring(out, how, only, *given):
@@ -91,6 +91,7 @@ def test_what_is_there_is_not_brought_again(fuel, how, tmp_path):
 @pytest.mark.parametrize("moods", [["break"], ["short", "stall"], ["garbage", 503]], ids=str)
 def test_bad_lines_are_mended(fuel, how, tmp_path, moods):
     fuel.moods = {"kit": list(moods)}
+    how.timeout = 1 if "stall" in moods else 30
     assert bring(tmp_path, how, TWO, f"kaykit={fuel.url}/kit.zip")["kaykit"][1] is None
     assert fuel.requests == {"kit": len(moods) + 1}
 

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 import warm
@@ -16,6 +14,7 @@ from ouroboros_lib.cli.main import main
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.ablation import DEFAULT_METHOD
 from ouroboros_lib.evaluation.tables import PUBLISHED
+from ouroboros_lib.files.processes import began
 from ouroboros_lib.plans import Plan
 from ouroboros_lib.training import TrainingConfig, recipe
 from ouroboros_lib.training.recipe import RECIPES, choose_stages, load_comparisons, load_recipe, run_recipe, spread
@@ -135,15 +134,18 @@ def test_bad_recipes(tmp_path, name):
         load_recipe(str(path))
 
 
-def stub(monkeypatch, tmp_path, code="pass"):
-    """Stages are short programs that note when they start and end, and write the pipeline's index."""
+def stub(monkeypatch, tmp_path, code="pass", together=None):
+    """Stages are short programs that note when they start and end, and write the pipeline's index.
+
+    together: {stage: how many processes must have started, in all, before it goes on}."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     program = f"""
 import os, pathlib, sys, time
 name, folder = sys.argv[1], pathlib.Path({str(tmp_path)!r})
 log = open(folder / "events", "a", buffering=1)
 print("start", name, os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("RANK", ""), file=log)
-time.sleep(0.3)
+while (folder / "events").read_text().count("start") < {together or {}}.get(name, 0):
+    time.sleep(0.02)
 {code}
 pipeline = folder / "out" / name / "pipeline"
 pipeline.mkdir(parents=True, exist_ok=True)
@@ -160,7 +162,7 @@ def stages(path, *entries):
 
 
 def test_side_by_side_on_gpus_of_their_own_and_after_their_predecessors(monkeypatch, tmp_path, capsys):
-    events = stub(monkeypatch, tmp_path)
+    events = stub(monkeypatch, tmp_path, together={"a": 2, "b": 2, "c": 4})
     plan = stages(tmp_path, {"name": "a"}, {"name": "b"}, {"name": "c", "init": ["a", "reconstructor=b"], "gpus": 2})
     run_recipe(plan, tmp_path / "out", gpus=2)
     lines = events()
@@ -184,8 +186,7 @@ def test_lpips_that_cannot_be_had_is_said_before_the_first_stage(monkeypatch, tm
 
 
 def test_stages_that_share_gpus_are_spread_evenly(monkeypatch, tmp_path):
-    wait = 'while (folder / "events").read_text().count("start") < 4:\n    time.sleep(0.1)'  # for all that fit
-    events = stub(monkeypatch, tmp_path, wait)
+    events = stub(monkeypatch, tmp_path, together=dict.fromkeys("abcd", 4))
     run_recipe(stages(tmp_path, *({"name": name} for name in "abcde")), tmp_path / "out", gpus=2, per_gpu=2)
     lines = events()
     assert sorted(lines[:4]) == ["start a 0 ", "start b 1 ", "start c 0 ", "start d 1 "]
@@ -194,7 +195,7 @@ def test_stages_that_share_gpus_are_spread_evenly(monkeypatch, tmp_path):
 
 
 def test_only_gpus_that_were_left_are_used(monkeypatch, tmp_path):
-    events = stub(monkeypatch, tmp_path)
+    events = stub(monkeypatch, tmp_path, together={"b": 3})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
     run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b", "init": ["a"], "gpus": 2}), tmp_path / "out", gpus=2)
     lines = events()
@@ -302,7 +303,7 @@ def test_one_at_a_time_without_gpus(monkeypatch, tmp_path):
 
 
 def test_a_failure_stops_the_others_and_says_where_to_look(monkeypatch, tmp_path):
-    events = stub(monkeypatch, tmp_path, "if name == 'a': sys.exit('out of memory')\ntime.sleep(30)")
+    events = stub(monkeypatch, tmp_path, "if name == 'a': sys.exit('out of memory')\ntime.sleep(30)", {"a": 2})
     with pytest.raises(InputError, match=r"a failed: out of memory; the whole story is in .*a\.log"):
         run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b"}), tmp_path / "out", gpus=2)
     assert sorted(events()) == ["start a 0 ", "start b 1 "]
@@ -315,12 +316,18 @@ def test_a_stage_that_left_objects_out_is_done(monkeypatch, tmp_path):
 
 
 def test_sigterm_stops_the_stages(monkeypatch, tmp_path):
-    events = stub(monkeypatch, tmp_path, "time.sleep(3)")
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    """Once both are at work, one of them has it sent."""
+    events = stub(monkeypatch, tmp_path, f"""
+open(folder / "pids", "a").write(f"{{os.getpid()}}\\n")
+while (folder / "pids").read_text().count("\\n") < 2:
+    time.sleep(0.02)
+if name == "b":
+    os.kill({os.getpid()}, {signal.SIGTERM:d})
+time.sleep(100)""")
     with pytest.raises(SystemExit):
         run_recipe(stages(tmp_path, {"name": "a"}, {"name": "b"}), tmp_path / "out", gpus=2)
-    time.sleep(3)
     assert sorted(events()) == ["start a 0 ", "start b 1 "]
+    assert [began(int(pid)) for pid in (tmp_path / "pids").read_text().split()] == [None, None]
 
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):

@@ -18,7 +18,7 @@ from ouroboros_lib.training.data import RenderedObjects
 
 @pytest.fixture(autouse=True)
 def little_time(monkeypatch):
-    monkeypatch.setattr(streaming, "PATIENCE", Fetch(tries=3, timeout=0.3, pause=0.01, report=streaming.say))
+    monkeypatch.setattr(streaming, "PATIENCE", Fetch(tries=3, timeout=1, pause=0.01, report=streaming.say))
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_the_command_survives_a_stall_ends_where_nothing_comes_and_goes_on(serve
     code, errors = run()
     (line,) = (line for line in errors.splitlines() if line.startswith("error: "))
     assert code == 2 and line.startswith(f"error: {second}: HTTP 503") and line.endswith("; given up after 3 tries")
-    for text in ("shards.json: HTTP 503 Service", f"{second}: nothing came for 0.3 s, at byte", f"{second}: goes on"):
+    for text in ("shards.json: HTTP 503 Service", f"{second}: nothing came for 1 s, at byte", f"{second}: goes on"):
         assert text in errors
     assert "Traceback" not in errors and 5 <= len(logged(tmp_path / "run")) < 11
     assert run("--resume")[0] == 0 and logged(tmp_path / "run") == list(range(1, 12))
