@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     if code == 130:  # newer typer turns Ctrl-C into this code by itself
         print("\ninterrupted, nothing was left half-written", file=sys.stderr)
-    if options.own_process:
+    if options.own_process and "triton" not in sys.modules:  # whose bindings would print what they find left over
         gc.freeze()  # Python would look for garbage in all that torch brought, for a second or two, before it leaves
     sys.exit(code or 0)
 

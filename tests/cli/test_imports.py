@@ -91,3 +91,18 @@ def test_answers_that_need_no_torch(line, words):
     codes, modules, errors = run_alone([line])
     assert codes == [2 if words else 0] and len(errors) == bool(words) and words in "".join(errors)
     assert not {"torch", "numpy", "PIL"} & set(modules)
+
+
+LEAVES = """
+import sys
+import triton._C.libtriton
+from ouroboros_lib.cli.main import main
+sys.argv = ["ouroboros", "--help"]
+main()
+"""
+
+
+def test_nothing_is_said_on_leaving_with_triton():
+    pytest.importorskip("triton", exc_type=ImportError)
+    done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
