@@ -17,10 +17,12 @@ from .views import write_colmap, write_views
 
 @dataclass(frozen=True)
 class Source:
-    """What is exported: Gaussians (N,) in this library's axes; elevation of the input camera in degrees."""
+    """What is exported: Gaussians (N,) in this library's axes; elevation of the input camera in degrees; name: what
+    the user calls it by."""
 
     gaussians: Gaussians
     elevation: float = 10.0
+    name: str = "this splat"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ def _write_splat(path: Path, source: Source, settings: Settings) -> None:
 
 
 def _write_mesh(path: Path, source: Source, settings: Settings) -> None:
-    write_mesh(path, source.gaussians, settings.faces, settings.texture)
+    try:
+        write_mesh(path, source.gaussians, settings.faces, settings.texture)
+    except InputError as error:
+        raise InputError(f"{source.name}: {error}") from None
 
 
 def _write_views(path: Path, source: Source, settings: Settings) -> None:
@@ -119,11 +124,11 @@ def load_source(path: Path, axes: str | None = None) -> Source:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; name a splat file, or a folder that `generate` has written")
     if not path.is_dir():
-        return Source(Gaussians.load(path, axes))
+        return Source(Gaussians.load(path, axes), name=str(path))
     if not (path / "gaussians.ply").is_file():
         raise InputError(f"{path}: no result of `ouroboros generate`: it has no gaussians.ply; or name a splat file")
     gaussians = Gaussians.load(path / "gaussians.ply", axes)
     if not (path / "result.json").is_file():
-        return Source(gaussians)
+        return Source(gaussians, name=str(path))
     record = checked(read_json(path / "result.json"), Record, path / "result.json")
-    return Source(gaussians, float(record["settings"]["elevation"]))
+    return Source(gaussians, float(record["settings"]["elevation"]), str(path))

@@ -124,7 +124,7 @@ def surface_colors(gaussians: Gaussians, points: np.ndarray, normals: np.ndarray
         weights += weight
     colored = weights[:, 0] > 1e-6
     if not colored.any():
-        raise InputError("this splat has no surface that can be seen: no mesh")
+        raise InputError("no surface that can be seen: no mesh")
     colors = (total / weights.clamp_min(1e-6)).clamp(0, 1).numpy()
     if not colored.all():
         known = colored.numpy()

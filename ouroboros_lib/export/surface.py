@@ -55,7 +55,7 @@ def extract_surface(gaussians: Gaussians, faces: int) -> Surface:
     volume, centre, half = fuse(gaussians)
     closed = gaussian_filter(np.pad(volume, 1, constant_values=volume.max()), SMOOTHING)
     if not (closed < 0).any():
-        raise InputError("this splat has no surface that can be seen: no mesh")
+        raise InputError("no surface that can be seen: no mesh")
     step = 2 * half / GRID
     vertices, triangles, _, _ = marching_cubes(closed, 0.0)
     mesh = _parts(Trimesh(centre - half + (vertices - 0.5) * step, triangles))
@@ -115,7 +115,7 @@ def bounds(gaussians: Gaussians) -> tuple[np.ndarray, float]:
     """Centre (3,) and radius of a ball that holds the Gaussians which are mostly opaque. Raises InputError."""
     means = gaussians.means[gaussians.opacities > 0.5].double()
     if not len(means):
-        raise InputError("this splat has no opaque Gaussian: no mesh")
+        raise InputError("no opaque Gaussian: no mesh")
     centre = (means.amin(0) + means.amax(0)) / 2
     return centre.numpy(), float((means - centre).norm(dim=-1).max())
 

@@ -74,7 +74,7 @@ def write_outputs(folder: Path, photo, output, settings: dict, watch: Stopwatch,
         if exports:
             with watch("exports"):
                 for known in exports:
-                    known.write(stage / known.name, Source(gaussians, elevation), Settings())
+                    known.write(stage / known.name, Source(gaussians, elevation, settings["image"]), Settings())
         record = {"settings": settings, "input": {"original_size": list(photo.original_size), "matte": photo.matte,
                                                   "notes": photo.notes},
                   "figures": figures(photo.image, views, renders, gaussians), "seconds": watch.seconds,
