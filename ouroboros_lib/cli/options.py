@@ -116,8 +116,8 @@ def silence_diffusers() -> None:
 
 @contextmanager
 def quick_imports(preset: str) -> Iterator[None]:
-    """Around imports by a program that runs a pipeline. Python does not look for garbage meanwhile, a fifth of the time
-    of importing torch; and diffusers leaves out what pipelines of small models that are not compiled never use of it.
+    """Around imports by a program that runs a pipeline. Python does not look for garbage meanwhile, and diffusers
+    leaves out what pipelines of small models that are not compiled never use of it.
     """
     if not own_process:
         yield
