@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SMALL = {"Autoencoder", "ElevationEstimator", "EDMNoise", "GaussianReconstructor", "MultiviewUNet"}
 VAE = "diffusers.models.autoencoders.autoencoder_kl"  # through which all its other models would come
-UNUSED = ("onnxruntime", "scipy", "torchvision", "transformers")  # of what diffusers imports, by small models
+UNUSED = ("boto3", "onnxruntime", "scipy", "torchvision", "transformers")  # of what diffusers imports, by small models
 own_process = False  # whether this is the program `ouroboros` and nothing else, as `main` knows
 OnCluster = Annotated[str, typer.Option("--cluster", metavar="tcp://HOST:PORT|local:N|slurm:FILE", help="Let Dask's "
                                         "workers do it, which share the folders: docs/cluster.md.")]
@@ -138,9 +138,12 @@ def without_unused() -> Iterator[None]:
     hidden = {"torch._dynamo": _no_compiler(), VAE: vae} | dict.fromkeys(UNUSED)  # None: as if it was not installed
     before = {name: sys.modules[name] for name in hidden if name in sys.modules}
     sys.modules.update(hidden)
+    packages = metadata.packages_distributions  # reads the list of files of every package that is there
+    metadata.packages_distributions = dict  # type: ignore[assignment]
     try:
         yield
     finally:
+        metadata.packages_distributions = packages  # type: ignore[method-assign]
         for name, stand_in in hidden.items():
             if sys.modules[name] is stand_in:
                 del sys.modules[name]

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from contextlib import suppress
+from importlib import import_module
 
 import numpy as np
 from PIL import Image
@@ -10,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")  # bitmaps: none starts a program
+PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Avif")  # PIL's, of some versions; HEIF registers itself
 MAX_SIDE = 16_384  # pixels, the largest side WebP allows
 MAX_PIXELS = 100_000_000
 
@@ -35,7 +38,9 @@ class OnWhite:
 def open_picture(data: bytes) -> Image.Image:
     """A picture whose pixels are still to be read, in one of FORMATS. Raises InputError for one that is too large,
     before there is room for its pixels, and what PIL raises for others."""
-    Image.init()  # PIL registers WebP and TIFF only then
+    for name in PLUGINS:  # by itself PIL would load forty others, which takes longer than most pictures
+        with suppress(ImportError):
+            import_module(f"PIL.{name}ImagePlugin")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limits here are stricter
         try:

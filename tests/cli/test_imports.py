@@ -11,10 +11,11 @@ from ouroboros_lib.cli.main import main
 from ouroboros_lib.cli.options import is_small
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 
-HEAVY = {"diffusers.models.autoencoders", "gsplat", "matplotlib", "onnxruntime", "scipy.stats", "torch._dynamo",
-         "torchvision", "transformers", "trimesh"}
+HEAVY = {"PIL.PdfImagePlugin", "boto3", "diffusers.models.autoencoders", "gsplat", "matplotlib", "onnxruntime",
+         "scipy.stats", "torch._dynamo", "torchvision", "transformers", "trimesh"}
 AFTERWARDS = """
 import gc, sys
+from importlib import metadata
 from ouroboros_lib.cli import options
 options.own_process = True
 with options.quick_imports("small"):
@@ -22,6 +23,7 @@ with options.quick_imports("small"):
     assert not gc.isenabled()
 assert gc.isenabled() and "torch._dynamo" not in sys.modules
 import diffusers, scipy
+assert "torch" in metadata.packages_distributions()
 assert hasattr(diffusers.AutoencoderKL, "encode") and hasattr(diffusers.models.AutoencoderKL, "encode")
 """
 COMMANDS = """
