@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
-from ..files import dump_json, new_folder, one_line
+from ..files import dump_json, new_folder, one_line, read_bytes
 from .folder_formats import UPS, find_format, into_our_world, is_stray, load_array, read_format, subfolders
 from .pictures import LFS, OnWhite, eight_bit, open_picture
 
@@ -128,10 +128,7 @@ class _Folder(Mapping):
     def __getitem__(self, name: str) -> bytes:
         if name not in self:
             raise KeyError(name)
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise InputError(f"{self.path / name}: cannot be read ({error.strerror})") from None
+        return read_bytes(self.path / name)
 
     def __contains__(self, name) -> bool:
         return name in self.names or "/" in name and self._inside(name) is not None

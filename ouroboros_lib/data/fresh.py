@@ -18,6 +18,7 @@ from .folders import MultiviewObject
 from .household import household
 from .mesh_files import Part, find_mesh, is_gso, read_parts, read_texture
 from .meshes import Z_TO_Y, Light, place_parts, render_mesh
+from .pictures import SUFFIXES
 from .renders import RenderSettings
 
 ELEVATIONS = (-5.0, 40.0)  # degrees; steeper than what is measured on, since photos are
@@ -31,8 +32,7 @@ REPEATS = (1.0, 3.0)  # of a swatch along the object's largest extent
 
 def find_swatches(folder: str) -> list[Path]:
     """The pictures in a folder and below, to paint with; none for an empty name. Raises InputError."""
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
-                   ) if folder else []
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES) if folder else []
     if folder and not found:
         raise InputError(f"swatches={folder}: no pictures (.jpg, .png, .webp) in this folder")
     return found

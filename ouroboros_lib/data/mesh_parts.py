@@ -12,12 +12,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import one_line
-from .pictures import LFS, eight_bit, open_picture
+from .pictures import LFS, eight_bit, open_picture, to_linear, to_srgb
 
 PLAIN = 178  # 0..255, the grey of surfaces without any colour
 FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf", "glb", "visual", "google_16k",
            "google_64k", "google_512k", "poisson", "tsdf")  # of an object's folder
-PICTURES = ("image", "images", "material", "materials", "tex", "texture", "textures", "map", "maps")  # folders beside
+PICTURE_FOLDERS = ("image", "images", "material", "materials", "tex", "texture", "textures", "map", "maps")
 MISSING = ("error", "grey", "skip")  # what to do about a texture that is missing
 FAR = 1e4  # repeats of a texture away from its first place
 MOST_TEXELS = 2**29  # of all textures of a mesh: 32 of 4096 x 4096
@@ -49,14 +49,6 @@ class Part:
     @property
     def see_through(self) -> bool:
         return any(colors is not None and colors.shape[-1] == 4 for colors in (self.texture, self.colors))
-
-
-def to_srgb(x: np.ndarray) -> np.ndarray:
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
-def to_linear(x: np.ndarray) -> np.ndarray:
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def scaled_texture(texture: np.ndarray, factor: np.ndarray, linear: bool) -> np.ndarray:
@@ -137,7 +129,7 @@ class Files:
 
     def _may_read(self, path: Path) -> bool:
         above = [place for place in list(self.folder.parents)[:TURNS] if path.is_relative_to(place)]
-        return path.is_relative_to(self.root) or any(path.relative_to(place).parts[0].lower() in PICTURES
+        return path.is_relative_to(self.root) or any(path.relative_to(place).parts[0].lower() in PICTURE_FOLDERS
                                                      for place in above)
 
     def get(self, name: str, what: str) -> bytes | None:
@@ -172,7 +164,7 @@ class Files:
 
 
 def _pictures(place: Path) -> list[Path]:
-    return sorted(entry for entry in place.iterdir() if entry.name.lower() in PICTURES and entry.is_dir())
+    return sorted(entry for entry in place.iterdir() if entry.name.lower() in PICTURE_FOLDERS and entry.is_dir())
 
 
 def _same(name: str) -> str:
