@@ -7,7 +7,7 @@ import numpy as np
 import PIL
 import pytest
 import torch
-from pictures import BAD, rgb_image, rgba_image, scene
+from pictures import BAD, iou, rgb_image, rgba_image, scene
 from PIL import Image, ImageCms, features
 
 from ouroboros_lib.data import mattes
@@ -68,10 +68,6 @@ def test_every_format_and_mode_gives_the_same_object(tmp_path, name):
     if "rgb" in name or "cmyk" in name or "palette" in name or "ycbcr" in name:
         assert torch.allclose(photo.image[:, SIZE // 2, 12], torch.tensor([0.85, 0.4, 0.1]), atol=0.06)
         assert torch.allclose(photo.image[:, SIZE // 2, SIZE // 2], torch.tensor([0.1, 0.2, 0.3]), atol=0.06)
-
-
-def iou(a, b):
-    return (a & b).sum() / (a | b).sum()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
