@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import one_line
-from .pictures import LFS, eight_bit, open_picture, to_linear, to_srgb
+from .pictures import LFS, POINTER, eight_bit, open_picture, to_linear, to_srgb
 
 PLAIN = 178  # 0..255, the grey of surfaces without any colour
 FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf", "glb", "visual", "google_16k",
@@ -76,7 +76,7 @@ def decode_texture(data: bytes, alpha: bool = False, room: int = MOST_TEXELS) ->
     """An image file's contents as (H, W, 3) uint8, with `alpha` (H, W, 4) where it has some. room: for so many pixels.
     Raises InputError and what PIL raises."""
     if data.startswith(LFS):
-        raise ValueError("a Git LFS pointer, not the file: git lfs pull fetches it")
+        raise ValueError(POINTER)
     with open_picture(data) as image:
         if image.width * image.height > room:
             raise InputError(f"all textures together have more than {MOST_TEXELS >> 20} million pixels; reduce them")

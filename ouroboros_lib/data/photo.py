@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import one_line, read_bytes
 from .mattes import estimate_matte
-from .pictures import LFS, check_pixels, deep_grey, has_alpha, is_deep, open_picture
+from .pictures import LFS, POINTER, check_pixels, deep_grey, has_alpha, is_deep, open_picture
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -189,7 +189,7 @@ def _open(path: Path) -> Image.Image:
         what = f", it is {kind}: convert it to PNG or JPEG first" if kind else ""
         what += ", or pip install pillow-heif" if kind == "HEIC" else ""
         if data.startswith(LFS):
-            what = ", it is a Git LFS pointer, not the file: git lfs pull fetches it"
+            what = f", it is {POINTER}"
         raise InputError(f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF){what}") from None
     except Exception as error:  # decoders raise many kinds
         raise InputError(f"{path}: the picture is damaged ({one_line(error)})") from None

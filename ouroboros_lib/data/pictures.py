@@ -15,6 +15,7 @@ MAX_SIDE = 16_384  # pixels, the largest side WebP allows
 MAX_PIXELS = 100_000_000
 
 LFS = b"version https://git-lfs"  # how a file begins that only says where Git keeps the real one
+POINTER = "a Git LFS pointer, not the file: git lfs pull fetches it"  # such a file
 
 
 class OnWhite:
