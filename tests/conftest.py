@@ -113,7 +113,7 @@ def rendered_folder(tmp_path_factory, rendered):
 
 @pytest.fixture(scope="session")
 def rendered_shards(tmp_path_factory, rendered):
-    from ouroboros_lib.data.shards import write_shards
+    from shard_inputs import write_shards
 
     root = tmp_path_factory.mktemp("shards")
     write_shards(rendered, root, max_bytes=60_000)

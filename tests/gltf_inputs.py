@@ -8,7 +8,9 @@ import struct
 import numpy as np
 from PIL import Image
 
+from ouroboros_lib.cameras import orbit_cameras
 from ouroboros_lib.data import gltf_files
+from ouroboros_lib.data.meshes import load_mesh, render_mesh
 
 CHART = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]  # above left, above right, below left, below right
 CORNERS = np.float32([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)])
@@ -17,11 +19,18 @@ FACES = np.uint16([0, 1, 2, 0, 2, 3])
 
 
 def chart(mode="RGB", size=64, holes=False):
+    """A picture whose quarters have the colours of CHART."""
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = np.uint8(CHART).reshape(2, 2, 3), 255
     if holes:
         pixels[0, 0, 3] = 0
     return Image.fromarray(pixels.repeat(size // 2, 0).repeat(size // 2, 1)).convert(mode)
+
+
+def quarters(path, **settings):
+    """Colours (0..255) in the middle of the four quarters of a square; settings: those of `load_mesh`."""
+    rgb = render_mesh(load_mesh(path, **settings), orbit_cameras([0.0], 0.0), 64).rgba[0, :3].permute(1, 2, 0)
+    return [tuple(rgb[row, column].tolist()) for row in (26, 37) for column in (26, 37)]
 
 
 class Builder:

@@ -17,6 +17,11 @@ def scene(height=90, width=120, background=(0.9, 0.9, 0.85)):
     return picture, mask
 
 
+def iou(a, b):
+    """Of two masks."""
+    return (a & b).sum() / (a | b).sum()
+
+
 def rgb_image(**kwargs):
     return Image.fromarray((scene(**kwargs)[0] * 255).round().astype(np.uint8))
 

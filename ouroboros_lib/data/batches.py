@@ -60,11 +60,11 @@ def held_out_cameras(indices, num_views: int, novel_views: int = 4, seed: int = 
     return Cameras(torch.cat([c.c2w for c in cameras]), torch.cat([c.intrinsics for c in cameras]))
 
 
-def held_out_objects(split: str, count: int, image_size: int, num_views: int, novel_views: int = 4, seed: int = 0,
-                     device="cpu", start: int = 0, family: str | None = None) -> MultiviewBatch:
+def held_out_objects(split: str, count: int, image_size: int, num_views: int, novel_views: int = 4, device="cpu",
+                     start: int = 0, family: str | None = None) -> MultiviewBatch:
     """The objects `start` ... `start + count - 1` of a split with fixed cameras: the same on every machine."""
-    objects = sample_objects(split, range(start, start + count), seed=seed, family=family)
-    rig = held_out_cameras(range(start, start + count), num_views, novel_views, seed)
+    objects = sample_objects(split, range(start, start + count), family=family)
+    rig = held_out_cameras(range(start, start + count), num_views, novel_views)
     rendered = [render_objects(objects[i:i + 32].to(device), rig[i:i + 32].to(device), image_size).rgba
                 for i in range(0, count, 32)]
     return MultiviewBatch(torch.cat(rendered), rig.to(device), num_views)

@@ -13,18 +13,16 @@ from .procedural import render_objects, sample_objects
 class ObjectBuffer:
     """A ring buffer of rendered objects on one device; `refresh` replaces the oldest `chunk` of them.
 
-    rank, world_size: of the process; each process sees its own objects. encode: maps orbit images to latents, which
-    are then kept beside the images.
+    rank, world_size: of the process; each process sees its own objects. Where `encode` is set, it maps orbit images to
+    latents, which are then kept beside the images.
     """
 
     def __init__(self, image_size: int, num_views: int, capacity: int, device, novel_views: int = 4,
-                 split: str = "train", seed: int = 0, chunk: int = 32, rank: int = 0, world_size: int = 1,
-                 supersample: int = 2, encode: Callable[[Tensor], Tensor] | None = None):
+                 seed: int = 0, chunk: int = 32, rank: int = 0, world_size: int = 1):
         self.image_size, self.num_views, self.novel_views = image_size, num_views, novel_views
         self.capacity, self.chunk = max(capacity // chunk, 1) * chunk, chunk
-        self.device, self.split, self.seed, self.supersample = torch.device(device), split, seed, supersample
-        self.rank, self.world_size = rank, world_size
-        self.encode = encode
+        self.device, self.seed, self.rank, self.world_size = torch.device(device), seed, rank, world_size
+        self.encode: Callable[[Tensor], Tensor] | None = None
         self.views = num_views + novel_views
         shape = (self.capacity, self.views)
         self.rgba = torch.empty(*shape, 4, image_size, image_size, dtype=torch.uint8, device=self.device)
@@ -52,11 +50,11 @@ class ObjectBuffer:
     def refresh(self) -> None:
         """Render the next `chunk` objects over the oldest ones."""
         indices = (torch.arange(self.next, self.next + self.chunk) * self.world_size + self.rank).numpy()
-        objects = sample_objects(self.split, indices, seed=self.seed).to(self.device)
+        objects = sample_objects("train", indices, seed=self.seed).to(self.device)
         # seeded by the object's number: a resumed run sees the same cameras, in the same slots
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(indices[0]))
         cameras = object_cameras(self.chunk, self.num_views, self.novel_views, generator).to(self.device)
-        self.store(render_objects(objects, cameras, self.image_size, self.supersample).rgba, cameras.c2w)
+        self.store(render_objects(objects, cameras, self.image_size).rgba, cameras.c2w)
 
     @torch.no_grad()
     def store(self, rgba: Tensor, c2w: Tensor) -> None:

@@ -15,7 +15,7 @@ LIBRARIES = {"blendswapccby": "BlendSwapBY", "blendswapcc0": "BlendSwap0", "kato
              "scopia": "Scopia"}  # as objects of theirs begin
 
 
-def objects_in(folder: Path, archive: str, collection: str, wanted: Iterable[str]) -> dict[str, Path]:
+def objects_in(folder: Path, archive: str, wanted: Iterable[str]) -> dict[str, Path]:
     """Mesh files below `folder`, unpacked of `archive`, of those objects COLLECTION/NAME that are wanted.
 
     A file is NAME if it is called so, alone or after the name of a folder above it or of the archive, as

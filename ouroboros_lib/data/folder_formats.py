@@ -21,7 +21,6 @@ from ..errors import InputError
 from ..files import one_line, parse_json
 from ..values import Between, checked
 
-RELEASED_VIEWS = (0, 2, 4, 6, 8, 10, 12, 15)  # of the 16-frame orbit; the last stands at azimuth 337.5, not 315
 ZERO123_FOV = math.degrees(2 * math.atan(16 / 35))  # a 35 mm lens on Blender's 32 mm sensor
 UPS = ("auto", "y", "z")
 SPLITS = tuple(f"transforms_{split}.json" for split in ("train", "val", "test"))  # taken together

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from ..cameras import Cameras, cameras_to_record
 from ..errors import InputError
-from ..files import dump_json, new_folder, one_line
+from ..files import dump_json, new_folder, one_line, read_bytes
 from .folder_formats import UPS, find_format, into_our_world, is_stray, load_array, read_format, subfolders
-from .pictures import LFS, OnWhite, eight_bit, open_picture
+from .pictures import LFS, POINTER, OnWhite, eight_bit, open_picture
 
 if TYPE_CHECKING:  # processes that only render meshes can do without the procedural universe behind it
     from .batches import MultiviewBatch
@@ -128,10 +128,7 @@ class _Folder(Mapping):
     def __getitem__(self, name: str) -> bytes:
         if name not in self:
             raise KeyError(name)
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise InputError(f"{self.path / name}: cannot be read ({error.strerror})") from None
+        return read_bytes(self.path / name)
 
     def __contains__(self, name) -> bool:
         return name in self.names or "/" in name and self._inside(name) is not None
@@ -230,7 +227,7 @@ def _read_image(files, name: str, where: Path) -> Tensor:
         with open_picture(data) as image:
             pixels = eight_bit(image, alpha=True)
     except Exception as error:  # decoders raise many kinds
-        error = "a Git LFS pointer, not the file: git lfs pull fetches it" if data.startswith(LFS) else error
+        error = POINTER if data.startswith(LFS) else error
         raise InputError(f"{path}: cannot be read as a picture ({one_line(error)})") from None
     if pixels.shape[-1] == 3:
         raise InputError(f"{path}: has no alpha channel, so nothing says where the object ends")

@@ -18,6 +18,7 @@ from .folders import MultiviewObject
 from .household import household
 from .mesh_files import Part, find_mesh, is_gso, read_parts, read_texture
 from .meshes import Z_TO_Y, Light, place_parts, render_mesh
+from .pictures import SUFFIXES
 from .renders import RenderSettings
 
 ELEVATIONS = (-5.0, 40.0)  # degrees; steeper than what is measured on, since photos are
@@ -31,33 +32,31 @@ REPEATS = (1.0, 3.0)  # of a swatch along the object's largest extent
 
 def find_swatches(folder: str) -> list[Path]:
     """The pictures in a folder and below, to paint with; none for an empty name. Raises InputError."""
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
-                   ) if folder else []
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES) if folder else []
     if folder and not found:
         raise InputError(f"swatches={folder}: no pictures (.jpg, .png, .webp) in this folder")
     return found
 
 
 def fresh_views(name: str, path: Path, settings: RenderSettings, draw: random.Random,
-                swatches: Sequence[Path] = (), tilt: float = TILT) -> MultiviewObject:
-    """A mesh as `draw` decides, at a rig that it draws too; settings: sizes and numbers of views; tilt: degrees,
-    standard deviation. Raises InputError."""
+                swatches: Sequence[Path] = ()) -> MultiviewObject:
+    """A mesh as `draw` decides, at a rig that it draws too; settings: sizes and numbers of views. Raises InputError."""
     path = find_mesh(path)
     parts, _ = read_parts(path)
     if swatches and draw.random() < PAINTED:
         parts = painted(parts, draw, swatches)
-    return _rendered(name, path, parts, "z" if is_gso(path) else "y", settings, draw, tilt)
+    return _rendered(name, path, parts, "z" if is_gso(path) else "y", settings, draw)
 
 
 def household_views(settings: RenderSettings, draw: random.Random, swatches: Sequence[Path] = ()) -> MultiviewObject:
     """The same of something that `household` makes."""
-    return _rendered("household", Path("household"), household(draw, swatches), "y", settings, draw, TILT)
+    return _rendered("household", Path("household"), household(draw, swatches), "y", settings, draw)
 
 
 def _rendered(name: str, path: Path, parts: list[Part], up: str, settings: RenderSettings,
-              draw: random.Random, tilt: float) -> MultiviewObject:
+              draw: random.Random) -> MultiviewObject:
     yaw, elevation = draw.uniform(0, 360), draw.uniform(*ELEVATIONS)
-    shape = _deformation(draw, tilt) if draw.random() < DEFORMED else np.eye(3)
+    shape = _deformation(draw) if draw.random() < DEFORMED else np.eye(3)
     if up == "z":
         shape = Z_TO_Y.T @ shape @ Z_TO_Y
     parts = [replace(part, vertices=part.vertices @ shape.T) for part in parts]
@@ -72,10 +71,10 @@ def _rendered(name: str, path: Path, parts: list[Part], up: str, settings: Rende
     return replace(views, name=name)
 
 
-def _deformation(draw: random.Random, tilt: float) -> np.ndarray:
+def _deformation(draw: random.Random) -> np.ndarray:
     """(3, 3), y up: lengths along the axes, then a lean about a horizontal one."""
     stretch = np.diag(np.exp([draw.gauss(0, STRETCH) for _ in range(3)]))
-    angle, axis = np.deg2rad(draw.gauss(0, tilt)), draw.uniform(0, 2 * np.pi)
+    angle, axis = np.deg2rad(draw.gauss(0, TILT)), draw.uniform(0, 2 * np.pi)
     x, z, s, c = np.cos(axis), np.sin(axis), np.sin(angle), np.cos(angle)
     cross = np.array([[0, -z, 0], [z, 0, -x], [0, x, 0]])
     return (np.eye(3) + s * cross + (1 - c) * cross @ cross) @ stretch

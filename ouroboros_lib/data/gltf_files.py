@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..files import load_json, one_line
 from .gltf_materials import Materials
 from .mesh_parts import Files, Part
+from .polygons import of_strip
 
 DRACO, INSTANCES = "KHR_draco_mesh_compression", "EXT_mesh_gpu_instancing"
 MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
@@ -321,9 +322,7 @@ def _triangles(indices: np.ndarray, mode: int) -> np.ndarray:
         return np.empty((0, 3), np.int64)
     if mode == 6:
         return np.stack([np.full(len(indices) - 2, indices[0]), indices[1:-1], indices[2:]], 1)
-    strip = np.stack([indices[:-2], indices[1:-1], indices[2:]], 1)
-    strip[1::2] = strip[1::2, [1, 0, 2]]
-    return strip
+    return of_strip(indices)
 
 
 def _matrix(node: dict) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import one_line
-from .mesh_parts import Files, MissingFile, Part, scaled_texture, to_srgb
+from .mesh_parts import Files, MissingFile, Part, scaled_texture
+from .pictures import to_srgb
 
 TRANSFORM, GLOSS = "KHR_texture_transform", "KHR_materials_pbrSpecularGlossiness"
 WEBP, AVIF, KTX, DDS = "EXT_texture_webp", "EXT_texture_avif", "KHR_texture_basisu", "MSFT_texture_dds"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from .folder_formats import find_format, is_stray, subfolders
 from .mesh_files import find_mesh, mesh_files, object_name
-from .mesh_parts import PICTURES
+from .mesh_parts import PICTURE_FOLDERS
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _entries(path: Path) -> list[Path]:
     for folder in below:
         if inside := _below(folder, followed):
             entries += inside
-        elif folder.name.lower() in PICTURES or is_stray(folder):
+        elif folder.name.lower() in PICTURE_FOLDERS or is_stray(folder):
             stray.append(folder.name)
         else:
             entries.append(folder)

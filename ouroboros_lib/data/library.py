@@ -180,7 +180,7 @@ def _bring_meshes(name: str, objects: list[str], given: list[str], out: Path, ho
     faults: dict[str, InputError] = {}
 
     def take(folder: Path, archive: str) -> bool:
-        for mesh, path in objects_in(folder, archive, name, missing).items():
+        for mesh, path in objects_in(folder, archive, missing).items():
             if isinstance(data := attempt(_compact, path, meshes()[mesh].sha256), InputError):
                 faults[mesh] = data
                 continue

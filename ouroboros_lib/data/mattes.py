@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..files import one_line
+from .pictures import to_linear
 
 U2NETP = Path(__file__).parents[1] / "presets" / "weights" / "u2netp" / "u2netp.onnx"
 SIDE = 320  # pixels, of what U-2-Net sees
@@ -156,8 +157,7 @@ def border_matte(rgb: np.ndarray) -> np.ndarray:
 
 def _to_lab(rgb: np.ndarray) -> np.ndarray:
     """sRGB (..., 3) in [0, 1] to CIELAB with the D65 white point."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ np.array([[0.4124564, 0.2126729, 0.0193339], [0.3575761, 0.7151522, 0.1191920],
+    xyz = to_linear(rgb) @ np.array([[0.4124564, 0.2126729, 0.0193339], [0.3575761, 0.7151522, 0.1191920],
                              [0.1804375, 0.0721750, 0.9503041]]) / np.array([0.95047, 1.0, 1.08883])
     f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])],

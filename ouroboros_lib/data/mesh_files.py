@@ -17,7 +17,7 @@ from .folder_formats import subfolders
 from .gltf_files import read_gltf
 from .mesh_parts import FOLDERS, PLAIN, Files, MissingFile, Part, check_part, decode_texture
 from .obj_files import read_obj
-from .pictures import LFS
+from .pictures import LFS, POINTER
 from .ply_files import read_ply
 
 __all__ = ["PLAIN", "MissingFile", "Part", "find_mesh", "is_gso", "mesh_files", "object_name", "read_parts",
@@ -90,7 +90,7 @@ def read_parts(path: Path, texture: Path | None = None, missing: str = "error") 
     with path.open("rb") as file:
         start = file.read(len(LFS))
     if start == LFS:
-        raise InputError(f"{path}: is a Git LFS pointer, not the file: git lfs pull fetches it")
+        raise InputError(f"{path}: is {POINTER}")
     if not start:
         raise InputError(f"{path}: the file is empty")
     try:

@@ -12,12 +12,12 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import one_line
-from .pictures import LFS, eight_bit, open_picture
+from .pictures import LFS, POINTER, eight_bit, open_picture, to_linear, to_srgb
 
 PLAIN = 178  # 0..255, the grey of surfaces without any colour
 FOLDERS = ("mesh", "meshes", "model", "models", "scan", "source", "obj", "gltf", "glb", "visual", "google_16k",
            "google_64k", "google_512k", "poisson", "tsdf")  # of an object's folder
-PICTURES = ("image", "images", "material", "materials", "tex", "texture", "textures", "map", "maps")  # folders beside
+PICTURE_FOLDERS = ("image", "images", "material", "materials", "tex", "texture", "textures", "map", "maps")
 MISSING = ("error", "grey", "skip")  # what to do about a texture that is missing
 FAR = 1e4  # repeats of a texture away from its first place
 MOST_TEXELS = 2**29  # of all textures of a mesh: 32 of 4096 x 4096
@@ -51,14 +51,6 @@ class Part:
         return any(colors is not None and colors.shape[-1] == 4 for colors in (self.texture, self.colors))
 
 
-def to_srgb(x: np.ndarray) -> np.ndarray:
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
-def to_linear(x: np.ndarray) -> np.ndarray:
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
 def scaled_texture(texture: np.ndarray, factor: np.ndarray, linear: bool) -> np.ndarray:
     """A texture (H, W, C) uint8 times a factor a channel, where colours are linear or not."""
     if (factor >= 1).all():
@@ -84,7 +76,7 @@ def decode_texture(data: bytes, alpha: bool = False, room: int = MOST_TEXELS) ->
     """An image file's contents as (H, W, 3) uint8, with `alpha` (H, W, 4) where it has some. room: for so many pixels.
     Raises InputError and what PIL raises."""
     if data.startswith(LFS):
-        raise ValueError("a Git LFS pointer, not the file: git lfs pull fetches it")
+        raise ValueError(POINTER)
     with open_picture(data) as image:
         if image.width * image.height > room:
             raise InputError(f"all textures together have more than {MOST_TEXELS >> 20} million pixels; reduce them")
@@ -137,7 +129,7 @@ class Files:
 
     def _may_read(self, path: Path) -> bool:
         above = [place for place in list(self.folder.parents)[:TURNS] if path.is_relative_to(place)]
-        return path.is_relative_to(self.root) or any(path.relative_to(place).parts[0].lower() in PICTURES
+        return path.is_relative_to(self.root) or any(path.relative_to(place).parts[0].lower() in PICTURE_FOLDERS
                                                      for place in above)
 
     def get(self, name: str, what: str) -> bytes | None:
@@ -172,7 +164,7 @@ class Files:
 
 
 def _pictures(place: Path) -> list[Path]:
-    return sorted(entry for entry in place.iterdir() if entry.name.lower() in PICTURES and entry.is_dir())
+    return sorted(entry for entry in place.iterdir() if entry.name.lower() in PICTURE_FOLDERS and entry.is_dir())
 
 
 def _same(name: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import one_line
 from .mesh_parts import PLAIN, Files, Part, as_unit
-from .pictures import LFS
+from .pictures import LFS, POINTER
 from .polygons import triangulate
 
 GREY = (PLAIN / 255,) * 3
@@ -75,7 +75,7 @@ def read_obj(path: Path, files: Files, textured: bool) -> list[Part]:
     uv = uv[:, :2] if uv.shape[1] > 1 else np.pad(uv, ((0, 0), (0, 1)))
     uv[np.isnan(uv[:, 1]) & ~np.isnan(uv[:, 0])] *= np.nan
     corners, owner = _faces(faces, np.array(counts).reshape(-1, 2), xyz[:, :3])
-    if (corners[..., 0] >= len(xyz)).any() or (corners[..., 1] >= len(uv)).any():
+    if (corners[..., 1] >= len(uv)).any():
         raise InputError("triangles that refer to vertices which are not there")
     colors = _vertex_colors(xyz, files.notes)
     materials, names = {}, [name for _, name in uses]
@@ -267,8 +267,7 @@ def _materials(libraries: list[str], files: Files) -> dict[str, Material]:
             data = files.get(name, "material file")
             if data is not None:
                 if data.startswith(LFS):
-                    raise InputError(f"its material file {name} is a Git LFS pointer, not the file: git lfs pull "
-                                     "fetches it")
+                    raise InputError(f"its material file {name} is {POINTER}")
                 found = {**read_mtl(data, files.notes), **found}
     return found
 

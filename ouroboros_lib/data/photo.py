@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import one_line, read_bytes
 from .mattes import estimate_matte
-from .pictures import LFS, check_pixels, deep_grey, is_deep, open_picture
+from .pictures import LFS, POINTER, check_pixels, deep_grey, has_alpha, is_deep, open_picture
 
 BACKGROUNDS = ("auto", "alpha", "keep", "u2net")
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -123,11 +123,11 @@ def cut_out_pixels(name: str, rgba: np.ndarray, original_size: tuple[int, int], 
     alpha = rgba[..., 3]
     if alpha.max() < SEEN:
         raise InputError(f"{name}: the picture is fully transparent, there is no object to see")
-    has_alpha = (alpha < 0.5).mean() > 1e-3
+    transparent = (alpha < 0.5).mean() > 1e-3
     matte = "keep" if background == "keep" else "alpha"
-    if background == "alpha" and not has_alpha:
+    if background == "alpha" and not transparent:
         raise InputError(f"{name}: has no transparent background; use --background auto to estimate one, or keep")
-    if background in ("auto", "u2net") and not has_alpha:
+    if background in ("auto", "u2net") and not transparent:
         matte, alpha, said = estimate_matte(name, rgba[..., :3], background)
         notes = notes + said
     if matte != "keep":
@@ -189,7 +189,7 @@ def _open(path: Path) -> Image.Image:
         what = f", it is {kind}: convert it to PNG or JPEG first" if kind else ""
         what += ", or pip install pillow-heif" if kind == "HEIC" else ""
         if data.startswith(LFS):
-            what = ", it is a Git LFS pointer, not the file: git lfs pull fetches it"
+            what = f", it is {POINTER}"
         raise InputError(f"{path}: not a picture that can be read (PNG, JPEG, WebP, BMP, GIF or TIFF){what}") from None
     except Exception as error:  # decoders raise many kinds
         raise InputError(f"{path}: the picture is damaged ({one_line(error)})") from None
@@ -223,7 +223,7 @@ def _to_rgba(name: str, image: Image.Image, profile: bytes | None, notes: list[s
         return np.stack([grey, grey, grey, np.ones_like(grey)], axis=-1)
     if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
         image = _to_srgb(image, profile, notes)
-    if image.mode not in ("RGBA", "LA", "La", "RGBa", "PA") and "transparency" not in image.info:
+    if not has_alpha(image):
         image = image.convert("RGB")
     image = _reduce(image.convert("RGBA"))
     return np.asarray(image, dtype=np.float32) / 255

@@ -13,10 +13,12 @@ from ..errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "HEIF")  # bitmaps: none starts a program
 PLUGINS = ("Png", "Jpeg", "WebP", "Bmp", "Gif", "Tiff", "Avif")  # PIL's, of some versions; HEIF registers itself
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")  # of the pictures in folders that others made
 MAX_SIDE = 16_384  # pixels, the largest side WebP allows
 MAX_PIXELS = 100_000_000
 
 LFS = b"version https://git-lfs"  # how a file begins that only says where Git keeps the real one
+POINTER = "a Git LFS pointer, not the file: git lfs pull fetches it"  # such a file
 
 
 class OnWhite:
@@ -78,6 +80,16 @@ def deep_grey(image: Image.Image) -> tuple[np.ndarray, bool]:
     if values.min() >= 0 and values.max() <= white:
         return (values / white).astype(np.float32), False
     return ((values - values.min()) / (np.ptp(values) or 1.0)).astype(np.float32), True
+
+
+def to_srgb(x: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1, values in [0, 1], float32."""
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def to_linear(x: np.ndarray) -> np.ndarray:
+    """The inverse."""
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def eight_bit(image: Image.Image, alpha: bool = False) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import one_line
 from .mesh_parts import Files, Part, as_unit
-from .polygons import triangulate
+from .polygons import of_strip, triangulate
 
 TYPES = {"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
          "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
@@ -130,14 +130,8 @@ def _polygons(loops: _Lists, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _strips(values: np.ndarray) -> np.ndarray:
     """(F, 3) of strips that -1 ends."""
-    faces = [np.empty((0, 3), np.int64)]
-    for strip in np.split(values.astype(np.int64), np.nonzero(values < 0)[0]):
-        strip = strip[strip >= 0]
-        if len(strip) >= 3:
-            some = np.stack([strip[:-2], strip[1:-1], strip[2:]], 1)
-            some[1::2] = some[1::2, [1, 0, 2]]
-            faces.append(some)
-    return np.concatenate(faces)
+    strips = np.split(values.astype(np.int64), np.nonzero(values < 0)[0])
+    return np.concatenate([of_strip(strip[strip >= 0]) for strip in strips])
 
 
 # ---- the file's numbers ---------------------------------------------------------------------------------------------

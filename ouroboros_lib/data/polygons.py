@@ -1,4 +1,4 @@
-"""Polygons as triangles: fans where they are convex, ears cut off one by one where they are not."""
+"""Polygons as triangles: fans where they are convex, ears cut off one by one where they are not; and strips."""
 
 import numpy as np
 
@@ -24,6 +24,13 @@ def triangulate(corners: np.ndarray) -> np.ndarray:
         for m in concave:
             result[m] = _cut_ears(corners[m], normals[m])
     return result
+
+
+def of_strip(corners: np.ndarray) -> np.ndarray:
+    """(n - 2, 3) corners of the triangles of a strip (n,), none where there are fewer than three."""
+    triangles = np.stack([corners[:-2], corners[1:-1], corners[2:]], 1)
+    triangles[1::2] = triangles[1::2, [1, 0, 2]]  # every second one goes round the other way
+    return triangles
 
 
 def _cut_ears(corners: np.ndarray, normal: np.ndarray) -> np.ndarray:

@@ -2,13 +2,12 @@
 
 A shard is a tar file in which the files of an object, those of our folder format, follow one another as
 `OBJECT.view_000.png ... OBJECT.cameras.json OBJECT.object.json`; any WebDataset reader understands it. `shards.json`
-beside the shards lists them with their objects: a shard that was cut off is noticed, and an interrupted `write_shards`
-goes on. Shards and index may also lie on a server or in an object store, as they are: `folder` is then its address.
+beside the shards lists them with their objects, so that one that was cut off is noticed. `packing.pack` writes both.
+They may also lie on a server or in an object store, as they are: `folder` is then its address.
 """
 
 import itertools
 import logging
-import math
 import os
 import random
 import tarfile
@@ -19,7 +18,7 @@ from typing import TypedDict
 from urllib.parse import quote, unquote
 
 from ..errors import InputError, attempt, needs
-from ..files import dump_json, new_file, one_line, only_writer, parse_json, read_bytes, replace_file
+from ..files import one_line, parse_json, read_bytes
 from ..values import Natural, checked
 from . import streaming
 from .buckets import Bucket, BucketFile, is_bucket
@@ -61,66 +60,16 @@ def read_index(folder: str | Path) -> list[Shard]:
     return shards
 
 
-def written_objects(folder: str | Path) -> set[str]:
-    """Names of the objects that are in the shards of a folder already; none if it has no index yet."""
-    if not (Path(folder) / INDEX).exists():
-        return set()
-    return {name for shard in read_index(folder) for name in shard["objects"]}
-
-
-def write_shards(objects: Iterable[MultiviewObject], out: str | Path, max_bytes: int = 512 * 2**20) -> int:
-    """Write objects into shards of about `max_bytes` after those that are there. Returns how many objects were written.
-
-    A shard and its place in the index appear when it is complete; objects of an interrupted one are written again by
-    the next call, which should be given those that `written_objects` does not name. Raises InputError if another
-    process writes there.
-    """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with only_writer(out):
-        return _write_shards(objects, out, max_bytes)
-
-
-def _write_shards(objects: Iterable[MultiviewObject], out: Path, max_bytes: int) -> int:
-    index = read_index(out) if (out / INDEX).exists() else []
-    seen = {name for shard in index for name in shard["objects"]}
-    source, total = iter(objects), 0
-    for first in source:
-        path = out / f"shard-{len(index):06d}.tar"
-        names = _write_shard(path, itertools.chain([first], source), max_bytes, seen)
-        index.append({"file": path.name, "bytes": path.stat().st_size, "objects": names})
-        replace_file(out / INDEX, dump_json({"shards": index}))
-        total += len(names)
-    return total
-
-
-def _write_shard(path: Path, source: Iterator[MultiviewObject], max_bytes: int, seen: set[str]) -> list[str]:
-    """Fill one shard from `source`; returns the names of its objects."""
-    def unseen() -> Iterator[MultiviewObject]:
-        for views in source:
-            if views.name in seen:
-                raise InputError(f"{path.parent}: there are two objects named {views.name}")
-            seen.add(views.name)
-            yield views
-
-    with new_file(path) as part:
-        return write_tar(part, unseen(), max_bytes)
-
-
-def write_tar(path: Path, source: Iterable[MultiviewObject], max_bytes: float = math.inf) -> list[str]:
-    """Objects into the file of a shard, until they have `max_bytes`; returns their names."""
+def write_tar(path: Path, source: Iterable[MultiviewObject]) -> list[str]:
+    """Objects into the file of a shard; returns their names."""
     with needs("train", "a shard"):
         from webdataset import TarWriter
 
-    names, size = [], 0
+    names = []
     with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0, format="PAX_FORMAT") as writer:
         for views in source:
-            files = encode_object(views)
-            writer.write({"__key__": quote(views.name, safe="").replace(".", "%2E"), **files})
+            writer.write({"__key__": quote(views.name, safe="").replace(".", "%2E"), **encode_object(views)})
             names.append(views.name)
-            size += sum(map(len, files.values()))
-            if size >= max_bytes:
-                break
     return names
 
 

@@ -57,8 +57,8 @@ class RemoteFile:
     failures without a byte between them. Servers that know no ranges send again what was read, which is passed over.
     """
 
-    def __init__(self, url: str, size: int, how: Fetch | None = None):
-        self.url, self.size, self.how = url, size, how or PATIENCE
+    def __init__(self, url: str, size: int):
+        self.url, self.size, self.how = url, size, PATIENCE
         self.place = 0  # of the next byte
         self.response: HTTPResponse | None = None
 

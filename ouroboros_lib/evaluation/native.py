@@ -21,9 +21,9 @@ from torch import Tensor
 
 from ..data.layouts import find_meshes
 from ..data.mesh_files import SUFFIXES as MESHES
+from ..data.pictures import SUFFIXES as PICTURES
 from ..errors import InputError
 from ..files import one_line, read_bytes
-from .pictures import SUFFIXES as PICTURES
 from .pictures import read_picture, read_pixels
 
 VIDEO = ".mp4"

@@ -11,8 +11,6 @@ from ..data.pictures import eight_bit, open_picture
 from ..errors import InputError
 from ..files import one_line, read_bytes
 
-SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
-
 
 def read_picture(path: Path) -> Tensor:
     """A square picture, composited on white if it has alpha, (3, S, S). Raises InputError."""

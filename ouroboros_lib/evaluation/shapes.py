@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..cameras import Cameras
 from ..data.meshes import load_mesh, render_mesh
+from ..export.views import render_views
 from ..gaussians import Gaussians
-from ..rasterization import rasterize
 
 SAME = torch.eye(4, dtype=torch.float64)
 
@@ -59,13 +59,9 @@ def _scale(similarity: Tensor) -> float:
 
 def splat_shape(gaussians: Gaussians, to_ours: Tensor = SAME) -> Shape:
     """A splat (N,); to_ours: (4, 4), from its coordinates to ours."""
-    @torch.no_grad()
     def draw(cameras: Cameras, size: int):
-        parts = [rasterize(gaussians, cameras.views(slice(i, i + 8)).to(gaussians.device), size)
-                 for i in range(0, cameras.shape[-1], 8)]
-        rgb, alpha, depth = (torch.cat([getattr(part, name) for part in parts]).cpu()
-                             for name in ("rgb", "alpha", "depth"))
-        return rgb.clamp(0, 1), alpha, depth
+        seen = render_views(gaussians, cameras, size, background=1.0)
+        return seen.rgb.clamp(0, 1), seen.alpha, seen.depth
 
     return Shape(draw, torch.linalg.inv(to_ours))
 

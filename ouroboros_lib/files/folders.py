@@ -84,7 +84,7 @@ def settle(folder: Path) -> None:
                 _settle(own, folder)
 
 
-_settle_once = lru_cache(maxsize=None)(settle)  # of 100,000 objects, looking takes as long as writing one
+_settle_once = lru_cache(maxsize=1024)(settle)  # of 100,000 objects, looking takes as long as writing one
 
 
 def _settle(own: Path, folder: Path) -> None:

@@ -51,7 +51,7 @@ class _Composite(torch.autograd.Function):
         ctx.last = np.full((images, size, size), -1, np.int32)
         with alone():
             _forward(*inputs, ctx.starts, ctx.entries, tiles_along(size), _LANES, accumulated, transmittance, ctx.last)
-        ctx.transmittance = transmittance.copy()  # the caller may change what it gets
+        ctx.transmittance = transmittance
         return (torch.from_numpy(accumulated).unflatten(0, ctx.leading),
                 torch.from_numpy(transmittance).unflatten(0, ctx.leading))
 

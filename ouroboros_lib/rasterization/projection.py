@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..cameras import Cameras
-from ..gaussians import Gaussians
+from ..gaussians import INVISIBLE, Gaussians
 
 NEAR = 0.01  # world units: Gaussians whose centre is closer are not drawn
 BLUR = 0.3  # pixels^2 added to both image variances: no Gaussian is thinner than about one pixel
 EXTENT = 3.33  # standard deviations at which even an opaque Gaussian has fallen below MIN_ALPHA
-MIN_ALPHA = 1 / 255  # weaker contributions are dropped
+MIN_ALPHA = INVISIBLE  # weaker contributions are dropped
 MAX_ALPHA = 0.999  # keeps 1 - alpha away from 0
 MIN_TRANSMITTANCE = 1e-4  # a pixel ends before the Gaussian that would take it this low
 BEYOND = 1e12  # world units: squares of longer numbers leave float32, so that Gaussians out there are not drawn

@@ -11,12 +11,13 @@ from camera_files import write_opengl_cameras
 from PIL import Image
 
 from ouroboros_lib.cameras import evenly_spaced_orbit, opengl_to_opencv, orbit_cameras
-from ouroboros_lib.data.folder_formats import RELEASED_VIEWS, ZERO123_FOV
+from ouroboros_lib.data.folder_formats import ZERO123_FOV
 from ouroboros_lib.data.folders import MultiviewObject, collate, find_objects, read_object, write_object
 from ouroboros_lib.data.procedural import render_objects, sample_objects
 from ouroboros_lib.errors import InputError
 
 SIZE, VIEWS = 24, 5
+RELEASED_VIEWS = (0, 2, 4, 6, 8, 10, 12, 15)  # of the 16-frame orbit; the last stands at azimuth 337.5, not 315
 Z_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # ours to Blender's world
 
 

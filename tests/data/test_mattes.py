@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from pictures import rgb_image, scene
+from pictures import iou, rgb_image, scene
 from PIL import Image
 
 from ouroboros_lib.data import mattes
@@ -16,10 +16,6 @@ from ouroboros_lib.data.photo import cut_out
 from ouroboros_lib.errors import InputError
 
 SAMPLES = Path(mattes.__file__).parent / "samples"
-
-
-def iou(a, b):
-    return (a & b).sum() / (a | b).sum()
 
 
 def noisy_scene(kind, seed=0):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gltf_inputs import CHART, chart
 from PIL import Image
 
 from ouroboros_lib.cameras import orbit_cameras
@@ -10,7 +11,6 @@ from ouroboros_lib.data.meshes import load_mesh, render_mesh
 from ouroboros_lib.data.polygons import triangulate
 from ouroboros_lib.errors import InputError
 
-CHART = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]  # above left, above right, below left, below right
 OBJ = """mtllib square.mtl
 v -1 -1 0
 v 1 -1 0
@@ -26,10 +26,9 @@ f 1/1 2/2 3/3 4/4
 MTL = "newmtl skin\nKd 0.8 0.8 0.8\nmap_Kd chart.png\n"
 
 
-def chart(path, mode="RGB"):
-    pixels = np.uint8(CHART).reshape(2, 2, 3).repeat(32, 0).repeat(32, 1)
+def save_chart(path, mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).convert(mode).save(path)
+    chart(mode).save(path)
 
 
 def square(folder, obj=OBJ, mtl=MTL, texture="chart.png"):
@@ -37,7 +36,7 @@ def square(folder, obj=OBJ, mtl=MTL, texture="chart.png"):
     (folder / "square.obj").write_bytes(obj.encode())
     (folder / "square.mtl").write_bytes(mtl.encode())
     if texture:
-        chart(folder / texture)
+        save_chart(folder / texture)
     return folder / "square.obj"
 
 
@@ -99,15 +98,15 @@ def test_scale_and_offset_of_a_texture(tmp_path):
 def test_textures_in_folders_of_pictures_above(tmp_path, where, name):
     path = square(tmp_path / name, mtl=MTL.replace("chart.png", where), texture=None)
     (tmp_path / "thing").mkdir(exist_ok=True)
-    chart(tmp_path / "thing" / "textures" / "chart.png" if "C:" in where else
-          (path.parent / where.lower()).resolve())
+    save_chart(tmp_path / "thing" / "textures" / "chart.png" if "C:" in where else
+               (path.parent / where.lower()).resolve())
     assert quarters(path) == (CHART, [])
 
 
 def test_no_picture_from_elsewhere(tmp_path):
-    chart(tmp_path / "secret.png")
-    chart(tmp_path / "other" / "secret.png")
-    chart(tmp_path / "a" / "b" / "images" / "secret.png")
+    save_chart(tmp_path / "secret.png")
+    save_chart(tmp_path / "other" / "secret.png")
+    save_chart(tmp_path / "a" / "b" / "images" / "secret.png")
     for name in ("../secret.png", "../other/secret.png", f"/{tmp_path}/secret.png", "../a/b/images/secret.png"):
         path = square(tmp_path / "thing", mtl=MTL.replace("chart.png", name), texture=None)
         with pytest.raises(MissingFile, match="is missing"):
@@ -252,7 +251,7 @@ def test_binary_files_of_both_orders_and_mixed_polygons(tmp_path, form):
 
 
 def test_textures_of_vertices_corners_and_faces(tmp_path):
-    chart(tmp_path / "chart.png")
+    save_chart(tmp_path / "chart.png")
     Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "other.png")
     comment = "comment TextureFile chart.png\n"
     uv = [(0, 0), (1, 0), (1, 1), (0, 1)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from gltf_inputs import CHART, chart, quarters
 from PIL import Image
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
@@ -18,15 +19,6 @@ from ouroboros_lib.data.meshes import load_mesh, render_mesh
 from ouroboros_lib.errors import InputError
 
 FRONT = orbit_cameras([0.0], 0.0)
-
-
-def chart(size=64):
-    """A picture whose quarters differ: red above left, green above right, blue below left, yellow below right."""
-    pixels = np.zeros((size, size, 3), np.uint8)
-    half = size // 2
-    pixels[:half, :half], pixels[:half, half:] = (255, 0, 0), (0, 255, 0)
-    pixels[half:, :half], pixels[half:, half:] = (0, 0, 255), (255, 255, 0)
-    return Image.fromarray(pixels)
 
 
 def square(material=None, **visual):
@@ -48,16 +40,6 @@ def obj_square(folder, texture="texture.png", image=None, mtl="square.mtl"):
     if image is not None:
         image.save(folder / texture.rsplit("/", 1)[-1])
     return folder / "square.obj"
-
-
-def quarters(path, **settings):
-    """Colours (0..255) seen in the middle of the four quarters of a square."""
-    views = render_mesh(load_mesh(path, **settings), FRONT, 64)
-    rgb = views.rgba[0, :3].permute(1, 2, 0)
-    return [tuple(rgb[row, column].tolist()) for row in (26, 37) for column in (26, 37)]
-
-
-CHART = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
 
 def test_textures_stand_upright_in_every_format(tmp_path):
@@ -218,7 +200,7 @@ def test_far_textures_are_averaged_not_sampled(tmp_path):
 def test_speed_of_16k_textured_faces(tmp_path):
     ball = trimesh.creation.uv_sphere(count=[90, 92])
     uv = np.random.default_rng(0).random((len(ball.vertices), 2)) * 0.02 + ball.vertices[:, :2] / 2 + 0.5
-    ball.visual = TextureVisuals(uv=uv, material=PBRMaterial(baseColorTexture=chart(1024)))
+    ball.visual = TextureVisuals(uv=uv, material=PBRMaterial(baseColorTexture=chart(size=1024)))
     ball.export(tmp_path / "ball.glb")
     mesh = load_mesh(tmp_path / "ball.glb")
     assert len(mesh.faces) > 15_500

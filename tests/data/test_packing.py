@@ -6,7 +6,7 @@ import pytest
 from writing_commands import files
 
 from ouroboros_lib.data.packing import deal, pack
-from ouroboros_lib.data.shards import ShardStream, read_index, write_shards
+from ouroboros_lib.data.shards import ShardStream, read_index
 from ouroboros_lib.errors import InputError
 
 SIZE = 60_000
@@ -21,17 +21,10 @@ def packed(rendered_folder, tmp_path):
     return tmp_path
 
 
-def test_shards_are_those_of_objects_at_hand(packed, rendered, tmp_path_factory):
-    """These files are as long as what is written of them."""
-    other = tmp_path_factory.mktemp("other")
-    write_shards(rendered, other, SIZE)
-    assert [shard["objects"] for shard in read_index(packed)] == [shard["objects"] for shard in read_index(other)]
-    assert files(packed).keys() == files(other).keys() and len(list(packed.glob("*.tar"))) >= 3
-
-
 def test_a_shard_that_is_missing_is_filled_as_before(packed, rendered_folder):
     before = files(packed)
     record = json.loads(before["shards.json"])
+    assert len(record["shards"]) >= 3
     del record["shards"][1]
     (packed / "shards.json").write_text(json.dumps(record))
     (packed / "shard-000001.tar").write_bytes(b"of an interrupted command")

@@ -7,7 +7,7 @@ import numpy as np
 import PIL
 import pytest
 import torch
-from pictures import BAD, rgb_image, rgba_image, scene
+from pictures import BAD, iou, rgb_image, rgba_image, scene
 from PIL import Image, ImageCms, features
 
 from ouroboros_lib.data import mattes
@@ -70,10 +70,6 @@ def test_every_format_and_mode_gives_the_same_object(tmp_path, name):
         assert torch.allclose(photo.image[:, SIZE // 2, SIZE // 2], torch.tensor([0.1, 0.2, 0.3]), atol=0.06)
 
 
-def iou(a, b):
-    return (a & b).sum() / (a | b).sum()
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(tmp_path, orientation):
     upright = rgba_image()
@@ -129,11 +125,15 @@ def test_large_pictures_are_reduced_without_aliasing(tmp_path):
 
 
 def test_colour_profile_is_converted(tmp_path):
-    picture = Image.new("RGB", (40, 40), (120, 120, 120))
-    lab_like = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    picture.save(tmp_path / "srgb.png", icc_profile=lab_like.tobytes())
-    photo = load_photo(tmp_path / "srgb.png", SIZE, background="keep")
-    assert not photo.notes and torch.allclose(photo.image, torch.full_like(photo.image, 120 / 255), atol=0.01)
+    picture = Image.new("RGB", (40, 40), (200, 120, 40))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    red, blue = b"rXYZ", b"bXYZ"  # which colours the primaries are
+    swapped = srgb.replace(red, b"????").replace(blue, red).replace(b"????", blue)
+    for profile, seen in ((srgb, (200, 120, 40)), (swapped, (40, 120, 200))):
+        picture.save(tmp_path / "profiled.png", icc_profile=profile)
+        photo = load_photo(tmp_path / "profiled.png", SIZE, background="keep")
+        expected = torch.tensor(seen)[:, None, None].expand_as(photo.image) / 255
+        assert not photo.notes and torch.allclose(photo.image, expected, atol=0.01)
     picture.save(tmp_path / "broken.png", icc_profile=b"not a profile")
     photo = load_photo(tmp_path / "broken.png", SIZE, background="keep")
     assert any("colour profile" in note for note in photo.notes)

@@ -9,11 +9,13 @@ import tarfile
 import pytest
 import torch
 from PIL import Image
+from shard_inputs import no_fault, write_shards
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
-from ouroboros_lib.data.folders import MultiviewObject, collate
+from ouroboros_lib.data.folders import MultiviewObject, collate, write_object
+from ouroboros_lib.data.packing import pack
 from ouroboros_lib.data.procedural import render_objects, sample_objects
-from ouroboros_lib.data.shards import ShardStream, read_index, write_shards, written_objects
+from ouroboros_lib.data.shards import ShardStream, read_index
 from ouroboros_lib.errors import InputError
 
 SIZE, VIEWS = 24, 5
@@ -30,7 +32,7 @@ def seven():
 
 @pytest.fixture
 def shards(tmp_path, seven):
-    assert write_shards(seven, tmp_path / "shards", max_bytes=40_000) == 7
+    write_shards(seven, tmp_path / "shards", max_bytes=40_000)
     return tmp_path / "shards"
 
 
@@ -68,23 +70,27 @@ def test_a_shard_can_be_shuffled_and_joined_in_the_middle(tmp_path, seven):
     assert sorted(drawn(3, leave_out=names[:2])) == names[2:]
 
 
-def test_interrupted_packing_goes_on_without_loss_or_repetition(tmp_path, seven):
-    def breaks_off(objects, after):
-        for number, views in enumerate(objects):
-            if number == after:
-                raise KeyboardInterrupt
-            yield views
+@pytest.fixture
+def folder(tmp_path, seven):
+    for views in seven:
+        write_object(tmp_path / "objects" / views.name, views)
+    return tmp_path / "objects"
 
-    out = tmp_path / "shards"
+
+def test_interrupted_packing_goes_on_without_loss_or_repetition(tmp_path, folder, seven):
+    told, out, names = [], tmp_path / "shards", [views.name for views in seven]
+
+    def breaks_off(name):
+        told.append(name)
+        if len(told) == 4:
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        write_shards(breaks_off(seven, 4), out, max_bytes=40_000)
+        pack(folder, names, out, 40_000, breaks_off)
     assert all(path.suffix in (".tar", ".json") for path in out.iterdir())
-    there = written_objects(out)
-    assert 0 < len(there) <= 4
-    write_shards((views for views in seven if views.name not in there), out, max_bytes=40_000)
-    assert [views.name for views in ShardStream(out)] == [views.name for views in seven]
-    with pytest.raises(InputError, match="two objects named"):
-        write_shards(seven[:1], out)
+    assert 0 < len(ShardStream(out)) < 4
+    pack(folder, names, out, 40_000, no_fault)
+    assert [views.name for views in ShardStream(out)] == names
 
 
 @pytest.mark.parametrize("keep", [0, 512, 1536, 9000])
@@ -136,14 +142,14 @@ def test_shards_hold_plain_files(shards):
         assert Image.open(io.BytesIO(tar.extractfile(name).read())).size == (SIZE, SIZE)
 
 
-def test_a_second_writer_is_refused_and_the_first_loses_nothing(tmp_path, seven):
-    def objects():
-        for views in seven[:3]:
-            with pytest.raises(InputError, match="writes there"):
-                write_shards(seven[3:], tmp_path)
-            yield views
+def test_a_second_writer_is_refused_and_the_first_loses_nothing(tmp_path, folder, seven):
+    out, names = tmp_path / "shards", [views.name for views in seven]
 
-    assert write_shards(objects(), tmp_path, max_bytes=1) == 3 and write_shards(seven[3:], tmp_path) == 4
-    assert [views.name for views in ShardStream(tmp_path)] == [views.name for views in seven]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "shard-000000.tar", "shard-000001.tar", "shard-000002.tar", "shard-000003.tar", "shards.json"]
+    def meanwhile(name):
+        with pytest.raises(InputError, match="writes there"):
+            pack(folder, names[3:], out, 1, no_fault)
+
+    pack(folder, names[:3], out, 1, meanwhile)
+    assert [views.name for views in ShardStream(out)] == names[:3]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "shard-000000.tar", "shard-000001.tar", "shard-000002.tar", "shards.json"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from evaluation_inputs import LEANING, Z_UP_X_FRONT
 
-from ouroboros_lib.cameras import RADIUS, Cameras, field_of_view, orbit_cameras
+from ouroboros_lib.cameras import RADIUS, field_of_view, orbit_cameras
 from ouroboros_lib.evaluation.shapes import Shape, splat_shape, transformed_cameras
 from ouroboros_lib.gaussians import Gaussians
 
@@ -20,7 +20,6 @@ def test_cameras_taken_to_another_world_see_the_same():
     (uv, depth), (uv_there, depth_there) = cameras.project(points), moved_cameras.project(there)
     torch.testing.assert_close(uv_there, uv, atol=1e-5, rtol=0)
     torch.testing.assert_close(depth_there, 1.7 * depth, atol=1e-5, rtol=0)
-    assert isinstance(moved_cameras, Cameras)
     torch.testing.assert_close(field_of_view(moved_cameras), field_of_view(cameras))
 
 

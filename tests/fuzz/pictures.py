@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from camera_files import write_opengl_cameras
 from PIL import Image
+from shard_inputs import write_shards
 
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.data.folders import MultiviewObject, encode_object, read_object
 from ouroboros_lib.data.mesh_files import read_texture
 from ouroboros_lib.data.photo import load_photo
-from ouroboros_lib.data.shards import ShardStream, write_shards
+from ouroboros_lib.data.shards import ShardStream
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.native import pictures_in, read_views
 

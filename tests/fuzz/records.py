@@ -218,7 +218,7 @@ def _unpack(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         try:
             unpack(folder / "archive", Path(place, "a", "b"))
-            objects_in(Path(place, "a", "b"), "3DModels", "sweethome3d", ["sweethome3d/Scopia_desk_table"])
+            objects_in(Path(place, "a", "b"), "3DModels", ["sweethome3d/Scopia_desk_table"])
         finally:
             expect(all(path.is_relative_to(Path(place, "a")) for path in Path(place).rglob("*")),
                    "files outside of their folder")

@@ -7,7 +7,7 @@ from ouroboros_lib.cameras import OBJECT_RADIUS, orbit_cameras
 from ouroboros_lib.data.procedural import render_objects, sample_objects
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.evaluation.metrics import psnr
-from ouroboros_lib.rasterization import rasterize
+from ouroboros_lib.rasterization import fitting, rasterize
 from ouroboros_lib.rasterization.fitting import fit_gaussians, hull_points
 
 SIZE, VIEWS = 48, 12
@@ -46,13 +46,20 @@ def test_the_same_seed_gives_the_same_gaussians(views):
     assert not torch.equal(first.means, other.means)
 
 
-def test_every_view_has_its_turn(views):
+def test_every_view_has_its_turn(views, monkeypatch):
     """More views a step than there are: the order is drawn anew as often as needed."""
     images, alpha, cameras = (part[:3] for part in views)
-    calls = []
+    calls, looked_from = [], []
+
+    def watched(gaussians, rig, size):
+        looked_from.extend(rig.positions[:, 0].tolist())
+        return rasterize(gaussians, rig, size)
+
+    monkeypatch.setattr(fitting, "rasterize", watched)
     fit_gaussians(images, alpha, cameras, count=1, steps=2, views_per_step=7,
                   callback=lambda step, _: calls.append(step))
     assert calls == [0, 1, 2]
+    assert sorted(looked_from.count(x) for x in cameras.positions[:, 0].tolist()) == [4, 5, 5]
 
 
 def test_hull_points_lie_inside_every_outline_and_near_one(views):

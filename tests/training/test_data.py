@@ -5,12 +5,12 @@ import tarfile
 
 import pytest
 import torch
+from shard_inputs import write_shards
 from torch.testing import assert_close
 from training_inputs import quick_narrow
 
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import MultiviewObject, write_object
-from ouroboros_lib.data.shards import write_shards
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.training.data import RenderedObjects

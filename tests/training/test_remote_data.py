@@ -5,13 +5,14 @@ import tarfile
 
 import pytest
 import torch
+from shard_inputs import write_shards
 from shard_server import ShardServer
 from training_inputs import NARROW, logged, quick_narrow, train_command
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data import streaming
 from ouroboros_lib.data.fetching import Fetch, Unreachable
-from ouroboros_lib.data.shards import read_index, write_shards
+from ouroboros_lib.data.shards import read_index
 from ouroboros_lib.presets import load_preset
 from ouroboros_lib.training.data import RenderedObjects
 
