@@ -192,6 +192,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         """
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"unknown output_type {output_type!r}: expected one of {', '.join(OUTPUT_TYPES)}")
+        if unknown := [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]:
+            raise InputError(f"callback_on_step_end_tensor_inputs: {unknown[0]!r}: expected some of "
+                             + ", ".join(self._callback_tensor_inputs))
         check_components(self)
         plan = Plan.parse(self.config.plan if plan is None else plan)
         if num_inference_steps is None:
