@@ -33,7 +33,6 @@ from .children import end, end_orphans, program, start
 from .config import TrainingConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}
 
 
 class _Named(TypedDict):
@@ -154,8 +153,7 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
         if not re.fullmatch(r"\w[\w.-]*", entry["name"]):
             raise InputError(f"{path}: a stage is called {entry['name']!r}; its name becomes a folder's: letters, "
                              "digits and .-_, such as joint-2")
-        unknown = entry.keys() - STAGE_KEYS
-        if unknown:
+        if unknown := entry.keys() - Entry.__required_keys__ - Entry.__optional_keys__:
             raise InputError(f"{path}: a stage has name, settings, init, gpus, seeds and evaluate, not "
                              f"{', '.join(sorted(unknown))}")
         earlier = [stage.name for stage in stages]
