@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 import zlib
@@ -42,8 +41,7 @@ def procedural(count: int, pipe: Ouroboros3DPipeline) -> Iterator[View]:
     """Held-out objects of the split `val`."""
     for number in range(count):
         truth = held_out_objects("val", 1, pipe.image_size, pipe.num_views, novel_views=0, start=number)
-        height = truth.orbit_cameras.positions[0, 0]
-        yield f"val {number}", math.degrees(math.asin(height[1] / height.norm())), truth.images[0]
+        yield f"val {number}", float(truth.orbit_cameras.elevations[0, 0]), truth.images[0]
 
 
 def meshes(folder: Path, count: int, pipe: Ouroboros3DPipeline, only_held_out: bool, fixed: float | None = None
