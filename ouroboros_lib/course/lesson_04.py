@@ -20,15 +20,11 @@ from ..models.feedback import Renders
 from ..noise import EDMNoise, c_in
 from ..plans import Plan
 from .checking import Exercise, curve, numbers
-from .lesson_03 import pinhole
+from .lesson_03 import _draw, pinhole
 
 GREY = 0.5  # the true value of each of eight views
 SIGMAS = EDMNoise(sigma_min=0.05, sigma_max=80.0).sigmas(25)
 BALL = 0.5  # world units
-
-
-def _draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def _targets() -> list[tuple]:

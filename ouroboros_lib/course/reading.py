@@ -16,6 +16,7 @@ from ..data.batches import MultiviewBatch
 from ..losses import psnr
 from ..models.condition import Condition
 from ..models.feedback import FeedbackEncoder
+from ..noise import EDMNoise
 from ..pipeline import Ouroboros3DPipeline
 
 FED = {"own": "its own renders", "zero": "zero maps", "other": "another object's renders"}
@@ -52,7 +53,7 @@ def levels(count: int, low: float, high: float) -> Tensor:
 
 
 def noised(x: Tensor, sigma: Tensor) -> Tensor:
-    return x + sigma[:, None, None, None, None] * torch.randn(x.shape).to(x)
+    return EDMNoise.add_noise(x, torch.randn(x.shape).to(x), sigma)
 
 
 @torch.no_grad()
