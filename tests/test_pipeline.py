@@ -5,19 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from comparing import gap, seeded
 from PIL import Image
 
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.noise import EDMNoise
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def gap(a, b):
-    return float((a - b).abs().max())
 
 
 def first_estimate(pipeline, picture, **options):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from comparing import gap, seeded
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from torch.testing import assert_close
 from transformers import CLIPImageProcessor
@@ -15,15 +16,6 @@ from ouroboros_lib.models.image_token import image_token
 from ouroboros_lib.noise import denoise
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.presets import load_preset
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def gap(a, b):
-    return float((a - b).abs().max())
-
 
 PICTURE = torch.rand(1, 3, 64, 64, generator=seeded(5))
 
