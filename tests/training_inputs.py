@@ -44,6 +44,12 @@ def logged(out, name="step"):
     return [json.loads(line)[name] for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+def timeless_log(out):
+    """The log, but for the time that steps took."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "minutes"} for line in lines]
+
+
 def leftovers(out):
     return [path for pattern in ("*.partial*", "*.old") for path in out.rglob(pattern)]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from training_inputs import leftovers, logged, quick, quick_narrow
+from training_inputs import leftovers, logged, quick, quick_narrow, timeless_log
 
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files.one_writer import LOCK
@@ -101,12 +101,6 @@ def stopped(whole, tmp_path):
     return out, whole[1]
 
 
-def figures(out):
-    """The log, but for the time that steps took."""
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "minutes"} for line in lines]
-
-
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_resumed_run_is_one_without_interruption(whole, stopped, step, capfd):
     """Weights, optimizer, averages, objects, cameras and noise, pipeline and every line of the log: the same, but for
@@ -115,7 +109,7 @@ def test_a_resumed_run_is_one_without_interruption(whole, stopped, step, capfd):
         shutil.rmtree(stopped[0] / "checkpoint-0000004")
     train("tiny", stopped[0], stopped[1], resume=True)
     assert "note" not in capfd.readouterr().err
-    for one, other in zip(figures(stopped[0]), figures(whole[0]), strict=True):
+    for one, other in zip(timeless_log(stopped[0]), timeless_log(whole[0]), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
     names = {path.relative_to(whole[0]) for path in whole[0].rglob("*.safetensors")}
     assert names == {path.relative_to(stopped[0]) for path in stopped[0].rglob("*.safetensors")}
