@@ -26,8 +26,8 @@ from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.layouts import find_meshes
 from ouroboros_lib.data.meshes import load_mesh, render_mesh
 from ouroboros_lib.data.renders import held_out
-from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.evaluation.results import how_made
+from ouroboros_lib.losses import psnr
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 
 GUESS = sum(ELEVATION_RANGE) / 2  # degrees, the mean: what an estimate has to beat

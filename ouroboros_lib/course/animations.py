@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ..cameras import Cameras, to_canonical
 from ..errors import needs
-from ..evaluation.metrics import psnr
 from ..files import replace_file
 from ..gaussians.page import encode
+from ..losses import psnr
 from ..noise import c_in
 from ..viz.encoding import as_png, as_webp
 from ..viz.explorer import difference_map

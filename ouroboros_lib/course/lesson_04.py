@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..algorithms import recursion
 from ..cameras import orbit_cameras, to_canonical
-from ..evaluation.metrics import psnr
+from ..losses import psnr
 from ..models.feedback import Renders
 from ..noise import EDMNoise, c_in
 from ..plans import Plan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..data.batches import MultiviewBatch
-from ..evaluation.metrics import psnr
+from ..losses import psnr
 from ..pipeline import Ouroboros3DPipeline
 from ..plans import Plan
 from ..rasterization import rasterize
