@@ -167,7 +167,7 @@ def test_guidance_in_one_batch_is_that_of_two_passes(kind, request):
     assert_close(together[:, 0], known[:, 0], atol=1e-4, rtol=1e-4)  # scale 1 at view 0
 
 
-def test_the_presets_guidance_is_the_default(narrow, tiny, picture):
+def test_the_presets_guidance_is_the_default(narrow, tiny):
     def views(**options):
         return narrow(PICTURE, num_inference_steps=1, generator=seeded(), **options).views
 
