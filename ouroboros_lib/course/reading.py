@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -116,7 +115,6 @@ def measures(examples: Examples, views: Mapping[str, Tensor]) -> dict[str, dict[
 def draw_measures(log: Sequence[tuple[int, dict[str, dict[str, float]]]]) -> bytes:
     """A PNG of what `measures` gave after each number of steps: three curves in two panels."""
     figure = Figure(figsize=(8.4, 2.8), dpi=72, layout="constrained")
-    FigureCanvasAgg(figure)
     titles = {"quality": "F's views against the truth", "agreement": "F's views against the renders it was given"}
     for axis, (kind, title) in zip(figure.subplots(1, 2, sharey=True), titles.items(), strict=True):
         for (name, label), style in zip(FED.items(), ("-o", "--s", ":^"), strict=True):

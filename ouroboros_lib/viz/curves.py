@@ -14,7 +14,6 @@ from ..files import load_json
 
 with needs("course", "what notebooks show"):
     from IPython.display import Image, display
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
 WINDOW = 8  # entries of the log
@@ -44,8 +43,8 @@ def draw_curves(log: Sequence[dict[str, float]], titles: Mapping[str, str]) -> b
 
     titles: what stands above the panel of each logged name.
     """
+    # not of pyplot, which belongs to the main thread
     figure = Figure(figsize=(4.2 * len(titles), 2.8), dpi=72, layout="constrained")
-    FigureCanvasAgg(figure)  # not pyplot, which belongs to the main thread
     for axis, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
         entries = [entry for entry in log if entry.get(name) is not None]
         steps, values = [entry["step"] for entry in entries], [entry[name] for entry in entries]
