@@ -71,6 +71,12 @@ class Cameras:
         """(..., V, 3) camera centres in the world."""
         return self.c2w[..., :3, 3]
 
+    @property
+    def elevations(self) -> Tensor:
+        """(..., V) degrees by which cameras that look at the origin look down on it."""
+        x, y, z = self.positions.unbind(-1)
+        return torch.rad2deg(torch.atan2(y, torch.hypot(x, z)))
+
     def __getitem__(self, index) -> Cameras:
         """Index the leading dimensions and the view dimension, as with a tensor of shape (..., V)."""
         return Cameras(self.c2w[index], self.intrinsics[index])

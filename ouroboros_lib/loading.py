@@ -41,7 +41,7 @@ def load(cls: type[DiffusionPipeline], name: str | Path, **options) -> Diffusion
         index = cls.load_config(str(folder), **where)
         if "feedback_options" in index:
             raise InputError(FIRST_EDITION)
-        check_classes(index, folder)
+        _check_classes(index, folder)
         _check_sizes(folder)
         options.setdefault("use_safetensors", True)  # other files of weights can hold code
         kind = _import_classes(index, cls) or cls
@@ -110,7 +110,7 @@ def _check_hub(name: str, options: dict) -> None:
                          "the name and the network") from None
 
 
-def check_classes(index: dict, folder: Path) -> None:
+def _check_classes(index: dict, folder: Path) -> None:
     """Raise InputError unless a model_index.json names known classes only: diffusers imports whatever it is told to,
     files that lie in the folder included."""
     own = import_module("ouroboros_lib").__all__
@@ -192,11 +192,11 @@ def _check_complete(components: dict) -> None:
             stored = {key for file in files for key in safe_open(file, "pt").keys()}
             if odd := sorted(stored ^ state.keys()):
                 raise ValueError(f"{name} and its file differ in {odd[0]} and {len(odd) - 1} more tensors")
-            check_numbers(state, name)
-            check_settings(model, name)
+            _check_numbers(state, name)
+            _check_settings(model, name)
 
 
-def check_settings(model: Any, name: str) -> None:
+def _check_settings(model: Any, name: str) -> None:
     """Raise InputError unless the settings of one of the library's models are of the types that it takes."""
     for key, kind in _settings_of(model.__class__).items():
         checked(model.config[key], kind, f"{name}: {key}")
@@ -208,7 +208,7 @@ def _settings_of(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind.__init__) if kind.__module__.startswith("ouroboros_lib.") else {}
 
 
-def check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:
+def _check_numbers(state: Mapping[str, torch.Tensor], name: str) -> None:
     """Raise InputError for weights that are not finite."""
     tensors = [value for value in state.values() if value.is_floating_point() and not value.is_meta]
     sums = torch.stack([value.sum().float() for value in tensors]).isfinite()  # sooner than to look at each number
@@ -229,10 +229,10 @@ def check_components(pipeline: DiffusionPipeline) -> None:
         if own != size:  # the paper's G sees smaller pictures than F
             raise InputError(f"the {name} is made for pictures of {own} pixels a side, the pipeline for {size}")
     if pipeline.multiview.dtype in HALF_PRECISION.values():
-        check_half_weights(pipeline)
+        _check_half_weights(pipeline)
 
 
-def check_half_weights(pipeline: DiffusionPipeline) -> None:
+def _check_half_weights(pipeline: DiffusionPipeline) -> None:
     """Raise InputError unless these models run with weights in half precision."""
     if not takes_half_weights(pipeline):
         raise InputError("weights in half precision are for the paper's models; load small ones without torch_dtype "
@@ -246,7 +246,7 @@ def convert_weights(pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
     the solver's steps, guidance, Gaussians and splatting are in single precision always. Raises InputError for others.
     """
     if dtype != torch.float32:
-        check_half_weights(pipeline)
+        _check_half_weights(pipeline)
     for model in pipeline.components.values():
         if isinstance(model, torch.nn.Module):
             convert_model(model, dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -23,7 +23,7 @@ from .models.condition import Condition
 from .models.elevation import ElevationEstimator
 from .models.feedback import CoordinateMap, Renders, render_feedback
 from .models.image_token import image_token
-from .noise import c_noise, denoise
+from .noise import c_in, c_noise, denoise
 from .plans import Plan
 from .presets import load_preset, random_models
 from .speed.compiling import compile_network, network_of
@@ -192,6 +192,9 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         """
         if output_type not in OUTPUT_TYPES:
             raise InputError(f"unknown output_type {output_type!r}: expected one of {', '.join(OUTPUT_TYPES)}")
+        if unknown := [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]:
+            raise InputError(f"callback_on_step_end_tensor_inputs: {unknown[0]!r}: expected some of "
+                             + ", ".join(self._callback_tensor_inputs))
         check_components(self)
         plan = Plan.parse(self.config.plan if plan is None else plan)
         if num_inference_steps is None:
@@ -210,15 +213,11 @@ class Ouroboros3DPipeline(DiffusionPipeline):
                              "expected one for each or one for all")
         cameras = cameras.to(device).expand(len(images))
         cond = self.condition(images, cameras, plan, guidance, generator)
-        shape = (*cameras.shape, *cond.latents.shape[1:])
-        sigmas = self.scheduler.sigmas(num_inference_steps)  # on the CPU: asking a GPU for numbers would make it wait
 
         recorded = range(num_inference_steps) if return_trace is True else return_trace or ()
         trace: list[TraceStep] = []
-        steps = recursion(self, cond, cameras, sigmas, plan,
-                          lambda: randn_tensor(shape, generator=generator, device=device))
         with self.progress_bar(total=num_inference_steps) as bar:
-            for step in steps:
+            for step in self.iterate(cond, cameras, plan, num_inference_steps, generator):
                 if step.t in recorded:
                     trace.append(self.record(step, plan, cond, cameras))
                 if callback_on_step_end is not None:
@@ -229,6 +228,14 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         output = Ouroboros3DOutput(as_output_type(step.views.clamp(0, 1), output_type), step.gaussians, step.renders,
                                    cameras, images, trace if recorded else None)
         return output if return_dict else output.to_tuple()
+
+    def iterate(self, cond: Condition, cameras: Cameras, plan: Plan, num_inference_steps: int,
+                generator: torch.Generator | list[torch.Generator] | None = None) -> Iterator[Step]:
+        """Algorithm 2 for cameras (B, V), see `recursion`, with the scheduler's noise levels."""
+        shape, device = (*cameras.shape, *cond.latents.shape[1:]), cond.latents.device
+        sigmas = self.scheduler.sigmas(num_inference_steps)  # on the CPU: asking a GPU for numbers would make it wait
+        return recursion(self, cond, cameras, sigmas, plan,
+                         lambda: randn_tensor(shape, generator=generator, device=device))
 
     @torch.no_grad()
     def estimate_elevation(self, images) -> Tensor:
@@ -245,9 +252,12 @@ class Ouroboros3DPipeline(DiffusionPipeline):
             views = plan.views(self.decode(step.pred_x), cond)
             gaussians = self.reconstruct(views, cameras, step.sigma)
             renders = self.render(gaussians, cameras)
-        noisy = self.decode(step.x_t / (step.sigma**2 + 1).sqrt()).clamp(0, 1)
-        return TraceStep(step.t, float(step.sigma), noisy.cpu(), views.clamp(0, 1).cpu(), renders.rgb.clamp(0, 1).cpu(),
-                         renders.ccm.clamp(0, 1).cpu(), gaussians.detach().to("cpu"))
+        return TraceStep(step.t, float(step.sigma), self.noisy_views(step).cpu(), views.clamp(0, 1).cpu(),
+                         renders.rgb.clamp(0, 1).cpu(), renders.ccm.clamp(0, 1).cpu(), gaussians.detach().to("cpu"))
+
+    def noisy_views(self, step: Step) -> Tensor:
+        """x_t of a step, scaled to unit variance and decoded (B, V, 3, H, W), to look at."""
+        return self.decode(c_in(step.sigma) * step.x_t).clamp(0, 1)
 
     def _call_back(self, callback: Callable, names: tuple[str, ...], step: Step, plan: Plan, cond: Condition) -> None:
         """diffusers' callback at the end of a step: x_t is what the next step starts from, and may be replaced."""

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import warm
 
+KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}  # of a notebook
+
 
 @contextmanager
 def jupyter_lab(folder: Path):
@@ -59,8 +61,15 @@ def _write_kernel(folder: Path):
     (folder / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
 
 
-def wait_for_kernel(page, sessions: str):
-    """Until the page's kernel is connected and idle: a cell run earlier makes JupyterLab ask which kernel to take."""
+def run_all(page, address: str, token: str):
+    """Run all cells of the page's notebook, once its kernel is there."""
+    _wait_for_kernel(page, f"{address}/api/sessions?token={token}")
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+
+
+def _wait_for_kernel(page, sessions: str):
+    """Until it is connected and idle: a cell run earlier makes JupyterLab ask which kernel to take."""
     deadline = time.monotonic() + 60
     while True:
         found = json.load(urllib.request.urlopen(sessions, timeout=10))

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from ouroboros_lib import algorithms
-from ouroboros_lib.algorithms import joint_losses, recursion
+from ouroboros_lib.algorithms import recursion
 from ouroboros_lib.models.condition import Condition
 from ouroboros_lib.models.feedback import Renders
 from ouroboros_lib.plans import Plan
-from ouroboros_lib.training.config import TrainingConfig
 from tools.compare_recursion import TOLERANCE, differences
 
 
@@ -89,28 +88,3 @@ def test_the_recursion_gives_the_numbers_that_it_gave():
     pipeline.set_progress_bar_config(disable=True)
     found = differences(pipeline, objects=1, runs=("6 steps",), seeds=(0,))
     assert len(found) == 4 * 3 and max(found.values()) < TOLERANCE
-
-
-def gradients(tiny, objects, **settings):
-    config = TrainingConfig(**{"reconstruction_batch": 2, "condition_dropout": 0.0} | settings)
-    torch.manual_seed(0)
-    losses = joint_losses(tiny, objects, Condition(objects.latents[:, 0]), config,
-                          again=0 if config.feedback == "none" else 2)
-    reached = []
-    for loss in losses:
-        tiny.multiview.zero_grad()
-        tiny.reconstructor.zero_grad()
-        loss.backward(retain_graph=True)
-        reached.append({name for name in ("multiview", "reconstructor") if any(
-            parameter.grad is not None and parameter.grad.any() for parameter in getattr(tiny, name).parameters())})
-    return reached
-
-
-@pytest.mark.parametrize("settings, denoising, reconstruction", [
-    ({}, {"multiview"}, {"reconstructor"}),
-    ({"joint": False, "feedback": "none"}, {"multiview"}, {"reconstructor"}),
-    ({"decoder_gradient": True}, {"multiview"}, {"multiview", "reconstructor"}),
-    ({"detach_feedback": False}, {"multiview", "reconstructor"}, {"reconstructor"}),
-])
-def test_which_loss_of_algorithm_1_reaches_which_model(tiny, objects, settings, denoising, reconstruction):
-    assert gradients(tiny, objects, **settings) == [denoising, reconstruction]

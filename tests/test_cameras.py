@@ -48,6 +48,12 @@ def test_up_in_the_world_is_up_in_the_image_and_the_origin_is_in_the_middle():
     assert right_of_view_0 > 0.6
 
 
+def test_elevations():
+    cameras = orbit_cameras([0.0, 70.0, 200.0, 30.0], [-5.0, 20.0, 45.0, 90.0], radius=2.0)
+    close(cameras.elevations, [-5, 20, 45, 90], 1e-3)
+    assert evenly_spaced_orbit(4, torch.tensor([0.0, 30.0])).elevations.shape == (2, 4)
+
+
 def test_field_of_view():
     cameras = orbit_cameras([0.0], [0.0])
     close(field_of_view(cameras), [FOV], 1e-4)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from comparing import gap, seeded
 from diffusers import DiffusionPipeline, EulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
@@ -15,14 +16,6 @@ from ouroboros_lib.errors import InputError
 from ouroboros_lib.models.elevation import ElevationEstimator
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.presets import load_preset
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def gap(a, b):
-    return float((a - b).abs().max())
 
 
 @pytest.fixture(scope="module")

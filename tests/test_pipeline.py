@@ -5,19 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from comparing import gap, seeded
 from PIL import Image
 
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.noise import EDMNoise
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def gap(a, b):
-    return float((a - b).abs().max())
 
 
 def first_estimate(pipeline, picture, **options):
@@ -211,6 +204,7 @@ def test_output_types(tiny, picture):
     ({"images": []}, "no image"),
     ({"images": None}, "expected a path, a PIL picture, an array .* got NoneType"),
     ({"output_type": "latent"}, "unknown output_type 'latent': expected one of pt, np, pil"),
+    ({"callback_on_step_end_tensor_inputs": ("latents",)}, "inputs: 'latents': expected some of x_t, pred_x, pred_i"),
     ({"elevation": torch.zeros(3)}, r"1 pictures, but elevations or cameras of shape \(3,\): expected one for each or"),
 ])
 def test_unfit_arguments(tiny, picture, options, message):

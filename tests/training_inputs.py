@@ -12,7 +12,9 @@ import torch
 import warm
 
 import ouroboros_lib
+from ouroboros_lib.presets import load_preset
 from ouroboros_lib.training import TrainingConfig
+from ouroboros_lib.training.data import RenderedObjects
 
 QUICK = {"batch_size": 2, "reconstruction_batch": 1, "objects": 4, "refresh_objects": 2, "refresh_every": 2,
          "novel_views": 1, "validation_objects": 1, "log_every": 1, "checkpoint_every": 0}
@@ -29,8 +31,23 @@ def quick_narrow(**settings) -> TrainingConfig:
     return TrainingConfig(**NARROW | settings)
 
 
+def source(root, start=0, rank=0, world_size=1, **settings) -> RenderedObjects:
+    """Of the preset narrow, ready."""
+    config = quick_narrow(**{"novel_views": 4} | settings)
+    objects = RenderedObjects(root, load_preset("narrow"), config, "cpu", rank, world_size)
+    objects.restart(start)
+    objects.fill()
+    return objects
+
+
 def logged(out, name="step"):
     return [json.loads(line)[name] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def timeless_log(out):
+    """The log, but for the time that steps took."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "minutes"} for line in lines]
 
 
 def leftovers(out):

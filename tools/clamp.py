@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ouroboros_lib import Ouroboros3DPipeline
 from ouroboros_lib.data.batches import held_out_objects
-from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.evaluation.statistics import paired_interval
+from ouroboros_lib.losses import psnr
 
 BATCH = 8
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files import read_json
+from tools import one_line_for_bad_input
 from tools.training_step import AVERAGE, WITH, WITHOUT
 
 STEPS, BATCH = 30_000, 32  # the paper's
@@ -104,11 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=BATCH)
     options = parser.parse_args(arguments)
-    try:
+    with one_line_for_bad_input():
         plan = CostPlan(options.price, options.currency, options.steps, options.batch)
         print(costs_page(options.files, plan), end="")
-    except InputError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

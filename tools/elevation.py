@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 import zlib
@@ -27,8 +26,8 @@ from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.layouts import find_meshes
 from ouroboros_lib.data.meshes import load_mesh, render_mesh
 from ouroboros_lib.data.renders import held_out
-from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.evaluation.results import how_made
+from ouroboros_lib.losses import psnr
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 
 GUESS = sum(ELEVATION_RANGE) / 2  # degrees, the mean: what an estimate has to beat
@@ -42,8 +41,7 @@ def procedural(count: int, pipe: Ouroboros3DPipeline) -> Iterator[View]:
     """Held-out objects of the split `val`."""
     for number in range(count):
         truth = held_out_objects("val", 1, pipe.image_size, pipe.num_views, novel_views=0, start=number)
-        height = truth.orbit_cameras.positions[0, 0]
-        yield f"val {number}", math.degrees(math.asin(height[1] / height.norm())), truth.images[0]
+        yield f"val {number}", float(truth.orbit_cameras.elevations[0, 0]), truth.images[0]
 
 
 def meshes(folder: Path, count: int, pipe: Ouroboros3DPipeline, only_held_out: bool, fixed: float | None = None

@@ -66,14 +66,14 @@ FRAGMENTS = """keep => turnable.filter(({canvas}) => canvas.clientWidth).map(({c
 })"""
 
 
-def committed_page(notebook: Path = NOTEBOOK) -> str:
-    """The explorer that a notebook holds. Raises InputError."""
-    for cell in read_json(notebook)["cells"]:
+def committed_page() -> str:
+    """The explorer that NOTEBOOK holds. Raises InputError."""
+    for cell in read_json(NOTEBOOK)["cells"]:
         for output in cell.get("outputs", []):
             text = "".join(output.get("data", {}).get("text/html", ""))
             if found := re.search(r'<iframe class="recursion-explorer".*? srcdoc="(.*?)"', text, re.DOTALL):
                 return html.unescape(found[1])
-    raise InputError(f"{notebook}: holds no recursion explorer; execute the notebook")
+    raise InputError(f"{NOTEBOOK}: holds no recursion explorer; execute the notebook")
 
 
 def opened(browser, path: Path):

@@ -20,9 +20,9 @@ from PIL import Image
 from ouroboros_lib.data.batches import MultiviewBatch, held_out_objects
 from ouroboros_lib.data.folders import collate, find_objects, read_object
 from ouroboros_lib.data.procedural import FAMILIES, HELD_OUT_FAMILY
-from ouroboros_lib.errors import InputError
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.viz.sheets import image_grid
+from tools import one_line_for_bad_input
 
 CHOSEN = ("mug", "chair", "car", "house", "airplane", "quadruped", "tree", "robot")
 
@@ -88,11 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
     for path in (*options.data, *options.photo):
         if not path.exists():
             parser.error(f"{path} is not there")
-    try:
+    with one_line_for_bad_input():
         _write(options, families)
-    except InputError as error:
-        parser.error(str(error))
-    print(f"wrote {options.out}")
+        print(f"wrote {options.out}")
 
 
 def natural(text: str) -> int:

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ouroboros_lib.algorithms import Step, recursion
+from ouroboros_lib.algorithms import Step
 from ouroboros_lib.cameras import evenly_spaced_orbit
 from ouroboros_lib.data.photo import load_photo
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
@@ -39,15 +38,7 @@ def run(pipe: Ouroboros3DPipeline, image: Tensor, elevation: float, plan: Plan, 
     cameras = evenly_spaced_orbit(pipe.num_views, torch.tensor([elevation])).to(pipe.device)
     generator = torch.Generator().manual_seed(seed)
     cond = pipe.condition(image.to(pipe.device), cameras, plan, pipe.config.guidance_scale, generator)
-    shape = (*cameras.shape, *cond.latents.shape[1:])
-    return list(recursion(pipe, cond, cameras, pipe.scheduler.sigmas(steps), plan,
-                          lambda: randn_tensor(shape, generator=generator, device=pipe.device)))
-
-
-@torch.no_grad()
-def noisy_views(pipe: Ouroboros3DPipeline, step: Step) -> Tensor:
-    """x_t scaled to unit variance and decoded (V, 3, H, W)."""
-    return pipe.decode(step.x_t / (step.sigma**2 + 1).sqrt())[0].clamp(0, 1)
+    return list(pipe.iterate(cond, cameras, plan, steps, generator))
 
 
 def _frame(image: Tensor, views: Sequence[Tensor | None], splat: Tensor | None, captions: tuple[str, str]
@@ -86,7 +77,7 @@ def moving_picture(pipe: Ouroboros3DPipeline, image: Tensor, steps: list[Step], 
         if step.gaussians is not None:
             latest = splat(step, 0)
             caption = f"3D of step {step.t + 1}" + ", rendered, fed back" * (step is not steps[-1])
-        frames.append(_frame(image[0], noisy_views(pipe, step), latest,
+        frames.append(_frame(image[0], pipe.noisy_views(step)[0], latest,
                              (f"eight views, step {step.t + 1} of {len(steps)}", caption)))
         milliseconds.append((2000 if step.sigma > 5 else 5500) // len(steps))
     for angle in range(TURN):
@@ -95,10 +86,11 @@ def moving_picture(pipe: Ouroboros3DPipeline, image: Tensor, steps: list[Step], 
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0, quality=60, method=4)
 
 
+@torch.no_grad()
 def algorithm_sheet(pipe: Ouroboros3DPipeline, steps: list[Step], view: int, path: Path) -> None:
     """Rows x_t, pred_i and both renders of one view; columns the steps, as wide as the README. All reconstruct."""
     chosen = [step for step in steps if step.t in SHOWN] or steps
-    rows = [[noisy_views(pipe, step)[view] for step in chosen],
+    rows = [[pipe.noisy_views(step)[0, view] for step in chosen],
             *([maps(step)[0, view].clamp(0, 1) for step in chosen]
               for maps in (lambda step: step.views, lambda step: step.renders.rgb, lambda step: step.renders.ccm))]
     image_grid(rows, path, ["x_t", "F: pred_i", "G: RGB", "G: CCM"],

@@ -5,9 +5,6 @@ Times are the median of 9 runs after one that compiles or warms up, in milliseco
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +12,7 @@ from torch import Tensor
 from ouroboros_lib.cameras import Cameras, evenly_spaced_orbit, to_canonical
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.rasterization import Rendering, rasterize
+from tools.benchmark import median_seconds
 
 RUNS = 9
 
@@ -57,16 +55,8 @@ def relative_error(value: Tensor, reference: Tensor) -> float:
 
 
 def _milliseconds(function, device: torch.device) -> float:
-    times = []
-    for _ in range(RUNS + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
+    function()
+    return 1000 * median_seconds(function, RUNS, device)
 
 
 def _loss(rendering: Rendering) -> Tensor:

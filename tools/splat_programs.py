@@ -30,9 +30,9 @@ from PIL import Image
 from torch import Tensor
 
 from ouroboros_lib.cameras import FOV, orbit_cameras
-from ouroboros_lib.evaluation.metrics import psnr
 from ouroboros_lib.gaussians import Gaussians
 from ouroboros_lib.gaussians.formats import FORMATS
+from ouroboros_lib.losses import psnr
 from ouroboros_lib.rasterization import rasterize
 
 PACKAGES = {"@playcanvas/splat-transform": "3.7.0", "@sparkjsdev/spark": "2.2.0",

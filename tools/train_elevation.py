@@ -28,8 +28,8 @@ from ouroboros_lib.data.procedural import render_objects, sample_objects
 from ouroboros_lib.data.renders import RenderSettings, held_out
 from ouroboros_lib.models.elevation import ElevationEstimator
 from ouroboros_lib.training.mixture import recoloured
+from tools.elevation import HELD_OUT
 
-HELD_OUT = 128  # meshes that the shipped weights never saw
 ELEVATIONS = (-5.0, 45.0)  # degrees: further than F's orbits, as photos are
 SIZE, SIDES = 64, 4  # of a picture in pixels; pictures of one object
 MESHES, PROCEDURAL = 24, 16  # objects in a file
@@ -49,11 +49,6 @@ class AllAround(RenderSettings):
         return orbit_cameras(360 * draws[0], low + (high - low) * draws[1])
 
 
-def elevations(cameras: Cameras) -> Tensor:
-    """Degrees, of cameras that look at the origin."""
-    return F.normalize(cameras.positions, dim=-1)[..., 1].asin().rad2deg()
-
-
 def render(number: int, meshes: dict[str, Path], names: list[str], swatches: Sequence[Path]) -> dict[str, np.ndarray]:
     """File `number`: rgba (N, 4, S, S) uint8 on white, and degrees (N,)."""
     draw = random.Random(f"elevation {number}")
@@ -62,12 +57,12 @@ def render(number: int, meshes: dict[str, Path], names: list[str], swatches: Seq
     for name in draw.sample(names, MESHES):
         views = fresh_views(name, meshes[name], settings, draw, swatches, TILT)
         rgba.append(views.rgba)
-        degrees.append(elevations(views.cameras))
+        degrees.append(views.cameras.elevations)
     objects = sample_objects("train", range(number * PROCEDURAL, (number + 1) * PROCEDURAL))
     rigs = [AllAround(SIZE, SIDES, elevation=None, seed=draw.getrandbits(31)).cameras("") for _ in range(PROCEDURAL)]
     rig = Cameras(torch.stack([cameras.c2w for cameras in rigs]), rigs[0].intrinsics)
     rgba.append(render_objects(objects, rig, SIZE).rgba.flatten(0, 1))
-    degrees.append(elevations(rig).flatten())
+    degrees.append(rig.elevations.flatten())
     return {"rgba": torch.cat(rgba).numpy(), "degrees": torch.cat(degrees).numpy()}
 
 

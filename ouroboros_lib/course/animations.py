@@ -5,7 +5,6 @@ The first frame is a still that says it all: it is seen in print, by who asks fo
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,9 @@ from torch import Tensor
 
 from ..cameras import Cameras, to_canonical
 from ..errors import needs
-from ..evaluation.metrics import psnr
 from ..files import replace_file
+from ..gaussians.page import encode
+from ..losses import psnr
 from ..noise import c_in
 from ..viz.encoding import as_png, as_webp
 from ..viz.explorer import difference_map
@@ -44,6 +44,7 @@ COLOURS = 48  # of what is drawn, and kept as it is
 MOST_DRAWN, MOST = 40, 20  # steps of a film that is drawn, and of one with renders; of more some are left out, evenly
 SLOW, QUICK, DECIDED = 300, 80, 5.0  # milliseconds of a step; quick above this sigma, where little is to be seen
 DPI = 90
+PAIRS = 100
 BLUE, RED, GREEN, GREY = "#4878cf", "#b2433f", "#3a8f5c", "#9aa7bd"
 FLOOR = 0.02  # the place of sigma = 0 on a logarithmic axis
 HIDDEN = 0.03  # world units that a point may lie behind the surface that a view sees, and count as seen
@@ -100,9 +101,9 @@ class Animation:
         replace_file(Path(path), as_png(self.frames[0]))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        page = HTML.format(still=_text(as_webp(self.frames[0])), film=_text(self.webp()), alt=html.escape(self.alt),
+        page = HTML.format(still=encode(as_webp(self.frames[0])), film=encode(self.webp()), alt=html.escape(self.alt),
                            width=self.frames[0].width, caption=html.escape(self.caption))
-        return {"text/html": page, "image/png": _text(as_png(self.frames[0])),
+        return {"text/html": page, "image/png": encode(as_png(self.frames[0])),
                 "text/plain": f"Animation of {len(self.frames)} frames: {self.caption}"}
 
 
@@ -144,10 +145,10 @@ def flow(sigmas: Tensor, path: Tensor, density: Callable[[Tensor, Tensor], Tenso
                  drawn=True)
 
 
-def coins(levels: Tensor, ways: Mapping[str, Tensor], shown: int = 100) -> Animation:
+def coins(levels: Tensor, ways: Mapping[str, Tensor]) -> Animation:
     """Pairs of views on their way to a side of the coin each, sampled in different ways.
 
-    levels: (T + 1,), falling to 0. ways: title -> (T + 1, N, 2), the pairs at each level. shown: how many are drawn.
+    levels: (T + 1,), falling to 0. ways: title -> (T + 1, N, 2), the pairs at each level, of which PAIRS are drawn.
     """
     figure = _figure(7.6, 3.9, left=0.08, right=0.985, bottom=0.13, top=0.84, wspace=0.16)
     axes = figure.subplots(1, len(ways), squeeze=False)[0]
@@ -158,10 +159,10 @@ def coins(levels: Tensor, ways: Mapping[str, Tensor], shown: int = 100) -> Anima
             axis.clear()
             scaled = path * c_in(levels)[:, None, None]
             agree = path[step].prod(dim=-1) > 0
-            trails = scaled[:step + 1, :shown].movedim(1, 0).numpy()
+            trails = scaled[:step + 1, :PAIRS].movedim(1, 0).numpy()
             axis.add_collection(LineCollection(list(trails), colors=GREY, lw=0.4))
             for chosen, look in ((agree, {"color": GREEN, "marker": "o"}), (~agree, {"color": RED, "marker": "X"})):
-                axis.plot(*scaled[step, :shown][chosen[:shown]].T, markersize=4, linestyle="none", **look)
+                axis.plot(*scaled[step, :PAIRS][chosen[:PAIRS]].T, markersize=4, linestyle="none", **look)
             axis.set(xlim=(-2.7, 2.7), ylim=(-2.7, 2.7), xlabel="view 1", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
             axis.set_title(f"{title}:\n{100 * agree.float().mean():.0f} % agree, sigma {float(levels[step]):.2g}")
             if step == steps:
@@ -335,7 +336,3 @@ def _film(frame: Callable[[int], Image.Image], paces: Sequence[int], alt: str, c
     frames = [frame(number) for number in chosen]
     times = [paces[number] for number in chosen[:-1]]
     return Animation([frames[-1], *frames], [2000, *times, 1200], alt, caption, drawn)
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

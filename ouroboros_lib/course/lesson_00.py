@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.metrics import psnr
+from ..losses import psnr
 from ..plans import PLANS, Plan
 from .checking import Exercise, numbers
 

@@ -15,20 +15,16 @@ from torch import Tensor
 
 from ..algorithms import recursion
 from ..cameras import orbit_cameras, to_canonical
-from ..evaluation.metrics import psnr
+from ..losses import psnr
 from ..models.feedback import Renders
 from ..noise import EDMNoise, c_in
 from ..plans import Plan
 from .checking import Exercise, curve, numbers
-from .lesson_03 import pinhole
+from .lesson_03 import _draw, pinhole
 
 GREY = 0.5  # the true value of each of eight views
 SIGMAS = EDMNoise(sigma_min=0.05, sigma_max=80.0).sigmas(25)
 BALL = 0.5  # world units
-
-
-def _draw(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def _targets() -> list[tuple]:

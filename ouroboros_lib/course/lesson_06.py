@@ -51,9 +51,9 @@ def _best(pick=np.max, objects: int = 10_000) -> Figure:
     return figure
 
 
-def _scores(objects: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def _scores() -> tuple[np.ndarray, np.ndarray]:
     """Of two methods, in dB: objects differ much more than methods do."""
-    random = _random(1)
+    random, objects = _random(1), 24
     difficulty = random.normal(22, 4, objects)
     return difficulty + random.normal(0.3, 0.4, objects), difficulty + random.normal(0, 0.4, objects)
 

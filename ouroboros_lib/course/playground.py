@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..algorithms import Step, recursion
+from ..algorithms import Step
 from ..cameras import Cameras, evenly_spaced_orbit
 from ..errors import InputError
 from ..models.condition import Condition
@@ -112,11 +112,8 @@ class Playground:
         self._cameras = evenly_spaced_orbit(pipe.num_views, torch.tensor([float(choice.elevation)])).to(device)
         self._cond = pipe.condition(self.image, self._cameras, plan, pipe.config.guidance_scale)
         generator = torch.Generator(device).manual_seed(choice.seed)
-        shape = (*self._cameras.shape, *self._cond.latents.shape[1:])
-        steps = recursion(pipe, self._cond, self._cameras, pipe.scheduler.sigmas(self.steps), plan,
-                          lambda: torch.randn(shape, generator=generator, device=device))
         moments, given = [], None
-        for step in steps:
+        for step in pipe.iterate(self._cond, self._cameras, plan, self.steps, generator):
             views = pipe.decode(step.pred_x) if step.views is None else step.views
             moments.append(Moment(step, given, views[0].clamp(0, 1)))
             if step.renders is not None:  # as line 5 of the algorithm goes on

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from ..data.batches import MultiviewBatch
 from ..losses import psnr
 from ..models.condition import Condition
 from ..models.feedback import FeedbackEncoder
+from ..noise import EDMNoise
 from ..pipeline import Ouroboros3DPipeline
 
 FED = {"own": "its own renders", "zero": "zero maps", "other": "another object's renders"}
@@ -52,7 +52,7 @@ def levels(count: int, low: float, high: float) -> Tensor:
 
 
 def noised(x: Tensor, sigma: Tensor) -> Tensor:
-    return x + sigma[:, None, None, None, None] * torch.randn(x.shape).to(x)
+    return EDMNoise.add_noise(x, torch.randn(x.shape).to(x), sigma)
 
 
 @torch.no_grad()
@@ -115,7 +115,6 @@ def measures(examples: Examples, views: Mapping[str, Tensor]) -> dict[str, dict[
 def draw_measures(log: Sequence[tuple[int, dict[str, dict[str, float]]]]) -> bytes:
     """A PNG of what `measures` gave after each number of steps: three curves in two panels."""
     figure = Figure(figsize=(8.4, 2.8), dpi=72, layout="constrained")
-    FigureCanvasAgg(figure)
     titles = {"quality": "F's views against the truth", "agreement": "F's views against the renders it was given"}
     for axis, (kind, title) in zip(figure.subplots(1, 2, sharey=True), titles.items(), strict=True):
         for (name, label), style in zip(FED.items(), ("-o", "--s", ":^"), strict=True):

@@ -19,6 +19,7 @@ FEEDBACK_MAPS: dict[str, Callable[[Rendering, Cameras], Tensor]] = {
     "rgb": lambda rendering, cameras: rendering.rgb,
     "ccm": lambda rendering, cameras: rendering.extra,
 }
+PATCH = 8  # side of the squares that encoders fold into channels; the autoencoders' factor
 CoordinateMap = Literal["canonical", "released"]
 
 
@@ -83,16 +84,15 @@ class FeedbackEncoder(nn.Module):
     No map at all is the zero map: the encoder still answers something for it, as in the released code.
     """
 
-    def __init__(self, stage_channels: tuple[int, ...], width: int = 64, patch: int = 8):
+    def __init__(self, stage_channels: tuple[int, ...], width: int = 64):
         super().__init__()
-        self.patch = patch
-        self.embed = nn.Conv2d(3 * patch**2, width, 1)
+        self.embed = nn.Conv2d(3 * PATCH**2, width, 1)
         self.blocks = nn.ModuleList(ResBlock(width, width) for _ in stage_channels)
         self.downs = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in stage_channels[1:])
         self.outs = nn.ModuleList(zero_init(nn.Conv2d(width, channels, 1)) for channels in stage_channels)
 
     def forward(self, maps: Tensor) -> list[Tensor]:
-        h = self.embed(F.pixel_unshuffle(maps, self.patch))
+        h = self.embed(F.pixel_unshuffle(maps, PATCH))
         features = []
         for stage, (block, out) in enumerate(zip(self.blocks, self.outs, strict=True)):
             h = block(self.downs[stage - 1](h) if stage else h)

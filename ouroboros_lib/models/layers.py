@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SEQUENCES_AT_ONCE = 2**15
+SINUSOIDS = 128  # of a noise level
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -35,7 +36,7 @@ def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtyp
         return torch.tensor(values, device=device, dtype=dtype)
 
 
-def sinusoidal_embedding(c_noise: Tensor, channels: int = 128, max_frequency: float = 200.0) -> Tensor:
+def sinusoidal_embedding(c_noise: Tensor, channels: int = SINUSOIDS, max_frequency: float = 200.0) -> Tensor:
     """(B,) noise conditioning values to (B, channels) sines and cosines of geometric frequencies."""
     frequencies = torch.exp(torch.linspace(0, math.log(max_frequency), channels // 2, device=c_noise.device))
     angles = c_noise[:, None].float() * frequencies
@@ -53,7 +54,7 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(128, channels), nn.SiLU(), nn.Linear(channels, channels))
+        self.mlp = nn.Sequential(nn.Linear(SINUSOIDS, channels), nn.SiLU(), nn.Linear(channels, channels))
 
     def forward(self, c_noise: Tensor) -> Tensor:
         return self.mlp(sinusoidal_embedding(c_noise))

@@ -17,6 +17,7 @@ from ..models.image_token import CLIP_MEAN, CLIP_STD
 from ..noise import EDMNoise
 from ..pipeline import Ouroboros3DPipeline
 from ..presets import Preset, load_preset
+from ..values import checked
 from .lgm import LGMReconstructor
 from .released import ReleasedMultiviewUNet, ReleasedPipeline, ReleasedReconstructor
 from .tensor_files import load_exactly, read_tensors
@@ -187,7 +188,7 @@ def _weights(folder: Path) -> Path:
 
 def _check_config(folder: Path, expected: dict, name: str = "config.json") -> None:
     """Raise InputError unless the file says what shapes of tensors do not tell."""
-    stated = read_json(folder / name)
+    stated = checked(read_json(folder / name), dict, folder / name)
     for key, value in expected.items():
         value = list(value) if isinstance(value, tuple) else value
         if key in stated and stated[key] != value:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from ..cameras import Cameras
 from ..models.condition import CameraFeatures
+from ..models.feedback import PATCH
 from ..models.layers import constant, zero_init
 from .fused import use_single_token_attention
+from .svd_autoencoder import NOISE_AUGMENTATION
 
-PATCH = 8  # side of the squares that the feedback encoders fold into channels; the VAE's factor
-ADDED_TIME_IDS = (6.0, 127.0, 0.02)  # frames per second - 1, motion bucket, noise augmentation of the condition view
+ADDED_TIME_IDS = (6.0, 127.0, NOISE_AUGMENTATION)  # the first two: frames per second - 1, motion bucket
 
 
 class SVDMultiviewUNet(ModelMixin, ConfigMixin):

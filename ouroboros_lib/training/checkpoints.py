@@ -25,7 +25,7 @@ from ..files import dump_json, load_json, one_line, read_json, replace_file, whe
 from .config import TrainingConfig
 from .fast.averages import share
 from .initial import save_pipeline
-from .state import STATE, read_state, write_state
+from .state import STATE, read_state, saved, write_state
 
 if TYPE_CHECKING:
     from .run import Run
@@ -90,7 +90,7 @@ def fault_of(checkpoint: Path) -> str:
 
 def check_settings(checkpoint: Path, preset: str, config: TrainingConfig, data: str | Path | None) -> None:
     """Compare what a run is given with what it began with: say what differs, or raise InputError where it cannot be."""
-    record, now = read_json(checkpoint / STATE), asdict(config) | {"preset": preset, "data": data and str(data)}
+    record, now = saved(checkpoint), asdict(config) | {"preset": preset, "data": data and str(data)}
     try:
         before = record["settings"] | {"preset": record["preset"], "data": record["data"]}
         source, stage = (before["data"] is None, before["procedural_share"] > 0), before["stage"]

@@ -29,13 +29,7 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
     and zero maps stand for what is not fed back. device: where random weights are drawn, for models that take minutes
     elsewhere. Raises InputError.
     """
-    sources = []  # what each entry of --init replaces
-    for entry in init:
-        component, equals, _ = entry.partition("=")
-        if equals and component not in (*COMPONENTS, "elevation"):
-            raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)} or "
-                             "elevation")
-        sources.append(((component,) if equals else COMPONENTS, entry))
+    sources = [(_components_of(entry), entry) for entry in init]
     # a whole folder leaves nothing random: draw no weights that are thrown away
     where = torch.device("meta") if any(names == COMPONENTS for names, _ in sources) else (
         torch.device(device) if device else nullcontext())
@@ -46,34 +40,12 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
         new = type(pipeline.multiview).from_config(pipeline.multiview.config, view_attention=config.view_attention)
         pipeline.register_modules(multiview=new)
     for names, entry in sources:
-        source = Ouroboros3DPipeline.from_pretrained(entry.rpartition("=")[2])
-        if type(source) is not Ouroboros3DPipeline:
-            raise InputError(f"--init {entry}: is the published checkpoint, whose F knows the released code's cameras "
-                             "only; start from `ouroboros convert svd` instead")
-        if names == ("elevation",) and source.elevation is None:
-            raise InputError(f"--init {entry}: has no network that estimates elevations")
-        if names in (COMPONENTS, ("elevation",)):  # which no stage trains
-            pipeline.register_modules(elevation=source.elevation)
-        for name in names:
-            if name == "elevation":
-                continue
-            _check_fits(getattr(source, name), getattr(pipeline, name), name, entry, pipeline.image_size)
-            pipeline.register_modules(**{name: getattr(source, name)})
-            for setting in SETTINGS_OF.get(name, ()):
-                pipeline.register_to_config(**{setting: source.config[setting]})
-        if names == COMPONENTS and pipeline.image_encoder is not None:
-            pipeline.register_modules(image_encoder=source.image_encoder)
+        _take(pipeline, names, entry)
     if config.view_attention not in ("", pipeline.multiview.config.get("view_attention", "")):
         raise InputError(f"--set view_attention={config.view_attention}: the F of --init has "
                          f"{pipeline.multiview.config.view_attention} attention; leave the setting out or start anew")
-    if config.stage in ("multiview", "joint") and pipeline.multiview.config.get("feedback",
-                                                                               config.feedback) != config.feedback:
-        old = pipeline.multiview
-        pipeline.register_modules(multiview=type(old).from_config(old.config, feedback=config.feedback))
-        mismatch = pipeline.multiview.load_state_dict(old.state_dict(), strict=False)
-        foreign = [key for key in mismatch.missing_keys if not key.startswith("feedback_encoders.")]
-        if foreign:
-            raise InputError(f"--init: F lacks {foreign[0]} and {len(foreign) - 1} more tensors")
+    if config.stage in ("multiview", "joint"):
+        _fit_encoders(pipeline, config.feedback)
     if config.stage == "joint":
         lacking = set(feedback_names(config.feedback)) - set(pipeline.multiview.feedbacks)
         if lacking:
@@ -85,6 +57,45 @@ def initial_pipeline(preset_name: str, init: list[str], config: TrainingConfig,
         knows_noise = config.stage == "joint" and config.joint
         pipeline.register_to_config(reconstructor_sigma_max=None if knows_noise else config.clean_sigma)
     return pipeline
+
+
+def _components_of(entry: str) -> tuple[str, ...]:
+    """What an entry of --init replaces. Raises InputError."""
+    component, equals, _ = entry.partition("=")
+    if equals and component not in (*COMPONENTS, "elevation"):
+        raise InputError(f"--init {entry}: unknown component {component!r}, expected {', '.join(COMPONENTS)} or "
+                         "elevation")
+    return (component,) if equals else COMPONENTS
+
+
+def _take(pipeline: Ouroboros3DPipeline, names: tuple[str, ...], entry: str) -> None:
+    """Put the models that an entry of --init names into a pipeline, with their settings. Raises InputError."""
+    source = Ouroboros3DPipeline.from_pretrained(entry.rpartition("=")[2])
+    if type(source) is not Ouroboros3DPipeline:
+        raise InputError(f"--init {entry}: is the published checkpoint, whose F knows the released code's cameras "
+                         "only; start from `ouroboros convert svd` instead")
+    if names == ("elevation",) and source.elevation is None:
+        raise InputError(f"--init {entry}: has no network that estimates elevations")
+    if names in (COMPONENTS, ("elevation",)):  # which no stage trains
+        pipeline.register_modules(elevation=source.elevation)
+    for name in (name for name in COMPONENTS if name in names):
+        _check_fits(getattr(source, name), getattr(pipeline, name), name, entry, pipeline.image_size)
+        pipeline.register_modules(**{name: getattr(source, name)})
+        for setting in SETTINGS_OF.get(name, ()):
+            pipeline.register_to_config(**{setting: source.config[setting]})
+    if names == COMPONENTS and pipeline.image_encoder is not None:
+        pipeline.register_modules(image_encoder=source.image_encoder)
+
+
+def _fit_encoders(pipeline: Ouroboros3DPipeline, feedback: str) -> None:
+    """Give the small F encoders for what `feedback` names and no others, and keep its weights. Raises InputError."""
+    old = pipeline.multiview
+    if old.config.get("feedback", feedback) == feedback:
+        return
+    pipeline.register_modules(multiview=type(old).from_config(old.config, feedback=feedback))
+    mismatch = pipeline.multiview.load_state_dict(old.state_dict(), strict=False)
+    if foreign := [key for key in mismatch.missing_keys if not key.startswith("feedback_encoders.")]:
+        raise InputError(f"--init: F lacks {foreign[0]} and {len(foreign) - 1} more tensors")
 
 
 def _check_settings(pipeline: Ouroboros3DPipeline, preset_name: str, config: TrainingConfig) -> None:

@@ -33,7 +33,6 @@ from .children import end, end_orphans, program, start
 from .config import TrainingConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGE_KEYS = {"name", "settings", "init", "gpus", "evaluate"}
 
 
 class _Named(TypedDict):
@@ -154,8 +153,7 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
         if not re.fullmatch(r"\w[\w.-]*", entry["name"]):
             raise InputError(f"{path}: a stage is called {entry['name']!r}; its name becomes a folder's: letters, "
                              "digits and .-_, such as joint-2")
-        unknown = entry.keys() - STAGE_KEYS
-        if unknown:
+        if unknown := entry.keys() - Entry.__required_keys__ - Entry.__optional_keys__:
             raise InputError(f"{path}: a stage has name, settings, init, gpus, seeds and evaluate, not "
                              f"{', '.join(sorted(unknown))}")
         earlier = [stage.name for stage in stages]
@@ -176,20 +174,23 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
             raise InputError(f"{path}: {stage.name}: {error}") from None
         stages.append(stage)
         if "evaluate" in entry:
-            options = shared_options | entry["evaluate"]
-            try:
-                EvaluationConfig.from_options(options)
-            except InputError as error:
-                raise InputError(f"{path}: {stage.name}, evaluate: {error}") from None
-            stages.append(Stage(f"evaluate-{stage.name}", preset, options, [], [stage.name], evaluates=stage.name))
-            options = {key: value for key, value in options.items() if key not in ON_THE_FLY}
-            stages += [Stage(f"evaluate-{stage.name}-{Path(test).name}", preset, options | {"data": test}, [],
-                             [stage.name], evaluates=stage.name, folder=f"evaluation-{Path(test).name}")
-                       for test in tests]
+            stages += _evaluations(stage, shared_options | entry["evaluate"], tests, path)
     if unknown := [change for change in changes if "." in change.partition("=")[0]
                    and change.partition(".")[0] not in {entry["name"] for entry in entries}]:
         raise InputError(f"--set {unknown[0]}: {path} has no stage of this name")
     return stages
+
+
+def _evaluations(stage: Stage, options: dict, tests: Sequence[str], path: Path) -> list[Stage]:
+    """What measures the weights that a stage makes. Raises InputError."""
+    try:
+        EvaluationConfig.from_options(options)
+    except InputError as error:
+        raise InputError(f"{path}: {stage.name}, evaluate: {error}") from None
+    name, on_tests = stage.name, {key: value for key, value in options.items() if key not in ON_THE_FLY}
+    return [Stage(f"evaluate-{name}", stage.preset, options, [], [name], evaluates=name),
+            *(Stage(f"evaluate-{name}-{Path(test).name}", stage.preset, on_tests | {"data": test}, [], [name],
+                    evaluates=name, folder=f"evaluation-{Path(test).name}") for test in tests)]
 
 
 def _changes(entry: dict, changes: Sequence[str]) -> Iterator[tuple[str, str]]:

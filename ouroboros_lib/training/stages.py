@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import algorithms
 from ..cameras import Cameras
 from ..data.batches import MultiviewBatch
+from ..gaussians import Gaussians
 from ..losses import Perceptual, denoising_loss, image_loss, rendering_loss
 from ..models.condition import Condition
 from ..noise import c_noise, denoise
@@ -94,10 +95,14 @@ def autoencoder_losses(autoencoder, batch: MultiviewBatch, config: TrainingConfi
 def reconstructor_losses(reconstructor, batch: MultiviewBatch, config: TrainingConfig,
                          perceptual: Perceptual = None) -> dict[str, Tensor]:
     """G alone, from clean views: what the two-stage pipeline trains. Or from the condition view alone."""
+    return {"reconstruction": rendering_loss(from_clean_views(reconstructor, batch, config), batch, config, perceptual)}
+
+
+def from_clean_views(reconstructor, batch: MultiviewBatch, config: TrainingConfig) -> Gaussians:
+    """G's Gaussians (B, N) of the true views, or of the condition view at all cameras."""
     sigma = torch.full((len(batch.rgba),), config.clean_sigma, device=batch.rgba.device)
     views = batch.condition_everywhere if config.single_view else batch.orbit_images
-    gaussians = reconstructor(views, batch.orbit_cameras, c_noise(sigma))
-    return {"reconstruction": rendering_loss(gaussians, batch, config, perceptual)}
+    return reconstructor(views, batch.orbit_cameras, c_noise(sigma))
 
 
 def multiview_losses(pipe: Ouroboros3DPipeline, batch: MultiviewBatch, cond: Condition, config: TrainingConfig,

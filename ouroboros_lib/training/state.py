@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import numpy as np
 import torch
@@ -21,12 +21,34 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import InputError
 from ..files import dump_json, read_json
+from ..values import Between, Natural, checked
 from .fast.averages import share
 
 if TYPE_CHECKING:
     from .run import Run
 
 STATE = "state.json"
+
+
+class Saved(TypedDict):
+    """What `STATE` holds."""
+
+    step: Natural
+    seconds: Annotated[float, Between(0)]
+    next_object: int | list[int]
+    summed: Natural
+    averaged: dict[str, Natural]
+    scaler: dict | None
+    frozen: dict[str, str]
+    processes: Annotated[int, Between(1)]
+    settings: dict
+    preset: str
+    data: str | None
+
+
+def saved(folder: Path) -> Saved:
+    """A checkpoint's `STATE`. Raises InputError."""
+    return checked(read_json(folder / STATE), Saved, folder / STATE)
 
 
 def write_state(run: Run, folder: Path) -> None:
@@ -65,7 +87,7 @@ def write_state(run: Run, folder: Path) -> None:
 def read_state(run: Run, folder: Path) -> None:
     """The inverse of `write_state`; all processes must call it together. Raises InputError, or what a file with other
     tensors or values in it gives rise to."""
-    record, restored = read_json(folder / STATE), {}
+    record, restored = saved(folder), {}
     for name, hash in frozen(run).items():
         if record["frozen"].get(name) != hash:
             raise InputError(f"the {name} is not the one that this run began with; give the same --init and seed")

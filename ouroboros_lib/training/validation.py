@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..data.batches import MultiviewBatch
-from ..evaluation.metrics import psnr
-from ..noise import c_noise
+from ..losses import psnr
 from ..pipeline import Ouroboros3DPipeline
 from ..plans import Plan
 from ..rasterization import rasterize
 from ..viz.sheets import image_grid
 from .config import TrainingConfig
 from .fast.sharding import gathered
+from .stages import from_clean_views
 
 if TYPE_CHECKING:
     from .run import Run
@@ -48,15 +48,12 @@ def validate(pipe: Ouroboros3DPipeline, objects: MultiviewBatch, config: Trainin
 
     path: None for a process that only takes part.
     """
-    images, count = objects.images, len(objects.images)
-    orbit = objects.num_orbit_views
+    images, orbit = objects.images, objects.num_orbit_views
     if config.stage == "autoencoder":
         views = pipe.autoencoder.decode(pipe.autoencoder.encode(objects.orbit_images)).clamp(0, 1)
         rows, figures = [objects.orbit_images, views], {"psnr": psnr(views, objects.orbit_images).mean()}
     elif config.stage == "reconstructor":
-        sigma = torch.full((count,), config.clean_sigma, device=images.device)
-        views = objects.condition_everywhere if config.single_view else objects.orbit_images
-        gaussians = pipe.reconstructor(views, objects.orbit_cameras, c_noise(sigma))
+        gaussians = from_clean_views(pipe.reconstructor, objects, config)
         renders = rasterize(gaussians, objects.cameras, images.shape[-1]).rgb.clamp(0, 1)
         score = psnr(renders, images)
         rows = [images, renders]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..algorithms import recursion
 from ..cameras import evenly_spaced_orbit
 from ..data.photo import load_photo
 from ..errors import InputError, needs
 from ..export.formats import FORMATS, Settings, Source
 from ..files import disk_trouble, where
+from ..gaussians import INVISIBLE
 from ..gaussians.page import viewer_iframe
 from ..plans import PLANS, Plan
 from .sheets import multiview_sheet, recursion_sheet
@@ -42,9 +42,8 @@ def generate_live(pipe: Ouroboros3DPipeline, picture: str | Path, elevation: flo
     cameras = evenly_spaced_orbit(pipe.num_views, torch.tensor(float(elevation))).to(pipe.device).expand(1)
     generator = torch.Generator().manual_seed(seed or 0)
     cond = pipe.condition(image, cameras, plan, pipe.config.guidance_scale, generator)
-    shape, trace = (*cameras.shape, *cond.latents.shape[1:]), []
-    for step in recursion(pipe, cond, cameras, pipe.scheduler.sigmas(steps), plan,
-                          lambda: torch.randn(shape, generator=generator).to(pipe.device)):
+    trace = []
+    for step in pipe.iterate(cond, cameras, plan, steps, generator):
         parts: dict[str, Any] = {"status": f"step {step.t + 1} of {steps}, sigma {float(step.sigma):.2g}"}
         if step.views is not None:
             trace.append(record := pipe.record(step, plan, cond, cameras))
@@ -64,7 +63,7 @@ def _results(source: Source, folder: Path) -> Iterator[dict[str, Any]]:
         FORMATS[name].write(path, source, Settings())
         return shutil.make_archive(str(path), "zip", path) if path.is_dir() else str(path)
 
-    status = f"{int((source.gaussians.opacities > 1 / 255).sum())} Gaussians"
+    status = f"{int((source.gaussians.opacities > INVISIBLE).sum())} Gaussians"
     files = [written("ply"), written("splat")]
     yield {"status": f"{status}; the mesh follows", "files": files,
            "splat": viewer_iframe(source.gaussians, source.elevation, turning=True)}

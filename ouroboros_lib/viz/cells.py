@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..gaussians.page import gaussians_cell
+from ..gaussians.page import encode, gaussians_cell
 from .encoding import as_webp
 from .sheets import multiview_sheet, to_pil
 
@@ -31,8 +30,7 @@ def result_cell(output: Ouroboros3DOutput) -> str:
 
 
 def _object_cell(output: Ouroboros3DOutput, index: int) -> str:
-    position = output.cameras.positions[index, 0].cpu()
-    elevation = float(torch.rad2deg(torch.asin(position[1] / position.norm())))
+    elevation = float(output.cameras.elevations[index, 0])
     sheet = multiview_sheet(_as_tensor(output.views[index]), output.renders.rgb[index].float().cpu().clamp(0, 1))
     shown = to_pil(output.input[index])
     return ('<div style="display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start">'
@@ -41,7 +39,7 @@ def _object_cell(output: Ouroboros3DOutput, index: int) -> str:
 
 
 def _image(picture: Image.Image, width: int) -> str:
-    data = base64.b64encode(as_webp(picture, quality=88)).decode("ascii")
+    data = encode(as_webp(picture, quality=88))
     return f'<img style="max-width: 100%" width="{width}" src="data:image/webp;base64,{data}">'
 
 

@@ -14,9 +14,9 @@ from ..files import load_json
 
 with needs("course", "what notebooks show"):
     from IPython.display import Image, display
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+WINDOW = 8  # entries of the log
 JOINT_LOSSES = {"multiview": "loss_mv", "reconstruction": "loss_recon"}
 
 
@@ -38,18 +38,18 @@ def smooth(values: Sequence[float], window: int) -> np.ndarray:
     return (sums[last] - sums[first]) / (last - first)
 
 
-def draw_curves(log: Sequence[dict[str, float]], titles: Mapping[str, str], window: int = 8, dpi: int = 72) -> bytes:
-    """A PNG with one panel for each name in `titles`: what was logged, faint, and the mean of `window` entries.
+def draw_curves(log: Sequence[dict[str, float]], titles: Mapping[str, str]) -> bytes:
+    """A PNG with one panel for each name in `titles`: what was logged, faint, and the mean of `WINDOW` entries.
 
     titles: what stands above the panel of each logged name.
     """
-    figure = Figure(figsize=(4.2 * len(titles), 2.8), dpi=dpi, layout="constrained")
-    FigureCanvasAgg(figure)  # not pyplot, which belongs to the main thread
+    # not of pyplot, which belongs to the main thread
+    figure = Figure(figsize=(4.2 * len(titles), 2.8), dpi=72, layout="constrained")
     for axis, (name, title) in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles.items(), strict=True):
         entries = [entry for entry in log if entry.get(name) is not None]
         steps, values = [entry["step"] for entry in entries], [entry[name] for entry in entries]
         axis.plot(steps, values, color="tab:blue", alpha=0.35, linewidth=1)
-        axis.plot(steps, smooth(values, window), color="tab:blue", linewidth=2)
+        axis.plot(steps, smooth(values, WINDOW), color="tab:blue", linewidth=2)
         axis.set(title=title, xlabel="step" if entries else "waiting for the first steps")
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
@@ -59,8 +59,7 @@ def draw_curves(log: Sequence[dict[str, float]], titles: Mapping[str, str], wind
 
 
 @contextmanager
-def live_curves(folder: str | Path, titles: Mapping[str, str] = JOINT_LOSSES, window: int = 8,
-                every: float = 2.0) -> Iterator[None]:
+def live_curves(folder: str | Path, titles: Mapping[str, str] = JOINT_LOSSES, every: float = 2.0) -> Iterator[None]:
     """Show the curves of the run in `folder` while the block trains it, drawn anew every `every` seconds.
 
     What the block prints, progress bars included, goes to `folder`/train.log. The notebook keeps the last picture.
@@ -69,7 +68,7 @@ def live_curves(folder: str | Path, titles: Mapping[str, str] = JOINT_LOSSES, wi
     folder.mkdir(parents=True, exist_ok=True)
 
     def picture() -> Image:
-        return Image(draw_curves(read_log(folder), titles, window), format="png")
+        return Image(draw_curves(read_log(folder), titles), format="png")
 
     shown, done = display(picture(), display_id=True), threading.Event()
 

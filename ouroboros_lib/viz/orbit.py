@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..cameras import Cameras
 from ..errors import needs
+from .encoding import WHITE
 from .sheets import to_pil
 
 with needs("course", "what notebooks show"):
@@ -26,7 +27,6 @@ with needs("course", "what notebooks show"):
 
 COLOURS = ("#4878cf", "#d1495b", "#3a8f5c", "#b07d2b", "#7a5195", "#2f8f9d", "#8c564b", "#666a73")  # one per view
 PALETTE = 48  # colours of the pictures on the frusta
-WHITE = 250  # pixels brighter than this in all channels are background and stay out
 
 
 def frustum_corners(cameras: Cameras, depth: float = 0.75) -> Tensor:

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..export.formats import Format, Settings, Source
 from ..export.turntable import check_ffmpeg, render_turntable, write_mp4
 from ..files import check_writable, dump_json, staged
+from ..gaussians import INVISIBLE
 from ..losses import psnr
 from .sheets import multiview_sheet, recursion_sheet
 from .viewer import write_viewer
@@ -95,7 +96,7 @@ def figures(image: Tensor, views: Tensor, renders: Tensor, gaussians) -> dict:
     return {"self_consistency_psnr": mean_psnr(views, renders),
             "self_consistency_psnr_view_0": mean_psnr(views[:1], renders[:1]), **others,
             "input_psnr_view_0": mean_psnr(views[:1], image[None].cpu()), "gaussians": gaussians.shape[-1],
-            "gaussians_visible": int((gaussians.opacities > 1 / 255).sum())}
+            "gaussians_visible": int((gaussians.opacities > INVISIBLE).sum())}
 
 
 def versions() -> dict:

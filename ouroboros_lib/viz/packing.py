@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..gaussians import Gaussians
+from ..gaussians.page import encode
 from .traces import check_finite, recorded
 
 BITS = np.array([11] * 3 + [5] + [5] * 3 + [5] * 4 + [6] * 3)  # position, opacity, log scale, rotation, colour
@@ -51,7 +52,7 @@ def pack_splats(steps: Sequence[Gaussians], coarser: int = 0) -> dict:
     changes[0] = np.diff(levels[0], axis=0, prepend=0)  # in the first step: since the Gaussian before, its neighbour
     planes = _unsigned(changes).transpose(2, 0, 1).astype("<u2").reshape(-1, 1).view(np.uint8).T  # low bytes, high ones
     return {"count": int(kept.sum()), "low": low.tolist(), "unit": unit.tolist(),
-            "data": base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")}
+            "data": encode(zlib.compress(planes.tobytes(), 9))}
 
 
 def unpack_splats(packed: dict) -> Gaussians:

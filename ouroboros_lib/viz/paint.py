@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import itertools
 import math
 from collections.abc import Callable
@@ -13,6 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import InputError, needs
+from ..gaussians.page import encode
+from .encoding import at_once
 
 with needs("course", "what notebooks show"):
     import ipywidgets as widgets
@@ -40,16 +40,14 @@ class PaintBox(widgets.VBox):
 
     def show(self, picture: Image.Image, radius: float, colour: str) -> None:
         """The picture as it is now. radius: of the brush, in its pixels; colour: as CSS writes it, #rrggbb."""
-        buffer = io.BytesIO()
-        picture.save(buffer, "png")
-        data = base64.b64encode(buffer.getvalue()).decode()
         box = f"position: absolute; left: 0; top: 0; width: {self._side}px; height: {self._side}px"
         script = html.escape(SCRIPT.read_text(), quote=True)
         self._picture.value = (
             f'<div class="ouroboros-paint" style="position: relative; width: {self._side}px; height: {self._side}px">'
             f'<img alt="the render that F is given" style="{box}; image-rendering: pixelated" draggable="false" '
-            f'src="data:image/png;base64,{data}" data-size="{picture.width}" data-radius="{radius:g}" '
-            f'data-colour="{html.escape(colour)}" data-target="{self._target}" onload="{{{script}}}">'
+            f'src="data:image/png;base64,{encode(at_once(picture))}" data-size="{picture.width}" '
+            f'data-radius="{radius:g}" data-colour="{html.escape(colour)}" data-target="{self._target}" '
+            f'onload="{{{script}}}">'
             f'<canvas style="{box}; cursor: crosshair; touch-action: none; outline: 1px solid #bbb"></canvas></div>')
 
     def _came(self, change: dict) -> None:

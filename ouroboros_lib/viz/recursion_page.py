@@ -6,7 +6,6 @@ pictures (WebP), splats (packing.py), cameras and figures. A notebook shows it i
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from torch import Tensor
 from ..cameras import OBJECT_RADIUS, Cameras, field_of_view
 from ..errors import InputError
 from ..files import replace_file
-from ..gaussians.page import filled
+from ..gaussians.page import encode, filled
 from ..losses import psnr
 from .encoding import as_webp
 from .explorer import explorer_sheet
@@ -58,7 +57,7 @@ class RecursionExplorer:
 
     def _repr_html_(self) -> str:
         """The page in an iframe. An untrusted notebook drops iframe and style, and so shows the picture instead."""
-        data = base64.b64encode(as_webp(self.picture)).decode("ascii")
+        data = encode(as_webp(self.picture))
         return (f'<div class="recursion-explorer-untrusted"><img style="max-width: 100%" alt="steps of the recursion" '
                 f'src="data:image/webp;base64,{data}"><p>{TRUST}</p></div>'
                 "<style>.recursion-explorer-untrusted { display: none; }</style>"
@@ -131,12 +130,12 @@ def _check_truth(truth: Tensor, views: Tensor) -> None:
 def _views(cameras: Cameras) -> list[dict]:
     """Of each view what WebGL takes, and where its camera stands on the orbit, in degrees and world units."""
     records = []
-    for pose, k, eye in zip(cameras.world_to_camera(), cameras.intrinsics, cameras.positions, strict=True):
-        radius = eye.norm()
+    for pose, k, eye, elevation in zip(cameras.world_to_camera(), cameras.intrinsics, cameras.positions,
+                                       cameras.elevations, strict=True):
         lens = [float(k[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))]
         records.append({"view": pose.T.flatten().tolist(), "lens": lens,
                         "azimuth": float(torch.rad2deg(torch.atan2(eye[0], eye[2]))) % 360,
-                        "elevation": float(torch.rad2deg(torch.asin(eye[1] / radius))), "radius": float(radius)})
+                        "elevation": float(elevation), "radius": float(eye.norm())})
     return records
 
 
@@ -165,4 +164,4 @@ def _packed(name: str, trace: list[TraceStep], index: int, coarser: int) -> dict
 
 def _strip(views: Tensor, quality: int) -> str:
     """(V, 3, S, S) side by side, as a WebP in base64."""
-    return base64.b64encode(as_webp(to_pil(torch.cat(list(views), dim=-1)), quality)).decode("ascii")
+    return encode(as_webp(to_pil(torch.cat(list(views), dim=-1)), quality))

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..files import new_file
 
 INK, FAINT = (32, 32, 36), (226, 226, 230)
+GAP = 3  # pixels between pictures
 MIN_TILE = 96  # smaller tiles are enlarged by a whole factor, so that labels fit and pixels stay square
 
 
@@ -22,7 +23,7 @@ def to_pil(image: Tensor) -> Image.Image:
 def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | Path | None = None,
                row_labels: Sequence[str] | None = None, column_labels: Sequence[str] | None = None,
                column_groups: Sequence[tuple[str, int]] | None = None, title: str | None = None,
-               gap: int = 3, side: int | None = None) -> Image.Image:
+               side: int | None = None) -> Image.Image:
     """A sheet of R x C pictures of one size; returned, and written to `path` if given.
 
     images: (R, C, 3, H, W) in [0, 1], or R lists of C tensors (3, H, W); None leaves a place empty.
@@ -45,20 +46,20 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
     height, width = (round(factor * pixels) for pixels in tiles[0].shape[-2:])
     font = ImageFont.load_default(max(12, round(0.11 * min(height, width))))
     line = font.getbbox("Agy")[3] + 4
-    margin = 2 * gap
+    margin = 2 * GAP
 
     lefts, group_starts = [], []
     x = margin + (max(_text_width(font, label) for label in row_labels) + 2 * margin if row_labels else 0)
     for _, size in groups:
         group_starts.append(x)
-        lefts += [x + column * (width + gap) for column in range(size)]
-        x += size * (width + gap) + 3 * gap
-    sheet_width = x - 4 * gap + margin
+        lefts += [x + column * (width + GAP) for column in range(size)]
+        x += size * (width + GAP) + 3 * GAP
+    sheet_width = x - 4 * GAP + margin
     y = margin
-    title_y, y = y, y + (line + gap if title else 0)
+    title_y, y = y, y + (line + GAP if title else 0)
     group_y, y = y, y + (line if column_groups else 0)
     label_y, y = y, y + (line if column_labels else 0)
-    tops = [y + row * (height + gap) for row in range(len(rows))]
+    tops = [y + row * (height + GAP) for row in range(len(rows))]
     sheet = Image.new("RGB", (sheet_width, tops[-1] + height + margin), "white")
     resample = Image.Resampling.BICUBIC if side else Image.Resampling.NEAREST
     draw = ImageDraw.Draw(sheet)
@@ -66,7 +67,7 @@ def image_grid(images: Tensor | Sequence[Sequence[Tensor | None]], path: str | P
     if title:
         draw.text((margin, title_y), title, INK, font)
     for start, (label, size) in zip(group_starts, groups, strict=True):
-        draw.text((start + (size * (width + gap) - gap) / 2, group_y), label, INK, font, anchor="ma")
+        draw.text((start + (size * (width + GAP) - GAP) / 2, group_y), label, INK, font, anchor="ma")
     for left, label in zip(lefts, column_labels or [], strict=False):
         draw.text((left + width / 2, label_y), label, INK, _fit(label, font, width), anchor="ma")
     for top, row in zip(tops, rows, strict=True):
@@ -104,19 +105,18 @@ def evenly_chosen(count: int, steps: int = 6) -> list[int]:
     return sorted({round(i * (count - 1) / max(1, steps - 1)) for i in range(steps)})
 
 
-def recursion_sheet(trace: Sequence, path: str | Path | None = None, batch_index: int = 0, steps: int = 6,
-                    columns: int = 4) -> Image.Image:
-    """The recursion from noise to views, one row per chosen step.
+def recursion_sheet(trace: Sequence, path: str | Path | None = None) -> Image.Image:
+    """The recursion from noise to views: a row for each of six steps, four views of the batch's first object.
 
     trace: the pipeline's records with sigma, noisy, views, rgb, ccm, each (B, V, 3, H, W). Four groups of columns: the
     noisy latents decoded, F's estimate, and the RGB and CCM renders of G's Gaussians that feed the next step.
     """
     if not trace:
         raise ValueError("the trace is empty: call the pipeline with return_trace=True")
-    chosen = [trace[i] for i in evenly_chosen(len(trace), steps)]
-    views = len(trace[0].views[batch_index])
-    shown = range(0, views, max(1, -(-views // columns)))
-    rows = [[getattr(step, name)[batch_index, view] for name in ("noisy", "views", "rgb", "ccm")
+    chosen = [trace[i] for i in evenly_chosen(len(trace))]
+    views = trace[0].views.shape[1]
+    shown = range(0, views, -(-views // 4))
+    rows = [[getattr(step, name)[0, view] for name in ("noisy", "views", "rgb", "ccm")
              for view in shown] for step in chosen]
     groups = [(label, len(shown)) for label in ("noisy", "estimate of F", "RGB render of G", "CCM render of G")]
     labels = [f"step {step.index + 1}\nsigma {step.sigma:.2g}" for step in chosen]

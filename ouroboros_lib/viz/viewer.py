@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..cameras import OBJECT_RADIUS
 from ..files import replace_file
 from ..gaussians import Gaussians
 from ..gaussians.page import encode, splat_page
@@ -46,5 +47,5 @@ def framed(gaussians: Gaussians) -> Gaussians:
     if 0.1 <= radius(gaussians.means) <= 1:
         return gaussians
     means = gaussians.means - gaussians.means.median(0).values
-    scale = 0.55 / max(radius(means), 1e-9)
+    scale = OBJECT_RADIUS / max(radius(means), 1e-9)
     return replace(gaussians, means=scale * means, scales=scale * gaussians.scales)

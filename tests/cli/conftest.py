@@ -62,6 +62,16 @@ def photo(tmp_path):
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Without the turntable, which takes most of the time: for tests of everything else."""
+    import torch
+
+    from ouroboros_lib.viz import outputs
+
+    monkeypatch.setattr(outputs, "render_turntable", lambda *_: torch.zeros(2, 3, 16, 16))
+
+
+@pytest.fixture
 def no_weights(monkeypatch):
     """Loading weights is a failure: whatever is wrong must be found before."""
     def fail(name):

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from shard_server import ShardServer
-from training_inputs import quick_narrow
+from training_inputs import source
 
 from ouroboros_lib.data import packing
 from ouroboros_lib.data.buckets import Bucket, BucketFile
@@ -15,9 +15,7 @@ from ouroboros_lib.data.fetching import Forbidden, Gone, Unreachable
 from ouroboros_lib.data.packing import pack
 from ouroboros_lib.data.shards import ShardStream, read_index
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.presets import load_preset
 from ouroboros_lib.speed.cluster import Cluster
-from ouroboros_lib.training.data import RenderedObjects
 
 if importlib.util.find_spec("s3fs") is None or importlib.util.find_spec("moto") is None:
     pytest.skip("needs the extra [cluster], and moto", allow_module_level=True)
@@ -154,9 +152,7 @@ def test_training_reads_from_there(store, here, workers):
     store.put(f"{here}/", "shop/five/", recursive=True)
     batches = []
     for root in (here, "s3://shop/five"):
-        objects = RenderedObjects(root, load_preset("narrow"), quick_narrow(workers=workers, novel_views=4), "cpu")
-        objects.restart(0)
-        objects.fill()
+        objects = source(root, workers=workers)
         batches.append([objects.batch(2).rgba for _ in range(4)])
         objects.close()
     assert all(map(torch.equal, *batches))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from fuel import Fuel, gso_zip
 from library_inputs import kaykit_zip
 
 from ouroboros_lib.cameras import ELEVATION_RANGE, FOV, RADIUS, field_of_view
-from ouroboros_lib.cli.main import main
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import collate, find_objects, read_object, write_object
 from ouroboros_lib.data.renders import held_out
@@ -29,12 +29,8 @@ SMALL = ("--size", 16, "--views", 3, "--workers", 1)
 
 
 @pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in ("data", *arguments)])
-        return caught.value.code, *capsys.readouterr()
-    return call
+def run(run):
+    return partial(run, "data")
 
 
 @pytest.fixture

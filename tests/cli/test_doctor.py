@@ -19,7 +19,7 @@ def test_doctor_names_what_is_missing(run, monkeypatch):
     assert code == 1 and "cannot run yet: Weights" in text and "-> do this" in text
 
 
-def test_doctor_checks_this_machine(monkeypatch):
+def test_doctor_checks_this_machine():
     checks = {check.name: check for check in doctor.run_checks()}
     for name in ("Python", "torch", "diffusers", "numba", "PIL", "ffmpeg", "Weights small", "One step", "[eval]",
                  "LPIPS"):

@@ -21,7 +21,7 @@ def inputs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_that_cannot_be_written(refused, inputs, tmp_path, command):
+def test_a_folder_that_cannot_be_written(refused, inputs, command):
     refused(words(command, inputs, Path(NOWHERE) / "out", "http://127.0.0.1:9"), NOWHERE, "choose another --out")
 
 
@@ -47,7 +47,7 @@ def test_nobodys_home_and_no_caches(inputs, tmp_path):
     assert run.communicate()[1] == "" and run.returncode == 0
 
 
-def test_no_folder_for_temporary_files(refused, inputs, tmp_path, monkeypatch):
+def test_no_folder_for_temporary_files(refused, inputs, monkeypatch):
     def none():
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
 

@@ -160,10 +160,7 @@ def test_view_refuses(refused, tmp_path, splat):
     refused(["view", splat, "--out", tmp_path, "--no-open"], "is a folder")
 
 
-def test_generate_exports(run, photo, tmp_path, monkeypatch):
-    from ouroboros_lib.viz import outputs
-
-    monkeypatch.setattr(outputs, "render_turntable", lambda *_: torch.zeros(2, 3, 16, 16))
+def test_generate_exports(run, photo, tmp_path, quick):
     code, text, _ = run("generate", photo, "--out", tmp_path / "out", "--preset", "tiny", "--steps", 1, "--device",
                         "cpu", "--export", "spz,sog")
     assert code == 0 and str(tmp_path / "out" / "gaussians.sog") in text
@@ -173,11 +170,9 @@ def test_generate_exports(run, photo, tmp_path, monkeypatch):
         tmp_path / "out" / "gaussians.ply").shape
 
 
-def test_generate_exports_a_mesh(run, photo, tmp_path, coarse, monkeypatch):
+def test_generate_exports_a_mesh(run, photo, tmp_path, coarse, quick, monkeypatch):
     from ouroboros_lib.export import formats
-    from ouroboros_lib.viz import outputs
 
-    monkeypatch.setattr(outputs, "render_turntable", lambda *_: torch.zeros(2, 3, 16, 16))
     arguments = ["generate", photo, "--out", tmp_path / "out", "--preset", "tiny", "--steps", 1, "--device", "cpu",
                  "--export", "glb"]
     code, _, errors = run(*arguments)

@@ -22,14 +22,6 @@ from ouroboros_lib.viz.sheets import evenly_chosen
 TINY = ("--preset", "tiny", "--steps", 1, "--device", "cpu")
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Without the turntable, which takes most of the time: for tests of everything else."""
-    from ouroboros_lib.viz import outputs
-
-    monkeypatch.setattr(outputs, "render_turntable", lambda *_: torch.zeros(2, 3, 16, 16))
-
-
 def test_generate_writes_everything(run, photo, tmp_path):
     out = tmp_path / "out"
     code, text, errors = run("generate", photo, "--out", out, "--preset", "tiny", "--steps", 3, "--elevation", 5,

@@ -12,6 +12,7 @@ import lpips
 import numpy as np
 import pytest
 import torch
+from comparing import seeded
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
@@ -27,10 +28,6 @@ from ouroboros_lib.training.perceptual import perceptual_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*'pretrained'|Arguments other than a weight enum")  # lpips calls it so
 SAMPLES = Path(ouroboros_lib.__file__).parent / "data" / "samples"
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def flax(tensor):

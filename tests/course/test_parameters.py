@@ -83,5 +83,5 @@ def test_outputs_of_an_earlier_run_make_room(tmp_path):
     assert empty_folder(str(folder)) == folder and [path.name for path in folder.iterdir()] == [MARKER]
 
 
-def test_without_parameters_it_only_prepares(monkeypatch):
+def test_without_parameters_it_only_prepares():
     assert ouroboros_lib.notebook("cpu").type == "cpu"

@@ -15,7 +15,7 @@ def controls(tiny, objects):
     return Controls(Playground(tiny, objects.images[:1, 0], steps=3), Choice.preset("calm", seed=4))
 
 
-def test_a_first_picture_is_there_without_a_front_end(controls, capsys):
+def test_a_first_picture_is_there_without_a_front_end(controls):
     controls.show()
     assert Image.open(io.BytesIO(controls.picture)).width > 300
     assert controls.choice() == Choice("calm", 3, 0, 0.25, seed=4)  # every 5 is more than there are steps

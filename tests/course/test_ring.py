@@ -51,8 +51,8 @@ def test_words_stand_where_they_can_be_read(algorithm):
 @pytest.mark.parametrize("decoder_gradient, detach_feedback, ways", [
     (False, True, 3), (True, True, 6), (False, False, 5), (True, False, 8)])
 def test_gradients_flow_where_the_switches_let_them(decoder_gradient, detach_feedback, ways):
-    """As tests/test_algorithms.py measures them: of loss_recon into F through the decoder, of loss_mv into G through
-    what is fed back."""
+    """As tests/training/test_stages.py measures them: of loss_recon into F through the decoder, of loss_mv into G
+    through what is fed back."""
     assert red(gradient_ring(decoder_gradient, detach_feedback)) == ways
     assert red(ring()) == 0
 

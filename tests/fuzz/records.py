@@ -105,7 +105,8 @@ def _read_settings(folder: Path) -> None:
 @functools.cache
 def _checkpoints() -> list[dict[str, bytes]]:
     settings = asdict(TrainingConfig())
-    state = {"step": 3, "settings": settings, "preset": "tiny", "data": None, "summed": 0, "averaged": {}, "frozen": {}}
+    state = {"step": 3, "seconds": 1.5, "next_object": 4, "summed": 0, "averaged": {}, "scaler": None, "frozen": {},
+             "processes": 1, "settings": settings, "preset": "tiny", "data": None}
     marker = {"step": 3, "files": {"state.json": {"bytes": 10, "sha256": "0" * 64}}}
     return [{"checkpoint-0000003/state.json": json.dumps(state).encode(),
              "checkpoint-0000003/complete.json": json.dumps(marker).encode()}]

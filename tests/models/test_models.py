@@ -314,8 +314,7 @@ def test_models_save_and_load_as_folders(tiny, tmp_path):
         model = getattr(tiny, name)
         model.save_pretrained(tmp_path / name)
         loaded = model_class.from_pretrained(tmp_path / name)
-        assert loaded.config == {**model.config, "_name_or_path": str(tmp_path / name)} or all(
-            loaded.config[key] == value for key, value in model.config.items() if not key.startswith("_"))
+        assert all(loaded.config[key] == value for key, value in model.config.items() if not key.startswith("_"))
         state = loaded.state_dict()
         assert state.keys() == model.state_dict().keys()
         assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
@@ -347,14 +346,6 @@ def test_small_fits_its_weights_budget():
     assert 32e6 < 2 * sum(parameter.numel() for model in models for parameter in model.parameters()) < 33.2e6
     assert models[1].middle_attention.heads == 3 and models[0].encoder[0].weight.shape == (48, 12, 3, 3)
     assert models[0].decoder[0].weight.shape == (160, 8, 3, 3)
-
-
-@pytest.mark.skipif("paper" not in preset_names(), reason="presets/paper.json is not there yet")
-def test_paper_has_the_papers_size():
-    preset = load_preset("paper")
-    with torch.device("meta"):
-        sizes = [sum(p.numel() for p in preset.create(name).parameters()) for name in ("multiview", "reconstructor")]
-    assert [round(size / 1e6, 1) for size in sizes] == [1765.0, 424.0]
 
 
 def test_create_changes_the_configuration_of_a_component():

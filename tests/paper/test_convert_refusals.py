@@ -130,6 +130,10 @@ def no_config(svd):
     (svd / "unet" / "config.json").unlink()
 
 
+def no_settings(svd):
+    (svd / "vae" / "config.json").write_text("3")
+
+
 def cut_unet(svd):
     truncated(svd / "unet" / "diffusion_pytorch_model.safetensors")
 
@@ -146,8 +150,8 @@ def change(path, **values):
 SVD_REFUSED = {other_heads: "num_attention_heads is", other_scale: "scaling_factor is 0.13025, expected 0.18215",
                other_clip: "hidden_act is quick_gelu, expected gelu", other_mean: "image_mean is",
                other_prediction: "prediction_type is epsilon", no_vae: "vae: no diffusion_pytorch_model.safetensors",
-               no_config: "config.json: no such file", cut_unet: "not a file of nothing but tensors (",
-               other_width: "size mismatch for unet.conv_out.bias"}
+               no_config: "config.json: no such file", no_settings: "config.json: expected an object, got 3",
+               cut_unet: "not a file of nothing but tensors (", other_width: "size mismatch for unet.conv_out.bias"}
 
 
 @pytest.mark.parametrize("damage", SVD_REFUSED, ids=lambda function: function.__name__)

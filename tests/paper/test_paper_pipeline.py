@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from comparing import gap, seeded
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from torch.testing import assert_close
 from transformers import CLIPImageProcessor
@@ -15,15 +16,6 @@ from ouroboros_lib.models.image_token import image_token
 from ouroboros_lib.noise import denoise
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.presets import load_preset
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def gap(a, b):
-    return float((a - b).abs().max())
-
 
 PICTURE = torch.rand(1, 3, 64, 64, generator=seeded(5))
 
@@ -175,7 +167,7 @@ def test_guidance_in_one_batch_is_that_of_two_passes(kind, request):
     assert_close(together[:, 0], known[:, 0], atol=1e-4, rtol=1e-4)  # scale 1 at view 0
 
 
-def test_the_presets_guidance_is_the_default(narrow, tiny, picture):
+def test_the_presets_guidance_is_the_default(narrow, tiny):
     def views(**options):
         return narrow(PICTURE, num_inference_steps=1, generator=seeded(), **options).views
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from comparing import gap, seeded
 from parity_inputs import NARROW_F, NARROW_G, fill, released_cameras
 from torch.testing import assert_close
 
@@ -38,14 +39,6 @@ from ouroboros_lib.paper.released import (
 from ouroboros_lib.pipeline import Ouroboros3DPipeline, guidance_per_view
 from ouroboros_lib.presets import load_preset, random_models
 from ouroboros_lib.rasterization import rasterize
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def gap(a, b):
-    return float((a - b).abs().max())
 
 
 def angle(a, b):

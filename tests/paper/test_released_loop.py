@@ -5,6 +5,7 @@ F, decoder and G are stand-ins that note what they are given, so that it runs in
 
 import pytest
 import torch
+from comparing import seeded
 from torch.testing import assert_close
 
 from ouroboros_lib.gaussians import Gaussians
@@ -15,10 +16,6 @@ from ouroboros_lib.presets import load_preset, random_models
 from ouroboros_lib.rasterization import rasterize
 
 SIZE, STEPS = 512, 2
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import warm
-from jupyter_lab import jupyter_lab, wait_for_kernel
+from jupyter_lab import KERNEL, jupyter_lab, run_all
 from PIL import Image
 
 from ouroboros_lib.cameras import orbit_cameras
@@ -93,15 +93,12 @@ def drag_and_compare(page, canvas, blob: Gaussians):
 def test_stepper_and_splat_viewer_in_jupyterlab(browser, blob, tmp_path):
     blob.save_ply(tmp_path / "blob.ply")
     cells = [nbformat.v4.new_code_cell(source) for source in (SETUP, SPLAT)]
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "steps.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), tmp_path / "steps.ipynb")
     with jupyter_lab(tmp_path) as (address, token):
         page = browser.new_page(viewport={"width": 1200, "height": 1400})
         page.goto(f"{address}/lab/tree/steps.ipynb?token={token}")
         page.wait_for_selector(".jp-NotebookPanel-toolbar", timeout=60_000)
-        wait_for_kernel(page, f"{address}/api/sessions?token={token}")
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+        run_all(page, address, token)
         page.wait_for_selector(".noUi-handle", timeout=60_000)
         expect_step(page, "img.widget-image", 3)
         page.locator(".noUi-handle").first.focus()

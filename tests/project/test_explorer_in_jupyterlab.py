@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from explorer_inputs import explorer_runs
-from jupyter_lab import jupyter_lab, wait_for_kernel
+from jupyter_lab import KERNEL, jupyter_lab, run_all
 
 from ouroboros_lib.viz.recursion_page import TRUST, recursion_explorer
 
@@ -24,9 +24,8 @@ def notebook(tmp_path_factory) -> Path:
     shown = nbformat.v4.new_output("execute_result", {"text/html": recursion_explorer(explorer_runs())._repr_html_()},
                                    execution_count=1)
     cell = nbformat.v4.new_code_cell(CELL, outputs=[shown], execution_count=1)
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     path = tmp_path_factory.mktemp("lab") / "explorer.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=KERNEL), path)
     return path
 
 
@@ -56,9 +55,7 @@ def test_jupyterlab_shows_a_picture_until_the_notebook_is_trusted(browser, noteb
         assert picture.locator("img").evaluate("image => image.naturalWidth") > 300
         assert not page.locator("iframe.recursion-explorer").count()
 
-        wait_for_kernel(page, f"{address}/api/sessions?token={token}")
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+        run_all(page, address, token)
         page.locator("iframe.recursion-explorer").wait_for(timeout=60_000)
         assert not picture.is_visible()
         click_through(page)

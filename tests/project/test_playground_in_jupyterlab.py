@@ -1,7 +1,7 @@
 """The playground in JupyterLab: the pointer paints, and F answers."""
 
 import nbformat
-from jupyter_lab import jupyter_lab, wait_for_kernel
+from jupyter_lab import KERNEL, jupyter_lab, run_all
 
 CELL = """
 from ouroboros_lib.course.playground import Choice, Playground
@@ -21,16 +21,13 @@ LOOK = """
 
 
 def test_the_pointer_paints_and_f_answers(browser, tmp_path):
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("print(controls.playground.strokes)")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "play.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), tmp_path / "play.ipynb")
     with jupyter_lab(tmp_path) as (address, token):
         page = browser.new_page(viewport={"width": 1400, "height": 1200})
         page.goto(f"{address}/lab/tree/play.ipynb?token={token}")
         page.locator(".jp-Notebook").wait_for(timeout=60_000)
-        wait_for_kernel(page, f"{address}/api/sessions?token={token}")
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+        run_all(page, address, token)
         canvas = page.locator(".ouroboros-paint canvas")
         canvas.wait_for(timeout=120_000)
         page.wait_for_function(f"() => ({LOOK})()[0] == 32", timeout=30_000)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from training_inputs import leftovers, logged, quick, quick_narrow
+from training_inputs import leftovers, logged, quick, quick_narrow, timeless_log
 
 from ouroboros_lib.errors import InputError
 from ouroboros_lib.files.one_writer import LOCK
 from ouroboros_lib.pipeline import Ouroboros3DPipeline
 from ouroboros_lib.training import checkpoints, loop, stages, train, validation
-from ouroboros_lib.training.checkpoints import check_settings, latest_checkpoint, load_checkpoint
+from ouroboros_lib.training.checkpoints import MARKER, check_settings, latest_checkpoint, load_checkpoint
 from ouroboros_lib.training.initial import save_pipeline
 from ouroboros_lib.training.run import set_up
 
@@ -101,12 +101,6 @@ def stopped(whole, tmp_path):
     return out, whole[1]
 
 
-def figures(out):
-    """The log, but for the time that steps took."""
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "minutes"} for line in lines]
-
-
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_resumed_run_is_one_without_interruption(whole, stopped, step, capfd):
     """Weights, optimizer, averages, objects, cameras and noise, pipeline and every line of the log: the same, but for
@@ -115,7 +109,7 @@ def test_a_resumed_run_is_one_without_interruption(whole, stopped, step, capfd):
         shutil.rmtree(stopped[0] / "checkpoint-0000004")
     train("tiny", stopped[0], stopped[1], resume=True)
     assert "note" not in capfd.readouterr().err
-    for one, other in zip(figures(stopped[0]), figures(whole[0]), strict=True):
+    for one, other in zip(timeless_log(stopped[0]), timeless_log(whole[0]), strict=True):
         assert one == pytest.approx(other, rel=1e-5)
     names = {path.relative_to(whole[0]) for path in whole[0].rglob("*.safetensors")}
     assert names == {path.relative_to(stopped[0]) for path in stopped[0].rglob("*.safetensors")}
@@ -233,7 +227,7 @@ def test_a_forged_checkpoint_is_one_line(stopped, tmp_path, runs):
     folder, config = stopped[0] / "checkpoint-0000004", stopped[1]
     run = set_up("tiny", stopped[0], config)
     state = json.loads((folder / "state.json").read_text())
-    forged = [(path.name, pickle.dumps(Evil(tmp_path / "ran"))) for path in folder.iterdir()]
+    forged = [(path.name, pickle.dumps(Evil(tmp_path / "ran"))) for path in folder.iterdir() if path.name != MARKER]
     forged += [("state.json", json.dumps(state | {name: value}).encode()) for name, value in (
         ("step", "x"), ("next_object", {}), ("averaged", 3), ("frozen", None), ("settings", 7), ("data", {}))]
     forged += [("random_states_0.json", b'{"python": [3, "x", null]}'), ("state.json", b"[" * 100_000),
@@ -241,11 +235,12 @@ def test_a_forged_checkpoint_is_one_line(stopped, tmp_path, runs):
     for name, data in forged:
         before = (folder / name).read_bytes()
         (folder / name).write_bytes(data)
+        (folder / MARKER).unlink()
+        checkpoints._complete(folder, 4)
+        assert not checkpoints.fault_of(folder)
         with pytest.raises(InputError) as caught:
             check_settings(folder, "tiny", config, None)
             load_checkpoint(run, folder)
-            assert checkpoints.fault_of(folder), name
-            raise InputError(f"{folder}: damaged")
         assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value), name
         (folder / name).write_bytes(before)
     assert not (tmp_path / "ran").exists()

@@ -7,22 +7,11 @@ import pytest
 import torch
 from shard_inputs import write_shards
 from torch.testing import assert_close
-from training_inputs import quick_narrow
+from training_inputs import source
 
 from ouroboros_lib.data.batches import held_out_objects
 from ouroboros_lib.data.folders import MultiviewObject, write_object
 from ouroboros_lib.errors import InputError
-from ouroboros_lib.presets import load_preset
-from ouroboros_lib.training.data import RenderedObjects
-
-NARROW = load_preset("narrow")
-
-
-def source(root, start=0, rank=0, world_size=1, **settings):
-    objects = RenderedObjects(root, NARROW, quick_narrow(**{"novel_views": 4} | settings), "cpu", rank, world_size)
-    objects.restart(start)
-    objects.fill()
-    return objects
 
 
 def numbers(objects, rendered, count):

@@ -3,14 +3,13 @@
 Five moments; KILLS=50 takes more (`make kill`), STAGE=joint trains F as well.
 """
 
-import json
 import os
 import random
 import subprocess
 import time
 
 import warm
-from training_inputs import QUICK, train_command
+from training_inputs import QUICK, timeless_log, train_command
 
 from ouroboros_lib.training.checkpoints import checkpoints
 
@@ -28,12 +27,6 @@ def begin(out):
 def finish(run):
     _, errors = run.communicate()
     assert run.returncode == 0, errors[-3000:]
-
-
-def lines(out):
-    """The log, but for the time that steps took."""
-    return [{name: value for name, value in json.loads(line).items() if name != "minutes"}
-            for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def test_kills_leave_no_trace(tmp_path):
@@ -60,7 +53,7 @@ def test_kills_leave_no_trace(tmp_path):
 
 
 def compare(whole, killed):
-    assert lines(killed) == lines(whole)
+    assert timeless_log(killed) == timeless_log(whole)
     names = {path.relative_to(whole) for path in whole.rglob("*") if path.is_file() and "logs" not in path.parts}
     assert {path.relative_to(killed) for path in killed.rglob("*")
             if path.is_file() and "logs" not in path.parts} == names

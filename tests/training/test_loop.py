@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -217,8 +216,7 @@ def test_the_paper_is_not_trained_from_nothing(tmp_path, rendered_folder, narrow
     assert not (tmp_path / "run").exists()
 
 
-def test_data_that_is_not_there(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+def test_data_that_is_not_there(tmp_path, capsys):
     with pytest.raises(SystemExit) as leaving:
         main(train_command(tmp_path / "run", "--data", tmp_path / "missing", preset="narrow"))
     assert leaving.value.code == 2
@@ -226,8 +224,7 @@ def test_data_that_is_not_there(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bad_object_does_not_stop_a_run(tmp_path, rendered_folder, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+def test_a_bad_object_does_not_stop_a_run(tmp_path, rendered_folder, capsys):
     data = shutil.copytree(rendered_folder, tmp_path / "data")
     for folder in data.iterdir():
         if folder.name not in ("thing0", "thing4"):

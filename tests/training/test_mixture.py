@@ -1,6 +1,5 @@
 """Procedural objects and meshes in the same batches."""
 
-import json
 import random
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -10,7 +9,7 @@ import pytest
 import torch
 import trimesh
 from torch.testing import assert_close
-from training_inputs import quick
+from training_inputs import logged, quick
 
 from ouroboros_lib.cameras import Cameras
 from ouroboros_lib.data.batches import held_out_objects
@@ -151,8 +150,7 @@ def test_a_run_on_meshes_learns_is_resumed_and_ends(meshes, tmp_path):
     config = settings(stage="multiview", steps=2, checkpoint_every=2, refresh_every=1, optimizer="muon")
     assert "multiview" in train("tiny", tmp_path / "out", config, data=meshes)
     train("tiny", tmp_path / "out", replace(config, steps=4), data=meshes, resume=True)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4]
+    assert logged(tmp_path / "out") == [1, 2, 3, 4]
     with pytest.raises(InputError, match="procedural_share: without --data"):
         train("tiny", tmp_path / "none", settings(steps=1))
 

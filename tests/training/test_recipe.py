@@ -35,7 +35,7 @@ def test_recipes_that_ship_can_be_read(name):
     assert any(stage.after for stage in stages)
 
 
-def test_the_papers_recipe_needs_a_start_and_data(tmp_path, capsys, monkeypatch):
+def test_the_papers_recipe_needs_a_start_and_data(tmp_path, capsys):
     (stage,) = load_recipe("paper", start=str(tmp_path), data="renders")
     config = TrainingConfig.from_settings(stage.assignments())
     assert (config.steps, config.learning_rate, config.reconstructor_learning_rate) == (30_000, 1e-5, 1e-5)
@@ -44,7 +44,6 @@ def test_the_papers_recipe_needs_a_start_and_data(tmp_path, capsys, monkeypatch)
     arguments = stage.arguments(tmp_path)
     assert arguments[:9] == ["train", "--preset", "paper", "--out", str(tmp_path / "joint"), "--init", str(tmp_path),
                              "--data", "renders"]
-    monkeypatch.setattr(sys, "argv", ["ouroboros"])
     for given, message in ((["--init", str(tmp_path)], "recipe paper: needs --data DIR"),
                            (["--data", "renders"], "recipe paper: needs --init DIR, what `ouroboros convert svd`")):
         with pytest.raises(SystemExit) as leaving:
@@ -336,7 +335,6 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
                  settings=QUICK | {"stage": "autoencoder"})
     programs = [recipe.program, lambda arguments: warm.command(["recipe_at_once", *arguments])]
     monkeypatch.setattr(recipe, "program", lambda arguments: programs.pop(0)(arguments))  # one from nothing
-    monkeypatch.setattr(sys, "argv", ["ouroboros"])
     with pytest.raises(SystemExit) as leaving:
         main(["recipe", name, "--out", str(tmp_path / "out"), "--gpus", "0"])
     assert leaving.value.code == 0, capsys.readouterr().err
@@ -361,7 +359,6 @@ def test_an_ablation_from_training_to_tables(tmp_path, capsys, monkeypatch):
                  compare=[["joint-both:paper", "two-stage", "all"],
                           ["joint:other", "two-stage", "not there"]])
     monkeypatch.setattr(recipe, "_program", lambda stage, out: warm.command(["ouroboros_lib", *stage.arguments(out)]))
-    monkeypatch.setattr(sys, "argv", ["ouroboros"])
     with pytest.raises(SystemExit) as leaving:
         main(["recipe", name, "--out", str(tmp_path / "out"), "--gpus", "0"])
     output = capsys.readouterr()

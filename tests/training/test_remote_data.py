@@ -1,20 +1,17 @@
 """--data with an address: the objects of the folder behind it, in its order, and an end in one line."""
 
-import sys
 import tarfile
 
 import pytest
 import torch
 from shard_inputs import write_shards
 from shard_server import ShardServer
-from training_inputs import NARROW, logged, quick_narrow, train_command
+from training_inputs import NARROW, logged, source, train_command
 
 from ouroboros_lib.cli.main import main
 from ouroboros_lib.data import streaming
 from ouroboros_lib.data.fetching import Fetch, Unreachable
 from ouroboros_lib.data.shards import read_index
-from ouroboros_lib.presets import load_preset
-from ouroboros_lib.training.data import RenderedObjects
 
 
 @pytest.fixture(autouse=True)
@@ -36,14 +33,6 @@ def server(few):
     server = ShardServer(few)
     yield server
     server.close()
-
-
-def source(root, start=0, rank=0, world_size=1, **settings):
-    objects = RenderedObjects(root, load_preset("narrow"), quick_narrow(**{"novel_views": 4} | settings), "cpu", rank,
-                              world_size)
-    objects.restart(start)
-    objects.fill()
-    return objects
 
 
 def same(one, other, count):
@@ -106,8 +95,7 @@ def test_a_source_that_stays_away_ends_in_one_line(server, workers):
     objects.close()
 
 
-def test_the_command_survives_a_stall_ends_where_nothing_comes_and_goes_on(server, few, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+def test_the_command_survives_a_stall_ends_where_nothing_comes_and_goes_on(server, few, tmp_path, capsys):
     before = {path: path.read_bytes() for path in few.iterdir()}
 
     def run(*more):
@@ -138,8 +126,7 @@ def test_addresses_that_are_refused(address, words, tmp_path, capsys):
     assert errors.startswith("error: --data") and not (tmp_path / "run").exists()
 
 
-def test_a_missing_index_is_one_line_at_once(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ouroboros"])
+def test_a_missing_index_is_one_line_at_once(server, tmp_path, capsys):
     server.moods = {"shards.json": 404}
     with pytest.raises(SystemExit) as leaving:
         main(train_command(tmp_path / "run", "--data", server.url, preset="narrow", **NARROW | {"stage": "multiview"}))

@@ -32,7 +32,7 @@ def test_smooth_is_a_running_mean():
     assert len(smooth([], 3)) == 0
 
 
-def test_a_panel_for_each_name(tmp_path):
+def test_a_panel_for_each_name():
     log = [{"step": step, "multiview": 1 / step, "reconstruction": 1.0} for step in range(1, 20)]
     one = Image.open(io.BytesIO(draw_curves(log, ONE)))
     two = Image.open(io.BytesIO(draw_curves(log, curves.JOINT_LOSSES)))
