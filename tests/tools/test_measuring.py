@@ -129,10 +129,10 @@ def test_the_checks_of_training(tmp_path):
 
 
 def test_half_precision_stays_close_over_the_recursion(narrow):
-    """In 25 steps it is 46 dB; few steps differ more, and splats of random models amplify what little differs."""
-    exact = half_precision.whole_loop(narrow, 2)["views"]  # guided, by the preset's default
+    """In 25 steps it is 46 dB; one step differs more."""
+    exact = half_precision.whole_loop(narrow, 1)["views"]  # guided, by the preset's default
     convert_weights(narrow, torch.bfloat16)
-    assert half_precision.decibels(half_precision.whole_loop(narrow, 2)["views"], exact) > 28
+    assert half_precision.decibels(half_precision.whole_loop(narrow, 1)["views"], exact) > 28
 
 
 def test_low_memory_offloads_and_decodes_a_few_views_at_a_time(narrow, monkeypatch):

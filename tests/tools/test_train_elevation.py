@@ -44,7 +44,7 @@ def test_from_meshes_to_a_network(tmp_path, monkeypatch):
 
 def test_it_learns(monkeypatch):
     """Of boxes that are the taller the farther the camera looks down."""
-    monkeypatch.setattr(train_elevation, "BATCH", 32)
+    monkeypatch.setattr(train_elevation, "BATCH", 16)
     degrees = torch.empty(512).uniform_(*ELEVATIONS)
     rgba = torch.zeros(512, 4, 64, 64, dtype=torch.uint8)
     rgba[:, :3] = 255
