@@ -205,7 +205,12 @@ class Ouroboros3DPipeline(DiffusionPipeline):
         device = self._execution_device
         images = self._prepare_images(images).to(device)
         if cameras is None:
-            cameras = evenly_spaced_orbit(self.num_views, torch.as_tensor(elevation, dtype=torch.float32))
+            try:
+                degrees = torch.as_tensor(elevation, dtype=torch.float32)
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError(f"elevation={elevation!r}: expected degrees, a number or one for each picture; "
+                                 "pipe.estimate_elevation(images) estimates them") from None
+            cameras = evenly_spaced_orbit(self.num_views, degrees)
         if not (cameras.c2w.isfinite().all() and cameras.intrinsics.isfinite().all()):
             raise InputError("elevations or cameras that are not finite numbers")
         if cameras.shape[:-1] not in ((), (1,), (len(images),)):

@@ -205,6 +205,7 @@ def test_output_types(tiny, picture):
     ({"images": None}, "expected a path, a PIL picture, an array .* got NoneType"),
     ({"output_type": "latent"}, "unknown output_type 'latent': expected one of pt, np, pil"),
     ({"callback_on_step_end_tensor_inputs": ("latents",)}, "inputs: 'latents': expected some of x_t, pred_x, pred_i"),
+    ({"elevation": "auto"}, "elevation='auto': expected degrees, a number or one for each picture; pipe.estimate"),
     ({"elevation": torch.zeros(3)}, r"1 pictures, but elevations or cameras of shape \(3,\): expected one for each or"),
 ])
 def test_unfit_arguments(tiny, picture, options, message):

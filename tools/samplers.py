@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import shutil
 import sys
 import time
@@ -156,11 +157,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reference", default="eta=1, 25, calm", help="the cell that others are compared with")
     parser.add_argument("--seeds", type=int, default=3, help="of the noise")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--only", default="0/1", help="I/N: this process measures every N-th cell, from number I on")
+    parser.add_argument("--only", type=share, default=(0, 1), metavar="I/N",
+                        help="this process measures every N-th cell, from number I on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     with one_line_for_bad_input():
         compare(options)
+
+
+def share(text: str) -> tuple[int, int]:
+    """I and N of "I/N"."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text}: expected I/N with I below N, such as 0/4")
+    return int(found[1]), int(found[2])
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -170,7 +180,6 @@ def compare(options: argparse.Namespace) -> None:
     if reference is None:
         raise InputError(f"--reference {options.reference}: expected one of " + "; ".join(cell.name for cell in wanted))
     started = time.monotonic()
-    index, count = map(int, options.only.split("/"))
     torch.set_float32_matmul_precision("high")
     pipe = Ouroboros3DPipeline.from_pretrained(options.preset).to(options.device)
     scheduler, folder = pipe.scheduler, options.out.with_suffix(".cells")
@@ -179,7 +188,8 @@ def compare(options: argparse.Namespace) -> None:
                    {"lpips": load_lpips("alex", options.device)})
     settings = run.settings()  # of the shipped scheduler: what cells change stands with them
     folder.mkdir(parents=True, exist_ok=True)
-    for cell in wanted[index::count]:
+    first, every = options.only
+    for cell in wanted[first::every]:
         if cell not in parts(folder, [cell]):
             columns = measure(cell, run, pipe, scheduler)
             np.savez(whole := io.BytesIO(), **columns)

@@ -39,24 +39,25 @@ def find_swatches(folder: str) -> list[Path]:
 
 
 def fresh_views(name: str, path: Path, settings: RenderSettings, draw: random.Random,
-                swatches: Sequence[Path] = ()) -> MultiviewObject:
-    """A mesh as `draw` decides, at a rig that it draws too; settings: sizes and numbers of views. Raises InputError."""
+                swatches: Sequence[Path] = (), tilt: float = TILT) -> MultiviewObject:
+    """A mesh as `draw` decides, at a rig that it draws too; settings: sizes and numbers of views; tilt: degrees,
+    standard deviation. Raises InputError."""
     path = find_mesh(path)
     parts, _ = read_parts(path)
     if swatches and draw.random() < PAINTED:
         parts = painted(parts, draw, swatches)
-    return _rendered(name, path, parts, "z" if is_gso(path) else "y", settings, draw)
+    return _rendered(name, path, parts, "z" if is_gso(path) else "y", settings, draw, tilt)
 
 
 def household_views(settings: RenderSettings, draw: random.Random, swatches: Sequence[Path] = ()) -> MultiviewObject:
     """The same of something that `household` makes."""
-    return _rendered("household", Path("household"), household(draw, swatches), "y", settings, draw)
+    return _rendered("household", Path("household"), household(draw, swatches), "y", settings, draw, TILT)
 
 
 def _rendered(name: str, path: Path, parts: list[Part], up: str, settings: RenderSettings,
-              draw: random.Random) -> MultiviewObject:
+              draw: random.Random, tilt: float) -> MultiviewObject:
     yaw, elevation = draw.uniform(0, 360), draw.uniform(*ELEVATIONS)
-    shape = _deformation(draw) if draw.random() < DEFORMED else np.eye(3)
+    shape = _deformation(draw, tilt) if draw.random() < DEFORMED else np.eye(3)
     if up == "z":
         shape = Z_TO_Y.T @ shape @ Z_TO_Y
     parts = [replace(part, vertices=part.vertices @ shape.T) for part in parts]
@@ -71,10 +72,10 @@ def _rendered(name: str, path: Path, parts: list[Part], up: str, settings: Rende
     return replace(views, name=name)
 
 
-def _deformation(draw: random.Random) -> np.ndarray:
+def _deformation(draw: random.Random, tilt: float) -> np.ndarray:
     """(3, 3), y up: lengths along the axes, then a lean about a horizontal one."""
     stretch = np.diag(np.exp([draw.gauss(0, STRETCH) for _ in range(3)]))
-    angle, axis = np.deg2rad(draw.gauss(0, TILT)), draw.uniform(0, 2 * np.pi)
+    angle, axis = np.deg2rad(draw.gauss(0, tilt)), draw.uniform(0, 2 * np.pi)
     x, z, s, c = np.cos(axis), np.sin(axis), np.sin(angle), np.cos(angle)
     cross = np.array([[0, -z, 0], [z, 0, -x], [0, x, 0]])
     return (np.eye(3) + s * cross + (1 - c) * cross @ cross) @ stretch

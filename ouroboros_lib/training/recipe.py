@@ -148,6 +148,8 @@ def load_recipe(name: str, start: str = "", data: str = "", changes: Sequence[st
         raise InputError(f"{path}: no recipe has {', '.join(sorted(unknown))}")
     if not entries:
         raise InputError(f"{path}: stages: there are none")
+    if seedless := [entry["name"] for entry in entries if entry.get("seeds") == []]:
+        raise InputError(f"{path}: {seedless[0]}: seeds: there are none")
     stages: list[Stage] = []
     for entry in _one_for_each_seed(entries):
         if not re.fullmatch(r"\w[\w.-]*", entry["name"]):

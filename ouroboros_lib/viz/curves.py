@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import needs
+from ..errors import InputError, needs
 from ..files import load_json
 
 with needs("course", "what notebooks show"):
@@ -23,11 +23,15 @@ JOINT_LOSSES = {"multiview": "loss_mv", "reconstruction": "loss_recon"}
 def read_log(folder: str | Path) -> list[dict[str, float]]:
     """The entries of a run's `log.jsonl` in the order of their steps; of a step done twice, before and after an
     interruption, the later one. Empty as long as nothing is logged; a line that is just being written is left out.
+    Raises InputError for other lines that are no entries.
     """
     path = Path(folder) / "log.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    entries = [load_json(line) for line in lines if line.endswith("\n")]
-    return [entry for _, entry in sorted({entry["step"]: entry for entry in entries}.items())]
+    try:
+        entries = [load_json(line) for line in lines if line.endswith("\n")]
+        return [entry for _, entry in sorted({entry["step"]: entry for entry in entries}.items())]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(f"{path}: one of its lines is no entry of a run's log; remove it") from None
 
 
 def smooth(values: Sequence[float], window: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from pictures import BAD, iou, rgb_image, rgba_image, scene
 from PIL import Image, ImageCms, features
 
+from ouroboros_lib.cli import generate
 from ouroboros_lib.data import mattes
 from ouroboros_lib.data import photo as photo_module
 from ouroboros_lib.data.photo import OBJECT_SHARE, load_photo
@@ -250,3 +251,7 @@ def test_the_photograph_that_ships():
     photo = load_photo(path, 128, background="alpha")
     assert path.stat().st_size <= 100_000 and not photo.notes
     assert 0.3 < float(photo.alpha.mean()) < 0.7
+
+
+def test_the_command_line_offers_what_photos_take():
+    assert generate.BACKGROUNDS == photo_module.BACKGROUNDS  # stated twice: `--help` imports no torch

@@ -78,8 +78,10 @@ def test_what_the_shipped_weights_do_was_measured_and_is_no_worse_than_the_refer
         assert interval["low"] <= 0 if name.startswith("lpips") else interval["high"] >= 0, name
 
 
-def test_an_unknown_reference_is_one_line(tmp_path, few, capsys):
+@pytest.mark.parametrize("given, message", [(["--reference", "eta=2, 3, calm"], "expected one of eta=1, 3, calm"),
+                                            (["--only", "2/2"], "2/2: expected I/N"), (["--only", "1"], "1: expected")])
+def test_what_is_not_there_is_one_line(tmp_path, few, capsys, given, message):
     with pytest.raises(SystemExit) as error:
-        samplers.main([str(tmp_path), "--out", str(tmp_path / "out.json"), "--reference", "eta=2, 3, calm"])
+        samplers.main([str(tmp_path), "--out", str(tmp_path / "out.json"), *given])
     assert error.value.code == 2
-    assert "expected one of eta=1, 3, calm" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

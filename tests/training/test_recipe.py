@@ -285,6 +285,7 @@ def test_the_shipped_recipe_has_one_global_batch_and_as_many_gpu_minutes_on_any_
 
 @pytest.mark.parametrize("recipe, fault", [
     ({"stages": []}, "stages: there are none"),
+    ({"stages": [{"name": "a"}, {"name": "b", "seeds": []}]}, "b: seeds: there are none"),
     ({"stages": [{"name": "a"}], "setings": {}}, "no recipe has setings"),
     ({"stages": [{"name": "../a"}]}, "a stage is called '../a'; its name becomes a folder's"),
     ({"stages": [{"name": ""}]}, "a stage is called ''"),

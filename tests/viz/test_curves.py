@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ouroboros_lib.errors import InputError
 from ouroboros_lib.viz import curves
 from ouroboros_lib.viz.curves import draw_curves, live_curves, read_log, smooth
 
@@ -25,6 +26,13 @@ def test_the_later_entry_of_a_step_counts_and_half_a_line_does_not(tmp_path):
     entries = [{"step": step, "multiview": value} for step, value in ((1, 5.0), (2, 4.0), (3, 9.0), (2, 3.0))]
     write_log(tmp_path, entries, rest='{"step": 4, "mul')
     assert read_log(tmp_path) == [entries[0], entries[3], entries[2]]
+
+
+@pytest.mark.parametrize("line", ['{"step": 4, "mul', "[1]", "{}", '{"step": "4"}'])
+def test_other_lines_are_named(tmp_path, line):
+    write_log(tmp_path, [{"step": 1, "multiview": 5.0}], rest=line + "\n")
+    with pytest.raises(InputError, match=r"log\.jsonl: one of its lines is no entry of a run's log"):
+        read_log(tmp_path)
 
 
 def test_smooth_is_a_running_mean():
